@@ -1,0 +1,2 @@
+//! The `moac` binary.
+fn main() {}

@@ -1,0 +1,2 @@
+//! A PTX emulator that knows nothing of attention.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Opens, checks, loads and runs artifacts.

@@ -1,0 +1,2 @@
+//! The kernel template and the CUDA headers, embedded.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! One test binary over the whole project; a module per subject.
+#![forbid(unsafe_code)]
