@@ -1,0 +1,133 @@
+//! What a plan says, as plain data: the model's shape, the rule of every head, and where the plan came from.
+//!
+//! A value of [`Plan`] that the compiler's reader returned is valid (SPEC.md section 2); the artifact reader checks
+//! the one it finds again, because a file is untrusted. Parsing, presets and validation live in the compiler.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Tokens in one tile of keys: spans, sinks and rings are whole tiles.
+pub const TILE: u32 = 64;
+/// The default number of sink tokens.
+pub const DEFAULT_SINK: u32 = 64;
+/// The default smallest span, in tokens.
+pub const DEFAULT_MIN_SPAN: u32 = 128;
+/// The longest bucket, in tokens.
+pub const MAX_LENGTH: u32 = 1 << 20;
+
+/// The `format` of moac's own plan files.
+pub const PLAN_FORMAT: &str = "moac.plan/1";
+
+/// The element type of q, k, v, o and of the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// bfloat16
+    Bf16,
+    /// IEEE half
+    F16,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> u32 {
+        2
+    }
+
+    /// The name in files, symbols and flags.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How a head's span grows with the context length `n`: `alpha + beta * n` tokens.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
+pub struct Rule {
+    /// Tokens, |alpha| <= 2^31.
+    pub alpha: f64,
+    /// Tokens per token of context, in [-16, 16].
+    pub beta: f64,
+}
+
+/// The shape of the model that a plan is for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelShape {
+    /// A name for people.
+    pub name: String,
+    /// Decoder layers.
+    pub num_layers: u32,
+    /// Query heads of a layer.
+    pub num_heads: u32,
+    /// KV heads of a layer; divides `num_heads`.
+    pub num_kv_heads: u32,
+    /// Elements of a head: 64 or 128.
+    pub head_dim: u32,
+    /// The base of the rotary embedding, if known. Attention itself does not use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_theta: Option<f64>,
+    /// The longest context the model was made for, in tokens, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<u32>,
+    /// The factor on q.k, if it is not 1/sqrt(head_dim).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub softmax_scale: Option<f64>,
+}
+
+impl ModelShape {
+    /// Query heads per KV head.
+    pub fn group_size(&self) -> u32 {
+        self.num_heads / self.num_kv_heads
+    }
+
+    /// The factor on q.k.
+    pub fn scale(&self) -> f64 {
+        self.softmax_scale.unwrap_or_else(|| 1.0 / f64::from(self.head_dim).sqrt())
+    }
+}
+
+/// A plan: one rule per query head of every layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Plan {
+    /// Always [`PLAN_FORMAT`].
+    pub format: String,
+    /// The model's shape.
+    pub model: ModelShape,
+    /// Sink tokens: a multiple of 64, at least 64.
+    #[serde(default = "default_sink")]
+    pub sink: u32,
+    /// The smallest span in tokens: a multiple of 64, at least `sink + 64`.
+    #[serde(default = "default_min_span")]
+    pub min_span: u32,
+    /// `alpha` of each head, `[num_layers][num_heads]`.
+    pub alphas: Vec<Vec<f64>>,
+    /// `beta` of each head, `[num_layers][num_heads]`.
+    pub betas: Vec<Vec<f64>>,
+    /// How the plan was found: data, lengths, density bounds, solver, gap, losses. Carried, never interpreted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<serde_json::Value>,
+}
+
+fn default_sink() -> u32 {
+    DEFAULT_SINK
+}
+
+fn default_min_span() -> u32 {
+    DEFAULT_MIN_SPAN
+}
+
+impl Plan {
+    /// The rule of a head.
+    pub fn rule(&self, layer: u32, head: u32) -> Rule {
+        let (l, h) = (layer as usize, head as usize);
+        Rule { alpha: self.alphas[l][h], beta: self.betas[l][h] }
+    }
+}
