@@ -77,7 +77,7 @@ pub struct ModelShape {
     /// The longest context the model was made for, in tokens, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<u32>,
-    /// The factor on q.k, if it is not 1/sqrt(head_dim).
+    /// The factor on q.k, if it is not `1/sqrt(head_dim)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub softmax_scale: Option<f64>,
 }
