@@ -20,7 +20,9 @@ __device__ __forceinline__ void copy_async(u32 to, const void* from, bool valid)
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
-__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void copy_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 
 // Waits until at most `kPending` of this thread's newest groups are under way.
 template <int kPending>
@@ -53,13 +55,17 @@ __device__ __forceinline__ Vec16 load_shared(u32 address) {
 }
 
 __device__ __forceinline__ void store_shared(u32 address, const Vec16& v) {
-  asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(v.word[0]), "r"(v.word[1]),
-               "r"(v.word[2]), "r"(v.word[3])
+  asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]),
+               "r"(v.word[3])
                : "memory");
 }
 
 __device__ __forceinline__ void store_shared(u32 address, u32 word) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
+}
+
+__device__ __forceinline__ void store_shared(u32 address, float x, float y) {
+  asm volatile("st.shared.v2.f32 [%0], {%1,%2};" ::"r"(address), "f"(x), "f"(y) : "memory");
 }
 
 // 2^x and log2(x), approximate; 2^-inf is 0.
@@ -82,13 +88,19 @@ __device__ __forceinline__ u32 arrive_at(u32* counter) {
   return before;
 }
 
-// 16 bytes from L2: for data that another CTA of the same launch wrote.
+// From L2: for data that another CTA of the same launch wrote.
 __device__ __forceinline__ float4 load_l2(const float* from) {
   float4 v;
   asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];"
                : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
                : "l"(from)
                : "memory");
+  return v;
+}
+
+__device__ __forceinline__ float2 load_l2_pair(const float* from) {
+  float2 v;
+  asm volatile("ld.global.cg.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(from) : "memory");
   return v;
 }
 

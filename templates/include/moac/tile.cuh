@@ -8,11 +8,13 @@
 
 namespace moac {
 
-__device__ __forceinline__ float neg_inf() { return __int_as_float(0xff800000); }
+__device__ __forceinline__ float neg_inf() {
+  return __int_as_float(0xff800000);
+}
 
 template <int kHeadDim>
 struct Tile {
-  static constexpr int kChunks = kHeadDim / 8;    // of 16 bytes, in a row
+  static constexpr int kChunks = kHeadDim / 8;  // of 16 bytes, in a row
   static constexpr int kRowBytes = kHeadDim * 2;
 
   // The address of a chunk in the tile at `base`.

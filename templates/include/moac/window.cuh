@@ -10,7 +10,6 @@ namespace moac {
 
 constexpr int kTile = 64;
 
-// The longest chain of `kSink` tokens is tile 0, which every query sees in part: key 0 is visible to all.
 template <class Spec>
 struct Window {
   static constexpr int kSinkTiles = Spec::kSink / kTile;
@@ -32,6 +31,20 @@ struct Window {
   // The slot of position `position`.
   static __device__ __forceinline__ int slot(int position, int kv_span) {
     return position < Spec::kSink ? position : Spec::kSink + (position - Spec::kSink) % (kv_span - Spec::kSink);
+  }
+};
+
+// The longest KV span of each bucket: past it all of a request's rings are full.
+template <class Spec>
+struct LongestKvSpan {
+  int tokens[Spec::kBuckets];
+
+  constexpr LongestKvSpan() : tokens() {
+    for (int b = 0; b < Spec::kBuckets; ++b) {
+      for (int g = 0; g < Spec::kKvHeads; ++g) {
+        if (Spec::kBucket[b].kv_span[g] > tokens[b]) tokens[b] = Spec::kBucket[b].kv_span[g];
+      }
+    }
   }
 };
 

@@ -21,8 +21,10 @@ __device__ __forceinline__ void fill(const Params& p) {
   const Ring<Spec> ring(p, request, p.buckets[request], kv_head);
   const int cached = p.cached[request];
   const int kept = cached + chunk - (ring.kv_span - Spec::kSink);  // the oldest position that stays, or before
-  const unsigned char* k = static_cast<const unsigned char*>(p.k) + (p.starts[request] * p.k_token + kv_head * p.k_head) * 2;
-  const unsigned char* v = static_cast<const unsigned char*>(p.v) + (p.starts[request] * p.v_token + kv_head * p.v_head) * 2;
+  const unsigned char* k =
+      static_cast<const unsigned char*>(p.k) + (p.starts[request] * p.k_token + kv_head * p.k_head) * 2;
+  const unsigned char* v =
+      static_cast<const unsigned char*>(p.v) + (p.starts[request] * p.v_token + kv_head * p.v_head) * 2;
   const int rows = min(Spec::kTileM, chunk - offset);
   for (int i = threadIdx.x; i < rows * T::kChunks; i += blockDim.x) {
     const i64 token = offset + i / T::kChunks;

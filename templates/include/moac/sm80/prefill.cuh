@@ -146,7 +146,8 @@ struct WarpRows {
   }
 
   // Writes the warp's first `count` rows; `stage` is the warp's own part of the query tile, which is done with.
-  __device__ __forceinline__ void store(u32 stage, unsigned char* rows, i64 pitch, float* lse, i64 lse_pitch, int count) {
+  __device__ __forceinline__ void store(u32 stage, unsigned char* rows, i64 pitch, float* lse, i64 lse_pitch,
+                                        int count) {
     const int lane = threadIdx.x & 31;
     __syncwarp();
 #pragma unroll
@@ -172,7 +173,8 @@ struct WarpRows {
 #pragma unroll
     for (int step = 0; step < kRows / kRowsPerStep; ++step) {
       const int row = step * kRowsPerStep + lane / T::kChunks, chunk = lane % T::kChunks;
-      if (row < count) *reinterpret_cast<Vec16*>(rows + row * pitch + chunk * 16) = load_shared(T::at(stage, row, chunk));
+      if (row < count)
+        *reinterpret_cast<Vec16*>(rows + row * pitch + chunk * 16) = load_shared(T::at(stage, row, chunk));
     }
   }
 };
@@ -198,7 +200,8 @@ __device__ __forceinline__ void attend(const Params& p) {
   const int first = cached + offset, last = first + rows - 1;
 
   const Ring<Spec> ring(p, request, bucket, kv_head);
-  const unsigned char* q = static_cast<const unsigned char*>(p.q) + ((start + offset) * p.q_token + head * p.q_head) * 2;
+  const unsigned char* q =
+      static_cast<const unsigned char*>(p.q) + ((start + offset) * p.q_token + head * p.q_head) * 2;
   const unsigned char* k = static_cast<const unsigned char*>(p.k) + (start * p.k_token + kv_head * p.k_head) * 2;
   const unsigned char* v = static_cast<const unsigned char*>(p.v) + (start * p.v_token + kv_head * p.v_head) * 2;
   const Source<Spec> keys{ring.k, k, p.k_token * 2, cached, cached + chunk, ring.kv_span};
