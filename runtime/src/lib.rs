@@ -3,8 +3,12 @@
 //! The crate owns the vocabulary that compiler and runtime share ([`plan`], [`geometry`], [`arch`], [`abi`]) and
 //! everything that happens after compilation. It never names the compiler or the emulator.
 
+#![deny(unsafe_code)]
+
 pub mod abi;
 pub mod arch;
+pub mod backend;
 pub mod geometry;
 pub mod launch;
 pub mod plan;
+pub mod reference;

@@ -1,2 +1,4 @@
 //! One test binary over the whole project; a module per subject.
 #![forbid(unsafe_code)]
+
+mod laws;

@@ -1,0 +1,125 @@
+//! Attention of a block of query rows over runs of keys, by an online softmax: the inner loop of the CPU path.
+//!
+//! Memory is one tile of scores, whatever the context. A tile of keys that no row sees is skipped, and only a tile
+//! that some row sees in part is masked.
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, NdFloat, s};
+
+use crate::geometry;
+
+/// Keys in one tile of scores.
+const KEYS: usize = 256;
+
+/// The element types that the CPU path computes in.
+pub trait Real: NdFloat {
+    /// The nearest value.
+    fn from_f64(value: f64) -> Self;
+}
+
+impl Real for f32 {
+    fn from_f64(value: f64) -> Self {
+        value as Self
+    }
+}
+
+impl Real for f64 {
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+}
+
+/// Keys and values at neighbouring positions, `[tokens, head_dim]` each.
+pub(super) struct Run<'a, F> {
+    /// The position of the first.
+    pub(super) first: u32,
+    pub(super) k: ArrayView2<'a, F>,
+    pub(super) v: ArrayView2<'a, F>,
+}
+
+/// One query row: where it stands and how far it sees behind the sink.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    pub(super) position: u32,
+    pub(super) window: u32,
+}
+
+/// Rows of query heads that read one KV head, part of the way through their keys.
+pub(super) struct Block<'a, F> {
+    sink: u32,
+    rows: &'a [Row],
+    /// Scaled queries, `[rows, head_dim]`.
+    q: Array2<F>,
+    scores: Array2<F>,
+    max: Array1<F>,
+    sum: Array1<F>,
+    o: Array2<F>,
+}
+
+impl<'a, F: Real> Block<'a, F> {
+    /// Starts on queries `q`, `[rows, head_dim]`.
+    pub(super) fn new(q: Array2<F>, rows: &'a [Row], sink: u32, scale: f64) -> Self {
+        Self {
+            sink,
+            rows,
+            scores: Array2::zeros((rows.len(), KEYS)),
+            max: Array1::from_elem(rows.len(), F::neg_infinity()),
+            sum: Array1::zeros(rows.len()),
+            o: Array2::zeros(q.dim()),
+            q: q * F::from_f64(scale),
+        }
+    }
+
+    /// Takes in the keys of one run. Every position may come once.
+    pub(super) fn take(&mut self, run: &Run<'_, F>) {
+        for start in (0..run.k.nrows()).step_by(KEYS) {
+            let end = run.k.nrows().min(start + KEYS);
+            let (first, last) = (run.first + start as u32, run.first + end as u32 - 1);
+            let sees = |row: &Row, j| geometry::visible(row.position, j, self.sink, row.window);
+            // A row sees a stretch of the positions behind the sink, so the ends of the tile tell whether it sees
+            // the tile whole; and some of it if it sees the newest key that is not in its future.
+            let whole = (last < self.sink || first >= self.sink)
+                && self.rows.iter().all(|row| sees(row, first) && sees(row, last));
+            let none = self.rows.iter().all(|row| first > row.position || !sees(row, last.min(row.position)))
+                && first >= self.sink;
+            if !none {
+                let tile = s![start..end, ..];
+                self.take_tile(first, &run.k.slice(tile), &run.v.slice(tile), whole);
+            }
+        }
+    }
+
+    fn take_tile(&mut self, first: u32, k: &ArrayView2<'_, F>, v: &ArrayView2<'_, F>, whole: bool) {
+        let Self { sink, rows, q, scores, max, sum, o } = self;
+        let mut scores: ArrayViewMut2<'_, F> = scores.slice_mut(s![.., ..k.nrows()]);
+        general_mat_mul(F::one(), q, &k.t(), F::zero(), &mut scores);
+        for (at, row) in rows.iter().enumerate() {
+            let mut scores = scores.row_mut(at);
+            if !whole {
+                for (j, score) in (first..).zip(&mut scores) {
+                    if !geometry::visible(row.position, j, *sink, row.window) {
+                        *score = F::neg_infinity();
+                    }
+                }
+            }
+            let new_max = scores.iter().fold(max[at], |max, &score| max.max(score));
+            if new_max == F::neg_infinity() {
+                // Nothing seen yet: the weights are 0, not exp(-inf - -inf).
+                scores.fill(F::zero());
+                continue;
+            }
+            let rescale = (max[at] - new_max).exp();
+            max[at] = new_max;
+            scores.mapv_inplace(|score| (score - new_max).exp());
+            sum[at] = sum[at] * rescale + scores.sum();
+            o.row_mut(at).mapv_inplace(|o| o * rescale);
+        }
+        general_mat_mul(F::one(), &scores, v, F::one(), o);
+    }
+
+    /// The outputs, `[rows, head_dim]`, and their log-sum-exp. Every row has seen at least its own token.
+    pub(super) fn finish(mut self) -> (Array2<F>, Array1<F>) {
+        self.o /= &self.sum.view().insert_axis(Axis(1));
+        (self.o, self.max + self.sum.ln())
+    }
+}

@@ -1,0 +1,167 @@
+//! The cache of one layer of one request, and attention over it: prefill in chunks and decode, as SPEC.md section 1
+//! has them.
+
+use std::ops::Range;
+
+use ndarray::{Array1, Array2, Array3, s};
+use rayon::prelude::*;
+
+use super::block::{Block, Row, Run};
+use super::{Real, Ring, Spans};
+use crate::backend::{LayerError, Qkv};
+
+/// Query rows of a block in prefill.
+const ROWS: usize = 64;
+
+/// What a call computed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attended<F> {
+    /// `[tokens, heads, head_dim]`
+    pub o: Array3<F>,
+    /// Natural log-sum-exp of the scaled visible scores, `[tokens, heads]`.
+    pub lse: Array2<F>,
+}
+
+/// One layer of one request: a ring per KV head, filled up to a position.
+#[derive(Clone, Debug)]
+pub struct LayerCache<F> {
+    spans: Spans,
+    rings: Vec<Ring<F>>,
+    len: u32,
+}
+
+impl<F: Real> LayerCache<F> {
+    /// An empty cache.
+    pub fn new(spans: &Spans) -> Self {
+        let ring = |&kv_span: &u32| Ring::new(spans.sink, kv_span, spans.head_dim);
+        Self { rings: spans.kv_span.iter().map(ring).collect(), spans: spans.clone(), len: 0 }
+    }
+
+    /// Tokens appended so far, evicted ones included: the position of the next.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether no token was appended yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What the layer sees.
+    pub fn spans(&self) -> &Spans {
+        &self.spans
+    }
+
+    /// The ring of each KV head.
+    pub fn rings(&self) -> &[Ring<F>] {
+        &self.rings
+    }
+
+    /// Attends the tokens at the next positions and then appends them. They see the rings as they were before
+    /// the call, and each other from the argument.
+    ///
+    /// # Errors
+    /// [`LayerError::Shape`] or [`LayerError::ContextFull`]; the cache is as before then.
+    pub fn prefill(&mut self, qkv: Qkv<'_, F>) -> Result<Attended<F>, LayerError> {
+        let (tokens, r) = (qkv.q.dim().0, self.spans.group_size());
+        self.check(&qkv, tokens)?;
+        // Causal and windowed blocks differ in length: the long ones, the last of each head, go first.
+        let blocks: Vec<Vec<(usize, usize)>> = (0..tokens)
+            .step_by(ROWS)
+            .rev()
+            .flat_map(|t| {
+                (0..self.spans.heads())
+                    .map(move |head| (t..tokens.min(t + ROWS)).map(|t| (head, t)).collect())
+            })
+            .collect();
+        let chunk = |kv_head: usize, positions: Range<u32>| {
+            let rows = (positions.start - self.len) as usize..(positions.end - self.len) as usize;
+            Run {
+                first: positions.start,
+                k: qkv.k.slice_move(s![rows.clone(), kv_head, ..]),
+                v: qkv.v.slice_move(s![rows, kv_head, ..]),
+            }
+        };
+        let attended = self.attend(&qkv, self.len, &blocks, |head, positions| {
+            let kv_head = head / r;
+            let old = positions.start.min(self.len)..positions.end.min(self.len);
+            let new = positions.start.max(self.len)..positions.end.max(self.len);
+            let new = (!new.is_empty()).then(|| chunk(kv_head, new));
+            self.rings[kv_head].runs(old).chain(new).collect()
+        });
+        self.append(&qkv);
+        Ok(attended)
+    }
+
+    /// Appends one token and attends it, reading nothing but the rings.
+    ///
+    /// # Errors
+    /// [`LayerError::Shape`] or [`LayerError::ContextFull`]; the cache is as before then.
+    pub fn decode(&mut self, qkv: Qkv<'_, F>) -> Result<Attended<F>, LayerError> {
+        self.check(&qkv, 1)?;
+        self.append(&qkv);
+        // The heads of a group share a block: their keys are read once.
+        let r = self.spans.group_size();
+        let blocks: Vec<Vec<(usize, usize)>> = (0..self.spans.kv_heads())
+            .map(|kv_head| (kv_head * r..(kv_head + 1) * r).map(|head| (head, 0)).collect())
+            .collect();
+        Ok(self.attend(&qkv, self.len - 1, &blocks, |head, positions| {
+            self.rings[head / r].runs(positions).collect()
+        }))
+    }
+
+    /// Attends blocks of (head, token) rows of one KV head each; token 0 of `qkv` stands at position `first`.
+    fn attend<'a>(
+        &self,
+        qkv: &Qkv<'_, F>,
+        first: u32,
+        blocks: &[Vec<(usize, usize)>],
+        runs: impl Fn(usize, Range<u32>) -> Vec<Run<'a, F>> + Sync,
+    ) -> Attended<F> {
+        let Spans { head_dim, scale, sink, .. } = self.spans;
+        let done: Vec<(Array2<F>, Array1<F>)> = blocks
+            .par_iter()
+            .map(|block| {
+                let rows: Vec<Row> = block
+                    .iter()
+                    .map(|&(head, t)| Row { position: first + t as u32, window: self.spans.window(head) })
+                    .collect();
+                let query = Array2::from_shape_fn((block.len(), head_dim), |(row, d)| {
+                    let (head, t) = block[row];
+                    qkv.q[(t, head, d)]
+                });
+                let mut state = Block::new(query, &rows, sink, scale);
+                let queries = rows[0].position..rows[rows.len() - 1].position + 1;
+                let window = rows.iter().map(|row| row.window).max().unwrap_or(0);
+                for positions in self.spans.key_ranges(queries, window) {
+                    for run in runs(block[0].0, positions) {
+                        state.take(&run);
+                    }
+                }
+                state.finish()
+            })
+            .collect();
+        let (tokens, heads, _) = qkv.q.dim();
+        let mut out =
+            Attended { o: Array3::zeros((tokens, heads, head_dim)), lse: Array2::zeros((tokens, heads)) };
+        for (block, (o, lse)) in blocks.iter().zip(&done) {
+            for (row, &(head, t)) in block.iter().enumerate() {
+                out.o.slice_mut(s![t, head, ..]).assign(&o.row(row));
+                out.lse[(t, head)] = lse[row];
+            }
+        }
+        out
+    }
+
+    fn append(&mut self, qkv: &Qkv<'_, F>) {
+        for (kv_head, ring) in self.rings.iter_mut().enumerate() {
+            ring.append(&qkv.k.slice(s![.., kv_head, ..]), &qkv.v.slice(s![.., kv_head, ..]));
+        }
+        self.len += qkv.k.dim().0 as u32;
+    }
+
+    fn check(&self, qkv: &Qkv<'_, F>, tokens: usize) -> Result<(), LayerError> {
+        qkv.check(&self.spans, tokens, tokens)?;
+        LayerError::check_room(self.len, tokens, self.spans.length)
+    }
+}
