@@ -23,7 +23,8 @@ struct Meeting {
 
   u32 base;
 
-  // The warp's own area; free between a meeting's end and the next one's start.
+  // The warp's own area; free between a meeting's end and the next one's start. Queries that the warp keeps there are
+  // read before its first tile, whose barriers order them before `put`.
   __device__ __forceinline__ u32 warp_area(int warp) const { return base + warp * kAreaBytes; }
 
   // All threads of the CTA take part.
@@ -68,7 +69,6 @@ struct Meeting {
   __device__ __forceinline__ void put(Accumulator<Spec::kHeadDim>& out, const SoftmaxRow (&softmax)[2]) const {
     const int lane = threadIdx.x & 31;
     const u32 area = warp_area(threadIdx.x >> 5);
-    __syncwarp();  // the queries that lay here have been read
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float sum = quad_sum(softmax[half].sum);

@@ -149,7 +149,6 @@ struct WarpRows {
   __device__ __forceinline__ void store(u32 stage, unsigned char* rows, i64 pitch, float* lse, i64 lse_pitch,
                                         int count) {
     const int lane = threadIdx.x & 31;
-    __syncwarp();
 #pragma unroll
     for (int atom = 0; atom < kAtoms; ++atom) {
 #pragma unroll
