@@ -1,2 +1,6 @@
 //! The `moac` binary.
-fn main() {}
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    moac::cli::main().into()
+}

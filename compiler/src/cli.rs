@@ -1,0 +1,112 @@
+//! The command line: parses, runs one command, and turns its result into an exit code. The one place for both.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{self, Context};
+use crate::env;
+use crate::error::{Error, report};
+
+/// What the process ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// Done: 0.
+    Done,
+    /// The answer is no: 1.
+    No,
+    /// An error: 2, as for a command line that does not parse.
+    Error,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(match status {
+            ExitStatus::Done => 0,
+            ExitStatus::No => 1,
+            ExitStatus::Error => 2,
+        })
+    }
+}
+
+/// Compiles a Mixture-of-Attention plan into the attention kernels of one model, ahead of time.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, propagate_version = true, after_long_help = after_help())]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Emit(commands::emit::Args),
+    Completions(commands::completions::Args),
+}
+
+impl Command {
+    fn run(&self, context: &Context) -> Result<ExitStatus, Error> {
+        match self {
+            Self::Emit(args) => commands::emit::run(args, context),
+            Self::Completions(args) => commands::completions::run(args, context),
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitStatus {
+    start_log();
+    match Cli::parse().command.run(&Context::default()) {
+        Ok(status) => status,
+        // Whoever reads our output may stop early, as `head` does.
+        Err(Error::Output(source)) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitStatus::Done,
+        Err(error) => {
+            commands::say(report(&error).trim_end());
+            ExitStatus::Error
+        }
+    }
+}
+
+fn start_log() {
+    let filter = env::LOG.text().unwrap_or_else(|| "warn".to_owned());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|error| {
+        commands::say(&format!("warning: {} is ignored: {error}", env::LOG.name));
+        tracing_subscriber::EnvFilter::new("warn")
+    });
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).finish();
+    // Fails only where a host program has set its own.
+    let _ = tracing::subscriber::set_global_default(log);
+}
+
+fn after_help() -> String {
+    use std::fmt::Write as _;
+    let mut text =
+        "Exit codes:\n  0  done\n  1  the answer is no (a check failed)\n  2  an error\n\nEnvironment:"
+            .to_owned();
+    for var in env::ALL {
+        let _ = write!(text, "\n  {:<16}  {}", var.name, var.help);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_every_variable_and_exit_code() {
+        let help = Cli::command().render_long_help().to_string();
+        for var in env::ALL {
+            assert!(help.contains(var.name) && help.contains(&var.help[..20]), "{}", var.name);
+        }
+        assert!(
+            help.contains("0  done") && help.contains("1  the answer is no") && help.contains("2  an error")
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! One file per command: its arguments and `run(&Args, &Context) -> Result<ExitStatus, Error>`.
+//!
+//! Data goes to stdout through [`Context`], messages to stderr through [`Context::note`] and [`say`]. Commands hold no
+//! logic: they call the library and print.
+
+pub mod args;
+pub mod bench;
+pub mod compile;
+pub mod completions;
+pub mod doctor;
+pub mod emit;
+pub mod exec;
+pub mod quickstart;
+pub mod verify;
+
+use std::fmt::Display;
+use std::io::Write as _;
+
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// What every command gets.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Context {}
+
+impl Context {
+    /// Prints a line of data to stdout.
+    pub fn print(&self, text: impl Display) -> Result<(), Error> {
+        writeln!(std::io::stdout().lock(), "{text}").map_err(Error::Output)
+    }
+
+    /// Prints data to stdout as it is.
+    pub fn print_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(Error::Output)
+    }
+
+    /// Prints `--json` output.
+    pub fn json(&self, value: &impl Serialize) -> Result<(), Error> {
+        let text = serde_json::to_string_pretty(value).map_err(|error| Error::Output(error.into()))?;
+        self.print(text)
+    }
+
+    /// Tells the user something on stderr that is neither data nor an error.
+    pub fn note(&self, text: impl Display) {
+        say(&format!("note: {text}"));
+    }
+}
+
+/// Prints a line to stderr; nothing can be done where that fails.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

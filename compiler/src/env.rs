@@ -1,0 +1,51 @@
+//! Every environment variable that moac reads, named and documented once. Nothing else calls `std::env::var`.
+
+use std::ffi::OsString;
+
+/// An environment variable: its name, and what it does in one line.
+#[derive(Clone, Copy, Debug)]
+pub struct Var {
+    /// The name.
+    pub name: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+/// The NVRTC library to use, before any other is looked for.
+pub const NVRTC: Var = Var { name: "MOAC_NVRTC", help: "the NVRTC library to load (a file)" };
+/// Where compiled kernels are kept.
+pub const CACHE_DIR: Var = Var {
+    name: "MOAC_CACHE_DIR",
+    help: "folder of compiled kernels [default: $XDG_CACHE_HOME/moac, else ~/.cache/moac]",
+};
+/// What is logged to stderr.
+pub const LOG: Var =
+    Var { name: "MOAC_LOG", help: "log filter, as in `moac=debug,warn` [default: warn; logs go to stderr]" };
+/// The CUDA toolkit.
+pub const CUDA_HOME: Var = Var { name: "CUDA_HOME", help: "a CUDA folder to look for NVRTC in" };
+/// The CUDA toolkit, under its other name.
+pub const CUDA_PATH: Var = Var { name: "CUDA_PATH", help: "as CUDA_HOME, which comes first" };
+/// The architecture to compile for where none is asked for.
+pub const CUDA_COMPUTE_CAP: Var =
+    Var { name: "CUDA_COMPUTE_CAP", help: "compute capability that --arch defaults to, as in `90`" };
+/// The user's cache folder.
+pub const XDG_CACHE_HOME: Var = Var { name: "XDG_CACHE_HOME", help: "the user's cache folder" };
+/// The user's home.
+pub const HOME: Var = Var { name: "HOME", help: "the user's home, for ~/.cache" };
+
+/// All of them, in the order that help shows.
+pub const ALL: [Var; 8] =
+    [NVRTC, CACHE_DIR, LOG, CUDA_HOME, CUDA_PATH, CUDA_COMPUTE_CAP, XDG_CACHE_HOME, HOME];
+
+impl Var {
+    /// The value, if it is set and not empty.
+    #[allow(clippy::disallowed_methods)] // the one place that may
+    pub fn get(self) -> Option<OsString> {
+        std::env::var_os(self.name).filter(|value| !value.is_empty())
+    }
+
+    /// The value as text, if it is set, not empty and UTF-8.
+    pub fn text(self) -> Option<String> {
+        self.get().and_then(|value| value.into_string().ok())
+    }
+}

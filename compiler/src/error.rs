@@ -1,0 +1,83 @@
+//! What a command fails with, and how it is shown: one `error:` paragraph, then `hint:` lines, all on stderr.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// An error that knows how to mend itself.
+pub trait Hint {
+    /// What to do about it, one line each.
+    fn hints(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Why a command could not do what it was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The plan or the model's shape is not usable.
+    #[error(transparent)]
+    Plan(#[from] crate::plan::Error),
+    /// The plan cannot be lowered as asked.
+    #[error(transparent)]
+    Lower(#[from] crate::lower::Error),
+    /// A kernel could not be rendered.
+    #[error(transparent)]
+    Render(#[from] crate::render::Error),
+    /// `CUDA_COMPUTE_CAP` names no architecture.
+    #[error("CUDA_COMPUTE_CAP: {0}")]
+    ComputeCap(#[source] moac_runtime::arch::UnknownArch),
+    /// A file could not be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    File {
+        /// What was tried: `read`, `write`, `create`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Standard output is gone.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl Error {
+    /// A closure for `map_err`: `action` on `path` failed.
+    pub fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { action, path, source }
+    }
+}
+
+impl Hint for Error {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Plan(error) => error.hints(),
+            Self::Lower(error) => error.hints(),
+            Self::Render(_) | Self::ComputeCap(_) | Self::File { .. } | Self::Output(_) => Vec::new(),
+        }
+    }
+}
+
+/// The error as a person reads it: the message, its causes that the message does not quote already, the hints.
+pub fn report<E: std::error::Error + Hint>(error: &E) -> String {
+    let mut text = format!("error: {error}\n");
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let line = source.to_string();
+        if !said.contains(&line) {
+            let _ = writeln!(text, "  caused by: {line}");
+        }
+        said = line;
+        cause = source.source();
+    }
+    for hint in error.hints() {
+        let _ = writeln!(text, "hint: {hint}");
+    }
+    text
+}

@@ -1,0 +1,129 @@
+//! Tile sizes and what follows from them: a pure function of the kernel's shape. Each row says why.
+//!
+//! The headers compute threads and shared memory too, and every rendered kernel asserts that both sides agree.
+
+use moac_runtime::arch::Arch;
+use moac_runtime::launch::{LaunchRule, Phase};
+use moac_runtime::plan::{DType, TILE};
+use serde::Serialize;
+
+/// The tiles of one kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TileConfig {
+    /// Query rows of a CTA: positions in prefill, heads of a group (padded) in decode.
+    pub tile_m: u32,
+    /// Keys of a tile.
+    pub tile_n: u32,
+    /// Warps of a CTA.
+    pub warps: u32,
+    /// K and V tiles in flight.
+    pub stages: u32,
+    /// Decode: the fewest tiles of a split. Prefill: 0.
+    pub min_tiles: u32,
+}
+
+/// CTAs that the launch bounds make room for on a multiprocessor. Two, so that one computes while the other waits for
+/// memory: the portable kernels have no warps that only load.
+pub const CTAS_PER_SM: u32 = 2;
+
+/// Query rows of a decode CTA: one `mma` of 16 rows holds any group size up to 16.
+const DECODE_ROWS: u32 = 16;
+
+/// The tiles of a portable kernel and how it is launched.
+pub fn portable(
+    phase: Phase,
+    dtype: DType,
+    head_dim: u32,
+    group_size: u32,
+    arch: Arch,
+) -> (TileConfig, LaunchRule) {
+    match phase {
+        // 128 rows are the most whose accumulators 4 warps hold without spilling at head_dim 128; one stage keeps two
+        // CTAs on an SM, which overlap each other's loads.
+        Phase::Prefill => {
+            let tiles = TileConfig { tile_m: 128, tile_n: TILE, warps: 4, stages: 1, min_tiles: 0 };
+            let shared_bytes = (tiles.tile_m + 2 * tiles.tile_n) * head_dim * dtype.bytes();
+            let launch =
+                LaunchRule { threads: 32 * tiles.warps, shared_bytes, tile_m: tiles.tile_m, ctas_per_sm: 0 };
+            (tiles, launch)
+        }
+        // Decode waits for memory: as many bytes in flight as fit, twice over, beside the reduction's scratch.
+        Phase::Decode => {
+            let warps = 4;
+            let wanted = if head_dim == 64 { 4 } else { 3 };
+            let shared = |stages| decode_shared_bytes(warps, stages, head_dim, dtype);
+            let stages = (2..wanted)
+                .rev()
+                .fold(wanted, |stages, fewer| if fits(shared(stages), arch) { stages } else { fewer });
+            let min_tiles = min_tiles(group_size, head_dim, dtype);
+            let tiles = TileConfig { tile_m: DECODE_ROWS, tile_n: TILE, warps, stages, min_tiles };
+            let launch = LaunchRule {
+                threads: 32 * warps,
+                shared_bytes: shared(stages),
+                tile_m: 0,
+                ctas_per_sm: CTAS_PER_SM,
+            };
+            (tiles, launch)
+        }
+    }
+}
+
+fn fits(shared_bytes: u32, arch: Arch) -> bool {
+    shared_bytes <= arch.shared_memory_per_block()
+}
+
+/// Each warp streams its own 16 rows of K and V through `stages` buffers; the rest is the warps' reduction.
+fn decode_shared_bytes(warps: u32, stages: u32, head_dim: u32, dtype: DType) -> u32 {
+    warps * stages * 2 * DECODE_ROWS * head_dim * dtype.bytes() + 4096
+}
+
+/// The fewest tiles of a split whose result, written and read once in f32, is at most 3% of the K and V that it reads.
+fn min_tiles(group_size: u32, head_dim: u32, dtype: DType) -> u32 {
+    let result = 2 * group_size * (head_dim + 2) * 4;
+    let tile = 2 * TILE * head_dim * dtype.bytes();
+    (100 * result).div_ceil(3 * tile)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_result_is_at_most_three_percent_and_one_tile_less_would_not_do() {
+        for head_dim in [64, 128] {
+            for group_size in 1..=16 {
+                let tiles = f64::from(min_tiles(group_size, head_dim, DType::Bf16));
+                let share = |tiles: f64| {
+                    f64::from(2 * group_size * (head_dim + 2) * 4)
+                        / (tiles * f64::from(64 * head_dim * 2 * 2))
+                };
+                assert!(share(tiles) <= 0.03, "{head_dim} {group_size}");
+                assert!(tiles == 1.0 || share(tiles - 1.0) > 0.03, "{head_dim} {group_size}");
+            }
+        }
+        assert_eq!(min_tiles(4, 128, DType::Bf16), 5);
+    }
+
+    #[test]
+    fn every_kernel_fits_the_shared_memory_of_every_architecture() {
+        for arch in Arch::ALL {
+            for head_dim in [64, 128] {
+                for phase in [Phase::Prefill, Phase::Decode] {
+                    let (tiles, launch) = portable(phase, DType::Bf16, head_dim, 4, arch);
+                    assert!(fits(launch.shared_bytes, arch), "{arch} {head_dim} {phase:?} {tiles:?}");
+                    assert!(tiles.stages >= 1 && launch.threads == 128);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_llama_shape_is_as_designed() {
+        let (tiles, launch) = portable(Phase::Prefill, DType::Bf16, 128, 4, Arch::Sm90a);
+        assert_eq!(tiles, TileConfig { tile_m: 128, tile_n: 64, warps: 4, stages: 1, min_tiles: 0 });
+        assert_eq!(launch, LaunchRule { threads: 128, shared_bytes: 65536, tile_m: 128, ctas_per_sm: 0 });
+        let (tiles, launch) = portable(Phase::Decode, DType::Bf16, 128, 4, Arch::Sm90a);
+        assert_eq!(tiles, TileConfig { tile_m: 16, tile_n: 64, warps: 4, stages: 3, min_tiles: 5 });
+        assert_eq!((launch.tile_m, launch.ctas_per_sm), (0, 2));
+    }
+}

@@ -1,0 +1,108 @@
+//! Every symbol and cache key is made here and nowhere else.
+//!
+//! A symbol is readable parts and a hash of the spec, without the layer's index: equal specs have equal symbols, and
+//! different ones differ. It is a C identifier and a file name as it stands.
+
+use sha2::{Digest, Sha256};
+
+use crate::lower::KernelSpec;
+
+/// Hex digits of the digest that a symbol ends in: 48 bits, for a few thousand kernels at most.
+const SYMBOL_DIGITS: usize = 12;
+
+/// The SHA-256 of a spec's JSON, in hex. Every field is in it, in declaration order.
+pub fn digest(spec: &KernelSpec) -> String {
+    let json = serde_json::to_vec(spec).expect("a spec is plain data: numbers, strings and lists of them");
+    hex(&Sha256::digest(json))
+}
+
+/// The function's name, as in `moac_prefill_bf16_d128_r4_3f9c21ab90de`.
+pub fn symbol(spec: &KernelSpec) -> String {
+    let KernelSpec { phase, dtype, head_dim, .. } = spec;
+    let (phase, group_size) = (phase.name(), spec.group_size());
+    format!("moac_{phase}_{dtype}_d{head_dim}_r{group_size}_{}", &digest(spec)[..SYMBOL_DIGITS])
+}
+
+/// Bytes as lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use moac_runtime::launch::{LaunchRule, Phase};
+
+    use super::*;
+    use crate::lower::TileConfig;
+    use crate::lower::tests::any_spec;
+
+    #[test]
+    fn changing_a_field_changes_the_symbol() {
+        let spec = any_spec(Phase::Decode);
+        // Exhaustive on purpose: a new field does not compile until somebody perturbs it below.
+        let KernelSpec {
+            phase: _,
+            dtype: _,
+            family: _, // one so far
+            heads: _,
+            kv_heads: _,
+            head_dim: _,
+            sink: _,
+            scale_log2: _,
+            group_of_head: _,
+            head_order: _,
+            buckets: _,
+            tiles: TileConfig { tile_m: _, tile_n: _, warps: _, stages: _, min_tiles: _ },
+            launch: LaunchRule { threads: _, shared_bytes: _, tile_m: _, ctas_per_sm: _ },
+        } = &spec;
+        type Change = fn(&mut KernelSpec);
+        let changes: [Change; 23] = [
+            |it| it.phase = Phase::Prefill,
+            |it| it.dtype = moac_runtime::plan::DType::F16,
+            |it| it.heads = 16,
+            |it| it.kv_heads = 4,
+            |it| it.head_dim = 64,
+            |it| it.sink = 128,
+            |it| it.scale_log2 = f32::from_bits(it.scale_log2.to_bits() + 1),
+            |it| it.group_of_head[31] = 0,
+            |it| it.head_order.swap(0, 1),
+            |it| it.buckets[1].length += 64,
+            |it| it.buckets[1].span[1] -= 64,
+            |it| it.buckets[1].kv_span[7] -= 64,
+            |it| it.buckets[1].tile_prefix[8] -= 1,
+            |it| it.tiles.tile_m += 16,
+            |it| it.tiles.tile_n += 16,
+            |it| it.tiles.warps += 1,
+            |it| it.tiles.stages += 1,
+            |it| it.tiles.min_tiles += 1,
+            |it| it.launch.threads += 32,
+            |it| it.launch.shared_bytes += 16,
+            |it| it.launch.tile_m += 16,
+            |it| it.launch.ctas_per_sm += 1,
+            |it| drop(it.buckets.pop()),
+        ];
+        let mut symbols = BTreeSet::from([symbol(&spec)]);
+        for change in changes {
+            let mut changed = spec.clone();
+            change(&mut changed);
+            assert!(symbols.insert(symbol(&changed)), "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn a_symbol_is_a_c_identifier() {
+        for phase in [Phase::Prefill, Phase::Decode] {
+            let symbol = symbol(&any_spec(phase));
+            assert!(symbol.starts_with(&format!("moac_{}_bf16_d128_r4_", phase.name())), "{symbol}");
+            assert!(
+                symbol.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+            );
+        }
+    }
+}
