@@ -4,8 +4,53 @@
 //! and the headers.
 #![forbid(unsafe_code)]
 
+macro_rules! header {
+    ($path:literal) => {
+        ($path, include_str!(concat!("../include/", $path)))
+    };
+}
+
 /// The template of the one file that is rendered per kernel.
 pub const KERNEL: &str = include_str!("../kernel.cu.tera");
 
 /// Every header as `(the path it is included by, its text)`, sorted by path.
-pub const HEADERS: &[(&str, &str)] = &[("moac/params.cuh", include_str!("../include/moac/params.cuh"))];
+pub const HEADERS: &[(&str, &str)] = &[
+    header!("moac/element.cuh"),
+    header!("moac/params.cuh"),
+    header!("moac/ptx.cuh"),
+    header!("moac/sm80/combine.cuh"),
+    header!("moac/sm80/decode.cuh"),
+    header!("moac/sm80/fill.cuh"),
+    header!("moac/sm80/prefill.cuh"),
+    header!("moac/sm80/split.cuh"),
+    header!("moac/softmax.cuh"),
+    header!("moac/tile.cuh"),
+    header!("moac/window.cuh"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::HEADERS;
+
+    fn files(folder: &Path, found: &mut Vec<String>, base: &Path) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files(&path, found, base);
+            } else {
+                found.push(path.strip_prefix(base).unwrap().to_str().unwrap().replace('\\', "/"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_include_folder_is_embedded_in_order() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
+        let mut found = Vec::new();
+        files(&base, &mut found, &base);
+        found.sort();
+        assert_eq!(HEADERS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), found);
+    }
+}

@@ -51,7 +51,7 @@ pub fn portable(
         Phase::Decode => {
             let warps = 4;
             let wanted = if head_dim == 64 { 4 } else { 3 };
-            let shared = |stages| decode_shared_bytes(warps, stages, head_dim, dtype);
+            let shared = |stages| decode_shared_bytes(warps, stages, head_dim, group_size, dtype);
             let stages = (2..wanted)
                 .rev()
                 .fold(wanted, |stages, fewer| if fits(shared(stages), arch) { stages } else { fewer });
@@ -72,9 +72,12 @@ fn fits(shared_bytes: u32, arch: Arch) -> bool {
     shared_bytes <= arch.shared_memory_per_block()
 }
 
-/// Each warp streams its own 16 rows of K and V through `stages` buffers; the rest is the warps' reduction.
-fn decode_shared_bytes(warps: u32, stages: u32, head_dim: u32, dtype: DType) -> u32 {
-    warps * stages * 2 * DECODE_ROWS * head_dim * dtype.bytes() + 4096
+/// Each warp streams its own 16 rows of K and V through `stages` buffers; then the warps' results of the group's heads
+/// meet in f32: the output, two numbers of the softmax and two of padding.
+fn decode_shared_bytes(warps: u32, stages: u32, head_dim: u32, group_size: u32, dtype: DType) -> u32 {
+    let stage = 2 * DECODE_ROWS * head_dim * dtype.bytes();
+    let meeting = group_size * (head_dim + 4) * 4;
+    warps * (stages * stage + meeting)
 }
 
 /// The fewest tiles of a split whose result, written and read once in f32, is at most 3% of the K and V that it reads.
@@ -108,10 +111,12 @@ mod tests {
     fn every_kernel_fits_the_shared_memory_of_every_architecture() {
         for arch in Arch::ALL {
             for head_dim in [64, 128] {
-                for phase in [Phase::Prefill, Phase::Decode] {
-                    let (tiles, launch) = portable(phase, DType::Bf16, head_dim, 4, arch);
-                    assert!(fits(launch.shared_bytes, arch), "{arch} {head_dim} {phase:?} {tiles:?}");
-                    assert!(tiles.stages >= 1 && launch.threads == 128);
+                for group_size in 1..=16 {
+                    for phase in [Phase::Prefill, Phase::Decode] {
+                        let (tiles, launch) = portable(phase, DType::Bf16, head_dim, group_size, arch);
+                        assert!(fits(launch.shared_bytes, arch), "{arch} {head_dim} {group_size} {tiles:?}");
+                        assert!(tiles.stages >= 1 && launch.threads == 128);
+                    }
                 }
             }
         }
