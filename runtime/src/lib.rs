@@ -7,6 +7,7 @@
 
 pub mod abi;
 pub mod arch;
+pub mod artifact;
 pub mod backend;
 pub mod geometry;
 pub mod launch;

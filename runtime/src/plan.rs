@@ -14,6 +14,12 @@ pub const DEFAULT_SINK: u32 = 64;
 pub const DEFAULT_MIN_SPAN: u32 = 128;
 /// The longest bucket, in tokens.
 pub const MAX_LENGTH: u32 = 1 << 20;
+/// The most layers of a model.
+pub const MAX_LAYERS: u32 = 1024;
+/// The most query heads of a layer.
+pub const MAX_HEADS: u32 = 512;
+/// The most query heads of a KV head.
+pub const MAX_GROUP: u32 = 16;
 
 /// The `format` of moac's own plan files.
 pub const PLAN_FORMAT: &str = "moac.plan/1";

@@ -1,4 +1,5 @@
 //! One test binary over the whole project; a module per subject.
 #![forbid(unsafe_code)]
 
+mod artifact;
 mod laws;

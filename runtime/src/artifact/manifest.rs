@@ -1,0 +1,154 @@
+//! What an artifact says of itself: plain data, as it stands in the file.
+//!
+//! A reader ignores fields that it does not know and refuses a manifest that lacks one it does; whatever changes a
+//! field's meaning raises [`FORMAT_VERSION`]. The plan and the geometry are the types that the compiler lowered from.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use crate::abi::{ABI_VERSION, PARAMS_BYTES};
+use crate::arch::Arch;
+use crate::geometry::Geometry;
+use crate::launch::{LaunchRule, Phase};
+use crate::plan::{DType, Plan};
+
+/// The version of the format that this crate writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The key of the container's metadata that holds the manifest.
+pub const METADATA_KEY: &str = "moac";
+
+/// The folder of the included files among the tensors.
+pub const HEADERS: &str = "headers/";
+
+/// Everything about an artifact but the bytes of its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`].
+    pub format: u32,
+    /// What made it.
+    pub producer: Producer,
+    /// The parameter block that its kernels take.
+    pub abi: Abi,
+    /// The element type of q, k, v, o and of the cache.
+    pub dtype: DType,
+    /// The architectures that there are kernels for, ascending.
+    pub archs: Vec<Arch>,
+    /// The KV heads of the model that it serves: all, or one rank's.
+    pub kv_heads: Range<u32>,
+    /// The plan, and in it the model's shape.
+    pub plan: Plan,
+    /// Buckets, groups, spans, ring offsets and slab sizes; recomputed from the plan and compared on opening.
+    pub geometry: Geometry,
+    /// Which kernels serve which layer, one entry per layer.
+    pub layers: Vec<Layer>,
+    /// The kernels; layers of one spec share them.
+    pub kernels: Vec<Kernel>,
+    /// The SHA-256 of every tensor of the file, by name.
+    pub tensors: BTreeMap<String, Digest>,
+}
+
+/// What made an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Producer {
+    /// The version of moac.
+    pub moac: String,
+    /// The CUDA version of the NVRTC, `[major, minor]`: a driver of that major version and no older runs the cubins.
+    pub cuda: [u32; 2],
+    /// The build of the NVRTC, as it names itself.
+    pub nvrtc: String,
+    /// The options it was called with, without the architecture's.
+    pub options: Vec<String>,
+}
+
+/// Which parameter block the kernels take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abi {
+    /// [`ABI_VERSION`].
+    pub version: u32,
+    /// [`PARAMS_BYTES`].
+    pub params_bytes: usize,
+}
+
+impl Abi {
+    /// The one that this crate speaks.
+    pub const CURRENT: Self = Self { version: ABI_VERSION, params_bytes: PARAMS_BYTES };
+}
+
+/// The kernels of one layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// By architecture, one entry for each that the artifact has.
+    pub kernels: BTreeMap<Arch, LayerKernels>,
+}
+
+/// Indexes into [`Manifest::kernels`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerKernels {
+    /// The kernel of [`Phase::Prefill`].
+    pub prefill: usize,
+    /// The kernel of [`Phase::Decode`].
+    pub decode: usize,
+}
+
+impl LayerKernels {
+    /// The kernel of `phase`.
+    pub const fn of(self, phase: Phase) -> usize {
+        match phase {
+            Phase::Prefill => self.prefill,
+            Phase::Decode => self.decode,
+        }
+    }
+}
+
+/// One compiled kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// Its name in the cubin, and in the names of its tensors.
+    pub symbol: String,
+    /// What it computes.
+    pub phase: Phase,
+    /// What its cubin is made for.
+    pub arch: Arch,
+    /// How it is launched; dynamic shared memory is in it.
+    pub launch: LaunchRule,
+    /// What it takes of a multiprocessor.
+    pub resources: Resources,
+}
+
+impl Kernel {
+    /// The tensor of its machine code.
+    pub fn cubin(&self) -> String {
+        format!("{}/{}.cubin", self.arch, self.symbol)
+    }
+
+    /// The tensor of its PTX, from the same compilation.
+    pub fn ptx(&self) -> String {
+        format!("{}/{}.ptx", self.arch, self.symbol)
+    }
+
+    /// The tensor of its source.
+    pub fn source(&self) -> String {
+        format!("{}/{}.cu", self.arch, self.symbol)
+    }
+}
+
+/// What the compiler says a kernel takes, without dynamic shared memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes of a thread's stack frame.
+    pub stack_bytes: u32,
+    /// Bytes of spilled registers that a thread stores.
+    pub spill_store_bytes: u32,
+    /// Bytes of spilled registers that a thread loads.
+    pub spill_load_bytes: u32,
+    /// Bytes of static shared memory of a CTA.
+    pub static_shared_bytes: u32,
+    /// Hardware barriers of a CTA.
+    pub barriers: u32,
+}

@@ -1,0 +1,142 @@
+//! Artifacts: the file that a plan compiles to, its writing, and its opening with every check that needs no GPU.
+//!
+//! A `.moac` file is a safetensors container: any language opens it with the library that it already has. Its U8
+//! tensors are, for each kernel, `<arch>/<symbol>.cubin`, `.ptx` (of the same compilation) and `.cu`, and
+//! `headers/<path>` for each included file. Its metadata holds the [`Manifest`] and the digest of it.
+//!
+//! A file is untrusted. [`Artifact::open`] checks, in this order, each check with an error of its own in
+//! [`OpenError`]: the format's version; that every tensor lies within the file; the manifest's schema, the tensors'
+//! names and the ranges of all values; the digests; the geometry, recomputed from the plan; the kernels' ABI.
+//! What needs a device is checked on loading ([`LoadError`]): the architecture; the driver; symbols and resources;
+//! device memory. The digests detect damage; they are no signature, and machine code from a stranger is still that.
+
+mod check;
+mod container;
+mod digest;
+mod error;
+mod manifest;
+mod recompute;
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+pub use container::{encode, write};
+pub use digest::{Digest, NotADigest};
+pub use error::{LoadError, OpenError};
+pub use manifest::{
+    Abi, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, METADATA_KEY, Manifest, Producer, Resources,
+};
+
+use crate::arch::Arch;
+use crate::geometry::Geometry;
+use crate::launch::Phase;
+
+/// An artifact that passed every check that needs no GPU.
+pub struct Artifact {
+    manifest: Manifest,
+    digest: Digest,
+    bytes: Vec<u8>,
+    tensors: BTreeMap<String, Range<usize>>,
+}
+
+impl Artifact {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let read = || {
+            // A pipe or a device may never end.
+            if !std::fs::metadata(path)?.is_file() {
+                return Err(std::io::Error::other("not a regular file"));
+            }
+            std::fs::read(path)
+        };
+        let bytes = read().map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
+        Self::from_bytes(bytes)
+    }
+
+    /// Checks the bytes of a file.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, OpenError> {
+        let check::Checked { manifest, digest, tensors } = check::check(&bytes)?;
+        Ok(Self { manifest, digest, bytes, tensors })
+    }
+
+    /// What the file says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The digest of the manifest, and so of everything in the file.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Spans, rings and slab sizes.
+    pub fn geometry(&self) -> &Geometry {
+        &self.manifest.geometry
+    }
+
+    /// The kernel of `layer` and `phase` for `arch`, or `None` where there is no such layer or architecture.
+    pub fn kernel(&self, layer: u32, phase: Phase, arch: Arch) -> Option<&Kernel> {
+        let ids = self.manifest.layers.get(layer as usize)?.kernels.get(&arch)?;
+        self.manifest.kernels.get(ids.of(phase))
+    }
+
+    /// A kernel's machine code; empty for a kernel of another artifact.
+    pub fn cubin(&self, kernel: &Kernel) -> &[u8] {
+        self.tensor(&kernel.cubin()).unwrap_or_default()
+    }
+
+    /// A kernel's PTX.
+    ///
+    /// # Errors
+    /// If it is not UTF-8, which NVRTC's always is.
+    pub fn ptx(&self, kernel: &Kernel) -> Result<&str, std::str::Utf8Error> {
+        std::str::from_utf8(self.tensor(&kernel.ptx()).unwrap_or_default())
+    }
+
+    /// A kernel's generated source.
+    ///
+    /// # Errors
+    /// If it is not UTF-8, which moac's always is.
+    pub fn source(&self, kernel: &Kernel) -> Result<&str, std::str::Utf8Error> {
+        std::str::from_utf8(self.tensor(&kernel.source()).unwrap_or_default())
+    }
+
+    /// The bytes of a tensor.
+    pub fn tensor(&self, name: &str) -> Option<&[u8]> {
+        self.tensors.get(name).map(|range| &self.bytes[range.clone()])
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for Artifact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the bytes: they are megabytes of machine code.
+        let model = &self.manifest.plan.model.name;
+        f.debug_struct("Artifact").field("model", model).field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+/// Artifacts are shared between threads.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Artifact>();
+};
