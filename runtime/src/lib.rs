@@ -9,6 +9,7 @@ pub mod abi;
 pub mod arch;
 pub mod artifact;
 pub mod backend;
+pub mod call;
 pub mod geometry;
 pub mod launch;
 pub mod plan;
