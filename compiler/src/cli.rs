@@ -31,7 +31,7 @@ impl From<ExitStatus> for ExitCode {
 
 /// Compiles a Mixture-of-Attention plan into the attention kernels of one model, ahead of time.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, propagate_version = true, after_long_help = after_help())]
+#[command(name = "moac", bin_name = "moac", version, max_term_width = 100, propagate_version = true, after_long_help = after_help())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

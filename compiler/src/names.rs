@@ -61,8 +61,7 @@ mod tests {
             tiles: TileConfig { tile_m: _, tile_n: _, warps: _, stages: _, min_tiles: _ },
             launch: LaunchRule { threads: _, shared_bytes: _, tile_m: _, ctas_per_sm: _ },
         } = &spec;
-        type Change = fn(&mut KernelSpec);
-        let changes: [Change; 23] = [
+        let changes: [fn(&mut KernelSpec); 23] = [
             |it| it.phase = Phase::Prefill,
             |it| it.dtype = moac_runtime::plan::DType::F16,
             |it| it.heads = 16,

@@ -2,4 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+mod geometry;
 mod laws;
+mod lowering;
+mod model_shapes;
+mod plans;

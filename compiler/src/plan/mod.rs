@@ -1,15 +1,26 @@
-//! Plan files to valid [`Plan`]s: both formats, presets, and every problem of a bad file at once.
+//! Plan files to valid [`Plan`]s: both formats, presets, model configurations, and every problem of a bad file at once.
+//!
+//! What must hold: a [`Plan`] that [`read`] returns satisfies SPEC.md section 2, so that nothing after it checks
+//! again; and no input, of any size, makes it panic, hang or take memory without bound.
 
+mod check;
+mod config;
+mod json;
+mod object;
 pub mod presets;
+mod problem;
+pub mod schema;
+mod stated;
 
 use std::path::{Path, PathBuf};
 
-use moac_runtime::plan::{DEFAULT_MIN_SPAN, DEFAULT_SINK, ModelShape, PLAN_FORMAT, Plan};
+use moac_runtime::plan::{ModelShape, Plan};
 use thiserror::Error;
 
+pub use self::problem::{Problem, Problems};
 use crate::error::Hint;
 
-/// Why there is no plan.
+/// Why there is no plan, or no shape.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -21,23 +32,65 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A folder where a file is expected.
+    #[error("`{}` is a folder, expected a {expected}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The file is larger than any plan.
+    #[error("`{}` is larger than {max} bytes, the most that a {expected} has", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+        /// The most bytes that are read.
+        max: u64,
+    },
+    /// The file is not text.
+    #[error("`{}` is not UTF-8 text: the first bad byte is at offset {offset}", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Bytes before the first bad one.
+        offset: usize,
+    },
     /// The file is not JSON.
     #[error("`{}` is not JSON: {source}", path.display())]
-    Json {
+    NotJson {
         /// The file.
         path: PathBuf,
         /// Where and why.
         source: serde_json::Error,
     },
-    /// No shape is known by this name.
-    #[error("`{name}` is no preset, config.json or folder with one")]
+    /// The file is JSON, but not what it should be.
+    #[error("`{}` is no valid {expected}: {problems}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+        /// Everything that is wrong with it.
+        problems: Problems,
+    },
+    /// No shape is known by this name, and no file has it.
+    #[error("--model: `{name}` is neither a preset nor a file or folder")]
     UnknownModel {
         /// What was asked for.
         name: String,
     },
-    /// The file says nothing of the model and neither does the command.
-    #[error("`{}` does not name the model's shape", path.display())]
-    NoModel {
+    /// A model folder without a configuration.
+    #[error("--model: `{}` holds no config.json", path.display())]
+    NoConfig {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A GGUF file.
+    #[error("--model: `{}` is a GGUF file, whose shape cannot be read yet", path.display())]
+    Gguf {
         /// The file.
         path: PathBuf,
     },
@@ -45,37 +98,64 @@ pub enum Error {
 
 impl Hint for Error {
     fn hints(&self) -> Vec<String> {
+        let presets = || format!("the presets are {}", presets::names().join(", "));
         match self {
-            Self::UnknownModel { .. } => vec![format!("the presets are {}", presets::names().join(", "))],
-            Self::NoModel { .. } => vec!["name it with --model, as in -m llama-3-8b".to_owned()],
-            Self::Read { .. } | Self::Json { .. } => Vec::new(),
+            Self::UnknownModel { .. } => vec![presets()],
+            Self::NoConfig { .. } => {
+                vec!["give a Hugging Face config.json or a folder holding one".to_owned()]
+            }
+            Self::Gguf { .. } => vec!["give the model's config.json".to_owned(), presets()],
+            Self::Invalid { problems, .. } => problems.hints().to_vec(),
+            Self::NotJson { source, .. } if source.is_eof() => {
+                vec!["the file ends too early: is it cut off?".to_owned()]
+            }
+            Self::Read { .. }
+            | Self::Folder { .. }
+            | Self::TooLarge { .. }
+            | Self::NotUtf8 { .. }
+            | Self::NotJson { .. } => Vec::new(),
         }
     }
 }
 
 /// Reads and checks the plan at `path`. `model` is `--model`: a preset, a `config.json` or a folder holding one.
+///
+/// A file that states its model's shape needs no `model`; one that is given all the same must agree with it, and
+/// fills in what the file leaves out.
 pub fn read(path: &Path, model: Option<&str>) -> Result<Plan, Error> {
-    #[derive(serde::Deserialize)]
-    struct Reference {
-        alphas: Vec<Vec<f64>>,
-        betas: Vec<Vec<f64>>,
-        model: Option<ModelShape>,
-    }
-    let text =
-        std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let file: Reference =
-        serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-    let model = match model {
-        Some(name) => presets::get(name).ok_or_else(|| Error::UnknownModel { name: name.to_owned() })?,
-        None => file.model.ok_or_else(|| Error::NoModel { path: path.to_owned() })?,
-    };
-    Ok(Plan {
-        format: PLAN_FORMAT.to_owned(),
-        model,
-        sink: DEFAULT_SINK,
-        min_span: DEFAULT_MIN_SPAN,
-        alphas: file.alphas,
-        betas: file.betas,
-        provenance: None,
+    let model = model.map(shape).transpose()?;
+    let text = json::read_text(path, "plan")?;
+    parse(&text, path, model)
+}
+
+/// Checks the text of a plan file. `path` is what messages call it.
+pub fn parse(text: &str, path: &Path, model: Option<ModelShape>) -> Result<Plan, Error> {
+    let document = json::document(text, path)?;
+    check::plan(document.fields(), model).map_err(|problems| Error::Invalid {
+        path: path.to_owned(),
+        expected: "plan",
+        problems,
     })
+}
+
+/// The shape that `--model NAME` stands for.
+pub fn shape(name: &str) -> Result<ModelShape, Error> {
+    if let Some(shape) = presets::get(name) {
+        return Ok(shape);
+    }
+    let path = Path::new(name);
+    if path.is_dir() {
+        let config = path.join("config.json");
+        if !config.is_file() {
+            return Err(Error::NoConfig { path: path.to_owned() });
+        }
+        return config::read(&config);
+    }
+    if !path.exists() {
+        return Err(Error::UnknownModel { name: name.to_owned() });
+    }
+    if json::starts_with(path, b"GGUF")? {
+        return Err(Error::Gguf { path: path.to_owned() });
+    }
+    config::read(path)
 }
