@@ -72,6 +72,11 @@ impl Arch {
         major == own_major && if specific { minor == own_minor } else { minor >= own_minor }
     }
 
+    /// Bytes of shared memory of one multiprocessor; each CTA on it takes 1 KiB more than it asks for.
+    pub const fn shared_memory_per_sm(self) -> u32 {
+        self.shared_memory_per_block() + 1024
+    }
+
     /// Bytes of shared memory that one CTA may opt in to.
     pub const fn shared_memory_per_block(self) -> u32 {
         match self {

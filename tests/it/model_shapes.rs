@@ -18,7 +18,7 @@ fn config() -> Value {
 }
 
 /// The shape of the configuration with `changes` made; null takes a field away.
-fn shape(changes: Value) -> Result<ModelShape, Error> {
+fn shape(changes: &Value) -> Result<ModelShape, Error> {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config();
     for (field, value) in changes.as_object().unwrap() {
@@ -26,11 +26,11 @@ fn shape(changes: Value) -> Result<ModelShape, Error> {
     }
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     let mut shape = plan::shape(folder.path().to_str().unwrap())?;
-    shape.name = "model".to_owned(); // the folder's
+    "model".clone_into(&mut shape.name); // it was the folder's
     Ok(shape)
 }
 
-fn message(changes: Value) -> String {
+fn message(changes: &Value) -> String {
     let text = report(&shape(changes).unwrap_err());
     let (start, end) = (text.find('`').unwrap(), text.rfind("config.json").unwrap());
     format!("{}`{}", &text[..start], &text[end..])
@@ -48,32 +48,32 @@ fn a_configuration_is_read() {
         context: Some(8192),
         softmax_scale: None,
     };
-    assert_eq!(shape(json!({})).unwrap(), expected);
+    assert_eq!(shape(&json!({})).unwrap(), expected);
     // Left out, KV heads are as many as heads; a stated head_dim counts.
-    let mha = shape(json!({ "num_key_value_heads": null, "head_dim": 64 })).unwrap();
+    let mha = shape(&json!({ "num_key_value_heads": null, "head_dim": 64 })).unwrap();
     assert_eq!((mha.num_kv_heads, mha.head_dim), (32, 64));
     let newer = shape(
-        json!({ "rope_theta": null, "rope_parameters": { "rope_type": "default", "rope_theta": 1e6 } }),
+        &json!({ "rope_theta": null, "rope_parameters": { "rope_type": "default", "rope_theta": 1e6 } }),
     );
     assert_eq!(newer.unwrap().rope_theta, Some(1e6));
 }
 
 #[test]
 fn a_configuration_that_names_a_scale_is_heard() {
-    assert_eq!(shape(json!({ "attention_multiplier": 0.015_625 })).unwrap().scale(), 0.015_625);
-    assert_eq!(shape(json!({ "query_pre_attn_scalar": 256 })).unwrap().scale(), 0.0625);
+    assert_eq!(shape(&json!({ "attention_multiplier": 0.015_625 })).unwrap().softmax_scale, Some(0.015_625));
+    assert_eq!(shape(&json!({ "query_pre_attn_scalar": 256 })).unwrap().softmax_scale, Some(0.0625));
 }
 
 #[test]
 fn a_sliding_window_bounds_the_context() {
-    assert_eq!(shape(json!({ "sliding_window": 4096 })).unwrap().context, Some(4096));
+    assert_eq!(shape(&json!({ "sliding_window": 4096 })).unwrap().context, Some(4096));
     let off = json!({ "sliding_window": 4096, "use_sliding_window": false });
-    assert_eq!(shape(off).unwrap().context, Some(8192));
+    assert_eq!(shape(&off).unwrap().context, Some(8192));
 }
 
 #[test]
 fn what_attention_cannot_do_is_refused_by_name() {
-    insta::assert_snapshot!(message(json!({
+    insta::assert_snapshot!(message(&json!({
         "model_type": "gpt_oss", "attn_logit_softcapping": 50.0, "alibi": true, "attention_sinks": true,
         "is_causal": false, "position_embedding_type": "alibi"
     })), @r#"
@@ -86,18 +86,18 @@ fn what_attention_cannot_do_is_refused_by_name() {
       $.model_type: found "gpt_oss", expected a model without learned sinks, which kernels do not have
     "#);
     // Asked not to have it, a configuration is as good as one that is silent.
-    shape(json!({ "attn_logit_softcapping": null, "alibi": false, "position_embedding_type": "rope" }))
+    shape(&json!({ "attn_logit_softcapping": null, "alibi": false, "position_embedding_type": "rope" }))
         .unwrap();
 }
 
 #[test]
 fn shapes_without_kernels_are_refused() {
-    insta::assert_snapshot!(message(json!({ "num_attention_heads": 51, "num_key_value_heads": 3, "hidden_size": 4080 })), @r"
+    insta::assert_snapshot!(message(&json!({ "num_attention_heads": 51, "num_key_value_heads": 3, "hidden_size": 4080 })), @r"
     error: `config.json` is no valid model configuration: 2 problems
       $.num_attention_heads: found 51, 17 for each KV head, expected at most 16 for each of the 3 KV heads
       $.hidden_size: found 80, expected 64 or 128
     ");
-    insta::assert_snapshot!(message(json!({ "num_hidden_layers": null, "hidden_size": 4097, "num_key_value_heads": [8] })), @r"
+    insta::assert_snapshot!(message(&json!({ "num_hidden_layers": null, "hidden_size": 4097, "num_key_value_heads": [8] })), @r"
     error: `config.json` is no valid model configuration: 3 problems
       $.num_hidden_layers: found nothing, expected a whole number from 1 to 1024
       $.num_key_value_heads: found a list, expected a whole number from 1 to 512

@@ -136,8 +136,9 @@ fn megabytes_of_garbage_cost_little() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("garbage.json");
     let mut file = std::fs::File::create(&path).unwrap();
+    let block = vec![b'['; 1 << 20];
     for _ in 0..100 {
-        file.write_all(&[b'['; 1 << 20]).unwrap();
+        file.write_all(&block).unwrap();
     }
     let start = Instant::now();
     assert!(matches!(plan::read(&path, None), Err(Error::TooLarge { .. })));

@@ -38,38 +38,35 @@ pub fn portable(
     arch: Arch,
 ) -> (TileConfig, LaunchRule) {
     match phase {
-        // 128 rows are the most whose accumulators 4 warps hold without spilling at head_dim 128; one stage keeps two
-        // CTAs on an SM, which overlap each other's loads.
+        // 128 rows are the most whose accumulators 4 warps hold without spilling at head_dim 128. Two buffers of K and
+        // one of V put all loads before the scores, where registers are free, and leave room for two CTAs on an SM,
+        // which overlap each other's waits.
         Phase::Prefill => {
-            let tiles = TileConfig { tile_m: 128, tile_n: TILE, warps: 4, stages: 1, min_tiles: 0 };
-            let shared_bytes = (tiles.tile_m + 2 * tiles.tile_n) * head_dim * dtype.bytes();
+            let tiles = TileConfig { tile_m: 128, tile_n: TILE, warps: 4, stages: 2, min_tiles: 0 };
+            let shared_bytes = (tiles.tile_m + (tiles.stages + 1) * tiles.tile_n) * head_dim * dtype.bytes();
             let launch =
                 LaunchRule { threads: 32 * tiles.warps, shared_bytes, tile_m: tiles.tile_m, ctas_per_sm: 0 };
             (tiles, launch)
         }
-        // Decode waits for memory: as many bytes in flight as fit, twice over, beside the reduction's scratch.
+        // Decode waits for memory: two CTAs an SM, each with as many stages as that leaves room for, up to what the
+        // latency of memory can use. Where two do not fit with two stages, one has to do.
         Phase::Decode => {
             let warps = 4;
-            let wanted = if head_dim == 64 { 4 } else { 3 };
             let shared = |stages| decode_shared_bytes(warps, stages, head_dim, group_size, dtype);
-            let stages = (2..wanted)
-                .rev()
-                .fold(wanted, |stages, fewer| if fits(shared(stages), arch) { stages } else { fewer });
+            let most = if head_dim == 64 { 4 } else { 3 };
+            let stages = (2..=most).rev().find(|&n| residents(shared(n), arch) >= CTAS_PER_SM).unwrap_or(2);
             let min_tiles = min_tiles(group_size, head_dim, dtype);
             let tiles = TileConfig { tile_m: DECODE_ROWS, tile_n: TILE, warps, stages, min_tiles };
-            let launch = LaunchRule {
-                threads: 32 * warps,
-                shared_bytes: shared(stages),
-                tile_m: 0,
-                ctas_per_sm: CTAS_PER_SM,
-            };
-            (tiles, launch)
+            let shared_bytes = shared(stages);
+            let ctas_per_sm = residents(shared_bytes, arch).clamp(1, CTAS_PER_SM);
+            (tiles, LaunchRule { threads: 32 * warps, shared_bytes, tile_m: 0, ctas_per_sm })
         }
     }
 }
 
-fn fits(shared_bytes: u32, arch: Arch) -> bool {
-    shared_bytes <= arch.shared_memory_per_block()
+/// CTAs whose shared memory fits on a multiprocessor at once.
+fn residents(shared_bytes: u32, arch: Arch) -> u32 {
+    arch.shared_memory_per_sm() / (shared_bytes + 1024)
 }
 
 /// Each warp streams its own 16 rows of K and V through `stages` buffers; then the warps' results of the group's heads
@@ -80,11 +77,15 @@ fn decode_shared_bytes(warps: u32, stages: u32, head_dim: u32, group_size: u32, 
     warps * (stages * stage + meeting)
 }
 
-/// The fewest tiles of a split whose result, written and read once in f32, is at most 3% of the K and V that it reads.
+/// Visible tiles of a KV head from which on split results are to be at most 3% of its K and V: 4096 tokens.
+const LONG: u32 = 4096 / TILE;
+
+/// The fewest tiles of a split, such that a KV head of [`LONG`] tiles or more writes and reads at most 3% of its K and V
+/// bytes again as split results. Cut every `m` tiles it has `LONG / m + 1` splits, since its ends are not the cuts'.
 fn min_tiles(group_size: u32, head_dim: u32, dtype: DType) -> u32 {
     let result = 2 * group_size * (head_dim + 2) * 4;
     let tile = 2 * TILE * head_dim * dtype.bytes();
-    (100 * result).div_ceil(3 * tile)
+    (100 * LONG * result).div_ceil(3 * LONG * tile - 100 * result)
 }
 
 #[cfg(test)]
@@ -92,12 +93,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_split_result_is_at_most_three_percent_and_one_tile_less_would_not_do() {
+    fn split_results_are_at_most_three_percent_and_one_tile_less_would_not_do() {
         for head_dim in [64, 128] {
             for group_size in 1..=16 {
                 let tiles = min_tiles(group_size, head_dim, DType::Bf16);
                 let share = |tiles: u32| {
-                    f64::from(2 * group_size * (head_dim + 2) * 4) / f64::from(tiles * 64 * head_dim * 2 * 2)
+                    let result = f64::from(2 * group_size * (head_dim + 2) * 4);
+                    (64.0 / f64::from(tiles) + 1.0) * result / (64.0 * f64::from(64 * head_dim * 2 * 2))
                 };
                 assert!(share(tiles) <= 0.03, "{head_dim} {group_size}");
                 assert!(tiles == 1 || share(tiles - 1) > 0.03, "{head_dim} {group_size}");
@@ -113,8 +115,11 @@ mod tests {
                 for group_size in 1..=16 {
                     for phase in [Phase::Prefill, Phase::Decode] {
                         let (tiles, launch) = portable(phase, DType::Bf16, head_dim, group_size, arch);
-                        assert!(fits(launch.shared_bytes, arch), "{arch} {head_dim} {group_size} {tiles:?}");
-                        assert!(tiles.stages >= 1 && launch.threads == 128);
+                        assert!(
+                            residents(launch.shared_bytes, arch) >= 1,
+                            "{arch} {head_dim} {group_size} {tiles:?}"
+                        );
+                        assert!(tiles.stages >= 2 && launch.threads == 128);
                     }
                 }
             }
@@ -124,10 +129,12 @@ mod tests {
     #[test]
     fn the_llama_shape_is_as_designed() {
         let (tiles, launch) = portable(Phase::Prefill, DType::Bf16, 128, 4, Arch::Sm90a);
-        assert_eq!(tiles, TileConfig { tile_m: 128, tile_n: 64, warps: 4, stages: 1, min_tiles: 0 });
-        assert_eq!(launch, LaunchRule { threads: 128, shared_bytes: 65536, tile_m: 128, ctas_per_sm: 0 });
+        assert_eq!(tiles, TileConfig { tile_m: 128, tile_n: 64, warps: 4, stages: 2, min_tiles: 0 });
+        assert_eq!(launch, LaunchRule { threads: 128, shared_bytes: 81920, tile_m: 128, ctas_per_sm: 0 });
         let (tiles, launch) = portable(Phase::Decode, DType::Bf16, 128, 4, Arch::Sm90a);
         assert_eq!(tiles, TileConfig { tile_m: 16, tile_n: 64, warps: 4, stages: 3, min_tiles: 5 });
         assert_eq!((launch.tile_m, launch.ctas_per_sm), (0, 2));
+        let (tiles, launch) = portable(Phase::Decode, DType::Bf16, 128, 4, Arch::Sm86);
+        assert_eq!((tiles.stages, launch.ctas_per_sm), (2, 1));
     }
 }
