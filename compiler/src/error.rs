@@ -27,6 +27,22 @@ pub enum Error {
     /// A kernel could not be rendered.
     #[error(transparent)]
     Render(#[from] crate::render::Error),
+    /// A file is no artifact that this version can use.
+    #[error("cannot use `{}`: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: moac_runtime::artifact::OpenError,
+    },
+    /// A flag that only means something for a plan.
+    #[error("{flag} cannot be given with an artifact: `{}` has its own", path.display())]
+    Fixed {
+        /// The flag.
+        flag: &'static str,
+        /// The artifact.
+        path: PathBuf,
+    },
     /// `CUDA_COMPUTE_CAP` names no architecture.
     #[error("CUDA_COMPUTE_CAP: {0}")]
     ComputeCap(#[source] moac_runtime::arch::UnknownArch),
@@ -58,7 +74,12 @@ impl Hint for Error {
         match self {
             Self::Plan(error) => error.hints(),
             Self::Lower(error) => error.hints(),
-            Self::Render(_) | Self::ComputeCap(_) | Self::File { .. } | Self::Output(_) => Vec::new(),
+            Self::Render(_)
+            | Self::Open { .. }
+            | Self::Fixed { .. }
+            | Self::ComputeCap(_)
+            | Self::File { .. }
+            | Self::Output(_) => Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod emit;
 pub mod env;
 pub mod error;
 pub mod headers;
@@ -13,3 +14,5 @@ pub mod lower;
 pub mod names;
 pub mod plan;
 pub mod render;
+pub mod report;
+pub mod subject;

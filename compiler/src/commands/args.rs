@@ -60,15 +60,27 @@ pub struct TargetArgs {
     /// Context lengths [default: multiples of 1024 up to the model's context, at most 16384]
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     pub lengths: Vec<u32>,
-    /// Element type of q, k, v, o and the cache
-    #[arg(long, value_name = "bf16|f16", default_value = "bf16", value_parser = parse_dtype)]
-    pub dtype: DType,
+    /// Element type of q, k, v, o and the cache [default: bf16]
+    #[arg(long, value_name = "bf16|f16", value_parser = parse_dtype)]
+    pub dtype: Option<DType>,
     /// Range of KV heads, for one rank of tensor parallelism [default: all]
     #[arg(long, value_name = "A..B", value_parser = parse_range)]
     pub heads: Option<Range<u32>>,
 }
 
 impl TargetArgs {
+    /// The first flag that was given, if any: an artifact has its target already.
+    pub fn given(&self) -> Option<&'static str> {
+        let Self { archs, lengths, dtype, heads } = self;
+        let flags = [
+            ("--arch", !archs.is_empty()),
+            ("--lengths", !lengths.is_empty()),
+            ("--dtype", dtype.is_some()),
+            ("--heads", heads.is_some()),
+        ];
+        flags.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+
     /// The target, with a note for every length that is not compiled as asked.
     pub fn target(&self, plan: &Plan, context: &Context) -> Result<Target, Error> {
         let lengths = lower::buckets(plan, &self.lengths)?;
@@ -81,7 +93,7 @@ impl TargetArgs {
         Ok(Target {
             kv_heads: self.heads.clone().unwrap_or(0..plan.model.num_kv_heads),
             lengths: lengths.buckets,
-            dtype: self.dtype,
+            dtype: self.dtype.unwrap_or(DType::Bf16),
             archs,
         })
     }

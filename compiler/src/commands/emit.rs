@@ -1,15 +1,14 @@
 //! `moac emit`: the generated sources of a plan, for review.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::args::{PlanArgs, TargetArgs};
 use crate::cli::ExitStatus;
 use crate::error::Error;
-use crate::lower;
-use crate::render::Renderer;
+use crate::{emit, lower};
 
-/// Write the generated kernel sources and compile_commands.json
+/// Write the generated sources, their headers and compile_commands.json
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -25,11 +24,26 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let plan = args.plan.read()?;
     let lowered = lower::lower(&plan, &args.target.target(&plan, context)?)?;
-    let renderer = Renderer::new()?;
-    std::fs::create_dir_all(&args.out).map_err(Error::file("create", &args.out))?;
-    for spec in &lowered.specs {
-        let path = args.out.join(format!("{}.cu", crate::names::symbol(spec)));
-        std::fs::write(&path, renderer.render(spec)?).map_err(Error::file("write", &path))?;
+    let folder = std::path::absolute(&args.out).map_err(Error::file("create", &args.out))?;
+    let files = emit::files(&lowered, &folder)?;
+    for (name, text) in &files {
+        let path = args.out.join(name);
+        let parent = path.parent().unwrap_or(&args.out);
+        std::fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
+        std::fs::write(&path, text).map_err(Error::file("write", &path))?;
     }
+    let left = left_over(&args.out, |name| files.contains_key(Path::new(name)));
+    if left > 0 {
+        context.note(format!("{left} other .cu files are left in `{}`", args.out.display()));
+    }
+    let (kernels, files, out) = (lowered.specs.len(), files.len(), args.out.display());
+    context.note(format!("wrote {files} files, {kernels} of them kernels, to `{out}`"));
     Ok(ExitStatus::Done)
+}
+
+/// Sources in the folder that this plan does not have: of another plan, or of an earlier version of it.
+fn left_over(folder: &Path, ours: impl Fn(&str) -> bool) -> usize {
+    let Ok(entries) = folder.read_dir() else { return 0 };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.ends_with(".cu") && !ours(name)).count()
 }
