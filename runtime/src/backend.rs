@@ -9,8 +9,6 @@ use std::ops::Range;
 use ndarray::{Array2, Array3, ArrayView3, s};
 use thiserror::Error;
 
-use crate::reference::Spans;
-
 /// The queries, keys and values of some tokens, in any strides. `RoPE` has been applied.
 #[derive(Clone, Copy, Debug)]
 pub struct Qkv<'a, T> {
@@ -34,9 +32,9 @@ impl<'a, T> Qkv<'a, T> {
         Qkv { q: self.q.slice(rows), k: self.k.slice(rows), v: self.v.slice(rows) }
     }
 
-    /// Checks the shapes against a layer, for `queries` tokens of q and `tokens` of k and v.
-    pub(crate) fn check(&self, spans: &Spans, queries: usize, tokens: usize) -> Result<(), LayerError> {
-        let (heads, kv_heads, dim) = (spans.heads(), spans.kv_heads(), spans.head_dim);
+    /// Checks the shapes against a layer's, for `queries` tokens of q and `tokens` of k and v.
+    pub(crate) fn check(&self, layer: [usize; 3], queries: usize, tokens: usize) -> Result<(), LayerError> {
+        let [heads, kv_heads, dim] = layer;
         let check = |tensor, found: &[usize], expected: [usize; 3]| {
             if found == expected {
                 return Ok(());
@@ -163,11 +161,12 @@ impl LayerError {
 }
 
 impl Rows<'_> {
-    /// Checks the shapes against a layer and returns the first row of each request.
+    /// Checks the shapes against a layer of `[query heads, KV heads, head_dim]` and a batch, and returns the first row
+    /// of each request.
     ///
     /// # Errors
     /// [`LayerError::Batch`] or [`LayerError::Shape`].
-    pub fn starts(&self, spans: &Spans, batch: usize) -> Result<Vec<usize>, LayerError> {
+    pub fn starts(&self, layer: [usize; 3], batch: usize) -> Result<Vec<usize>, LayerError> {
         if self.chunk.len() != batch {
             return Err(LayerError::Batch { found: self.chunk.len(), expected: batch });
         }
@@ -181,7 +180,7 @@ impl Rows<'_> {
                 start
             })
             .collect();
-        self.qkv.check(spans, rows, rows)?;
+        self.qkv.check(layer, rows, rows)?;
         Ok(starts)
     }
 

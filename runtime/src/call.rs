@@ -89,9 +89,11 @@ pub struct Request {
     pub cached: u32,
     /// New tokens of this call. 0 skips the request, whose slab is not touched then.
     pub chunk: u32,
+    /// Rows of the tensors that are the request's, at least `chunk`; those behind its new tokens are not touched.
+    pub rows: u32,
 }
 
-/// The requests of one call, packed: the rows of request 0, then those of request 1, and so on.
+/// The requests of one call: the rows of request 0, then those of request 1, and so on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     requests: Vec<Request>,
@@ -101,10 +103,14 @@ impl Batch {
     /// A batch of requests.
     ///
     /// # Errors
-    /// [`CallError::BatchSize`].
+    /// [`CallError::BatchSize`] or [`CallError::FewRows`].
     pub fn new(requests: Vec<Request>) -> Result<Self, CallError> {
         if requests.is_empty() || requests.len() > MAX_BATCH as usize {
             return Err(CallError::BatchSize { found: requests.len(), most: MAX_BATCH });
+        }
+        if let Some(request) = requests.iter().position(|request| request.rows < request.chunk) {
+            let Request { rows, chunk, .. } = requests[request];
+            return Err(CallError::FewRows { request, rows, chunk });
         }
         Ok(Self { requests })
     }
@@ -121,7 +127,7 @@ impl Batch {
 
     /// Rows of the tensors that the requests take.
     pub fn rows(&self) -> u64 {
-        self.requests.iter().map(|request| u64::from(request.chunk)).sum()
+        self.requests.iter().map(|request| u64::from(request.rows)).sum()
     }
 
     /// The longest chunk.
@@ -149,7 +155,7 @@ impl Batch {
             put(buckets, &request.bucket.to_le_bytes());
             put(cached, &request.cached.to_le_bytes());
             put(chunk, &request.chunk.to_le_bytes());
-            start += i64::from(request.chunk);
+            start += i64::from(request.rows);
         }
         bytes
     }
@@ -330,8 +336,8 @@ pub enum CallError {
         /// The layer's.
         expected: u32,
     },
-    /// A tensor has another number of rows than the batch has new tokens.
-    #[error("`{tensor}` has {found} rows, expected {expected}: one for each new token of the batch")]
+    /// A tensor has other rows than the batch's requests.
+    #[error("`{tensor}` has {found} rows, expected {expected}: those of the batch's requests")]
     Rows {
         /// Which one.
         tensor: &'static str,
@@ -373,6 +379,16 @@ pub enum CallError {
     TooLarge {
         /// Which one.
         tensor: &'static str,
+    },
+    /// A request whose new tokens have no rows.
+    #[error("request {request} has {chunk} new tokens in {rows} rows")]
+    FewRows {
+        /// Which request of the batch.
+        request: usize,
+        /// Its rows.
+        rows: u32,
+        /// Its new tokens.
+        chunk: u32,
     },
     /// No request, or more than a launch takes.
     #[error("a batch of {found} requests: a call takes 1 to {most}")]
@@ -436,7 +452,7 @@ mod tests {
             params(&tensors).unwrap_err().to_string()
         };
         assert_eq!(with(|t| t.k.heads = 4), "`k` has 4 heads, expected 2");
-        assert_eq!(with(|t| t.v.rows = 2), "`v` has 2 rows, expected 3: one for each new token of the batch");
+        assert_eq!(with(|t| t.v.rows = 2), "`v` has 2 rows, expected 3: those of the batch's requests");
         assert_eq!(
             with(|t| t.q.address += 8),
             "`q` is at device address 0x1008, expected a multiple of 16 and not 0"
@@ -478,19 +494,21 @@ mod tests {
 
     #[test]
     fn the_table_holds_what_the_kernels_look_up() {
-        let request = |slab, chunk| Request { slab, bucket: 3, cached: 11, chunk };
-        let batch = Batch::new(vec![request(0xaa00, 5), request(0, 0), request(0xbb00, 2)]).unwrap();
-        assert_eq!((batch.len(), batch.rows(), batch.longest_chunk()), (3, 7, 5));
+        let request = |slab, chunk, rows| Request { slab, bucket: 3, cached: 11, chunk, rows };
+        let batch = Batch::new(vec![request(0xaa00, 5, 5), request(0, 0, 1), request(0xbb00, 2, 4)]).unwrap();
+        assert_eq!((batch.len(), batch.rows(), batch.longest_chunk()), (3, 10, 5));
         let bytes = batch.table(4);
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
         let at = Table::addresses(0, 4);
         assert_eq!(bytes.len() as u64, Table::bytes(4));
         assert_eq!([0, 1, 2, 3].map(|b| word(at.slabs as usize + 8 * b)), [0xaa00, 0, 0xbb00, 0]);
-        assert_eq!([0, 1, 2, 3].map(|b| word(at.starts as usize + 8 * b)), [0, 5, 5, 0]);
+        assert_eq!([0, 1, 2, 3].map(|b| word(at.starts as usize + 8 * b)), [0, 5, 6, 0]);
         assert_eq!([0, 2].map(|b| half(at.buckets as usize + 4 * b)), [3, 3]);
         assert_eq!([0, 2].map(|b| half(at.cached as usize + 4 * b)), [11, 11]);
         assert_eq!([0, 1, 2, 3].map(|b| half(at.chunk as usize + 4 * b)), [5, 0, 2, 0]);
         assert!(matches!(Batch::new(Vec::new()), Err(CallError::BatchSize { found: 0, .. })));
+        let error = Batch::new(vec![request(1, 0, 0), request(1, 3, 2)]).unwrap_err().to_string();
+        assert_eq!(error, "request 1 has 3 new tokens in 2 rows");
     }
 }

@@ -10,7 +10,10 @@ pub mod arch;
 pub mod artifact;
 pub mod backend;
 pub mod call;
+pub mod element;
 pub mod geometry;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod launch;
 pub mod plan;
 pub mod reference;

@@ -161,7 +161,7 @@ impl<F: Real> LayerCache<F> {
     }
 
     fn check(&self, qkv: &Qkv<'_, F>, tokens: usize) -> Result<(), LayerError> {
-        qkv.check(&self.spans, tokens, tokens)?;
+        qkv.check(self.spans.shape(), tokens, tokens)?;
         LayerError::check_room(self.len, tokens, self.spans.length)
     }
 }

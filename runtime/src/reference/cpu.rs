@@ -27,7 +27,7 @@ impl CpuLayer {
         let Some(spans) = self.caches.first().map(LayerCache::spans) else {
             return Err(LayerError::Batch { found: rows.chunk.len(), expected: 0 });
         };
-        let starts = rows.starts(spans, self.caches.len())?;
+        let starts = rows.starts(spans.shape(), self.caches.len())?;
         for (cache, &tokens) in self.caches.iter().zip(rows.chunk) {
             LayerError::check_room(cache.len(), tokens as usize, cache.spans().length)?;
         }

@@ -158,7 +158,7 @@ fn split(range: Range<u32>) -> impl Iterator<Item = Range<u32>> {
 fn check<T>(spans: &Spans, qkv: &Qkv<'_, T>) -> Result<usize, LayerError> {
     let tokens = qkv.k.dim().0;
     let queries = qkv.q.dim().0.min(tokens);
-    qkv.check(spans, queries, tokens)?;
+    qkv.check(spans.shape(), queries, tokens)?;
     LayerError::check_room(0, tokens, spans.length)?;
     Ok(tokens - queries)
 }

@@ -49,6 +49,11 @@ impl Spans {
         self.kv_span.len()
     }
 
+    /// `[query heads, KV heads, head_dim]`
+    pub fn shape(&self) -> [usize; 3] {
+        [self.heads(), self.kv_heads(), self.head_dim]
+    }
+
     /// Query heads per KV head.
     pub fn group_size(&self) -> usize {
         self.heads() / self.kv_heads()

@@ -1,0 +1,167 @@
+//! What can go wrong on a GPU.
+
+use cudarc::driver::DriverError;
+use cudarc::driver::sys::CUresult;
+use thiserror::Error;
+
+use crate::artifact::LoadError;
+use crate::call::CallError;
+
+/// Why a GPU could not do what was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum GpuError {
+    /// The machine has no CUDA driver.
+    #[error(
+        "no CUDA driver: none of {} could be loaded; install NVIDIA's driver, or use the CPU or the emulator",
+        tried.join(", ")
+    )]
+    NoDriver {
+        /// The library names that were tried.
+        tried: Vec<String>,
+    },
+    /// The driver lacks a function that is used, or is older than what was asked of it.
+    #[error("the CUDA driver supports CUDA {}.{}, at least {}.{} is needed: update the driver", found[0], found[1], expected[0], expected[1])]
+    DriverVersion {
+        /// The newest CUDA version of the driver, `[major, minor]`.
+        found: [u32; 2],
+        /// What is needed.
+        expected: [u32; 2],
+    },
+    /// There is no such device.
+    #[error("no CUDA device {ordinal}: the driver finds {count}")]
+    NoDevice {
+        /// The one asked for.
+        ordinal: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A call of the driver failed. Errors of earlier asynchronous work come out of later calls.
+    #[error("the CUDA driver failed to {what}: {source}")]
+    Driver {
+        /// What it was asked to do.
+        what: &'static str,
+        /// What it says.
+        source: DriverError,
+    },
+    /// Not enough device memory.
+    #[error("out of device memory: {what} needs {needed} bytes, {free} of {total} are free")]
+    OutOfMemory {
+        /// What the memory was for.
+        what: String,
+        /// Bytes it takes.
+        needed: u64,
+        /// Bytes there are.
+        free: u64,
+        /// Bytes the device has.
+        total: u64,
+    },
+    /// The artifact does not load on the device.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A call's tensors or batch are wrong.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A layer that the artifact does not have.
+    #[error("no layer {layer}: the artifact has {layers}")]
+    NoLayer {
+        /// The one asked for.
+        layer: usize,
+        /// How many there are.
+        layers: usize,
+    },
+    /// A request longer than the largest bucket.
+    #[error(
+        "a request of {max_len} tokens is beyond the largest bucket, {largest}: compile the plan with longer `--lengths`"
+    )]
+    NoBucket {
+        /// The length asked for.
+        max_len: u32,
+        /// The largest bucket.
+        largest: u32,
+    },
+    /// A request has no room left for its new tokens.
+    #[error(
+        "context full: request {request} has {cached} tokens cached and {new} more were given, but its bucket ends \
+         at {length}; going on takes a new slab of a larger bucket and a new prefill from the tokens"
+    )]
+    ContextFull {
+        /// Which request of the batch.
+        request: usize,
+        /// Tokens in its slab.
+        cached: u32,
+        /// Tokens given.
+        new: u32,
+        /// The bucket's length.
+        length: u32,
+    },
+    /// A slab, a workspace or a step made for another artifact, or by another load of it.
+    #[error("{what} belongs to another loaded artifact")]
+    Foreign {
+        /// Which of them.
+        what: &'static str,
+    },
+    /// A stream of one device used with memory or kernels of another.
+    #[error("a stream of device {stream} cannot work on device {device}")]
+    OtherDevice {
+        /// The stream's device.
+        stream: usize,
+        /// The other.
+        device: usize,
+    },
+    /// A copy between slabs of different buckets.
+    #[error("cannot copy a slab of the bucket {from} into one of the bucket {to}: their rings differ")]
+    Bucket {
+        /// The source's context length.
+        from: u32,
+        /// The target's.
+        to: u32,
+    },
+    /// More requests than the workspace was made for.
+    #[error("{found} requests in a workspace for {capacity}")]
+    Capacity {
+        /// Requests given.
+        found: usize,
+        /// What the workspace holds.
+        capacity: u32,
+    },
+    /// A decode call with more than one new token for a request.
+    #[error("a decode step takes at most one token per request, but one has {found}: prefill them")]
+    NotOneToken {
+        /// The longest chunk of the batch.
+        found: u32,
+    },
+    /// Something that a graph cannot hold was called while the stream was being captured.
+    #[error("{what} cannot be captured in a graph: do it before the capture, and before each replay")]
+    Capturing {
+        /// What was called.
+        what: &'static str,
+    },
+    /// A range outside a buffer.
+    #[error("bytes {start}..{end} are outside a buffer of {bytes}")]
+    Range {
+        /// The first byte.
+        start: u64,
+        /// Behind the last byte.
+        end: u64,
+        /// Bytes of the buffer.
+        bytes: u64,
+    },
+}
+
+/// Names what the driver was doing.
+pub(super) trait Doing<T> {
+    /// Turns the driver's error into one that says what it was asked to do.
+    fn doing(self, what: &'static str) -> Result<T, GpuError>;
+}
+
+impl<T> Doing<T> for Result<T, DriverError> {
+    fn doing(self, what: &'static str) -> Result<T, GpuError> {
+        self.map_err(|source| GpuError::Driver { what, source })
+    }
+}
+
+/// Whether the driver says that memory ran out.
+pub(super) fn is_out_of_memory(error: DriverError) -> bool {
+    error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY
+}

@@ -1,0 +1,92 @@
+//! Running an artifact on a GPU: `Artifact::open` -> [`load`](crate::artifact::Artifact::load) ->
+//! [`layer(i)`](LoadedArtifact::layer) -> [`prefill`](Layer::prefill) or [`decode`](Layer::decode).
+//!
+//! A batch goes through the model in steps. [`Workspace::begin`] tells the device, once per step, whose slabs take part
+//! and how many new tokens each brings; then every layer gets its call with the caller's q, k, v and o; then the step
+//! is committed, which moves the slabs' positions.
+//!
+//! ```no_run
+//! use moac_runtime::artifact::Artifact;
+//! use moac_runtime::call::View;
+//! use moac_runtime::gpu::{Device, Request, Tensors};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let device = Device::open(0)?;
+//! let model = Artifact::open("llama-3-8b.moac")?.load(&device)?;
+//! let stream = device.new_stream()?;
+//! let mut slab = model.slab(&stream, 5000)?; // prompt and generation; 5000 tokens live in the bucket of 5120
+//! let mut workspace = model.workspace(&stream, 1)?;
+//!
+//! // A fused QKV product of 4096 tokens, 32 + 8 + 8 heads of 128, and room for the output.
+//! let qkv = device.alloc(4096 * 48 * 128 * 2, "qkv")?;
+//! let mut out = device.alloc(4096 * 32 * 128 * 2, "o")?;
+//! let part = |first: u64, heads| {
+//!     let view = View { address: first * 256, rows: 4096, heads, token_stride: 48 * 128, head_stride: 128 };
+//!     qkv.tensor(view, 128)
+//! };
+//!
+//! let step = workspace.begin(&stream, vec![Request::new(&mut slab, 4096)])?;
+//! for layer in 0..model.layers() {
+//!     // ... the model computes qkv on the same stream ...
+//!     let tensors = Tensors {
+//!         q: part(0, 32)?,
+//!         k: part(32, 8)?,
+//!         v: part(40, 8)?,
+//!         o: out.tensor_mut(View::packed(0, 4096, 32, 128), 128)?,
+//!         lse: None,
+//!     };
+//!     model.layer(layer)?.prefill(&stream, &step, &tensors)?;
+//! }
+//! step.commit();
+//! # Ok(()) }
+//! ```
+//!
+//! # Graphs
+//!
+//! Calls only launch, so a step's calls can be captured with [`Stream::capture`]. `begin` stays outside: it is what
+//! makes the next replay another step. A decode loop captures once and then repeats `begin`, [`Graph::launch`],
+//! `commit`. A graph holds the batch size of its capture and every request's rows ([`Request::idle`] and
+//! [`Request::padded`] keep the places of requests that do not take part), and addresses (of the
+//! workspace, the tensors and the kernels: they must outlive it).
+//!
+//! # Streams
+//!
+//! A slab and a workspace belong to one stream at a time; to move one, make the new stream wait for an [`Event`] of the
+//! old. A machine without a driver gets [`GpuError::NoDriver`] from [`Device::open`] and [`Device::all`], and nothing
+//! else can be reached without a device.
+
+#![allow(unsafe_code)]
+
+mod attention;
+mod cache;
+mod device;
+mod driver;
+mod error;
+mod host;
+mod load;
+mod memory;
+mod module;
+mod stream;
+mod workspace;
+
+pub use attention::{Layer, Tensors};
+pub use cache::Slab;
+pub use device::{Device, DeviceInfo, Memory};
+pub use error::GpuError;
+pub use host::GpuLayer;
+pub use load::LoadedArtifact;
+pub use memory::{Buffer, Tensor, TensorMut};
+pub use stream::{Event, Graph, Stream};
+pub use workspace::{Request, Step, Workspace};
+
+/// A CUDA version of a driver, `[major, minor]`.
+pub type DriverVersion = [u32; 2];
+
+/// What threads share or hand over.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<LoadedArtifact>();
+    shared::<Slab>();
+    shared::<Workspace>();
+    shared::<Buffer>();
+};
