@@ -1,0 +1,594 @@
+//! From statements to the compact form: names become indexes, modifiers become code, device functions are inlined.
+
+mod control;
+mod convert;
+mod float;
+mod integer;
+mod matrix;
+mod memory;
+mod scope;
+mod sync;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cfg;
+use crate::count::Class;
+use crate::ir::{Code, Constant, Instr, Op, Pred, Reg};
+use crate::lanes::{Ty, low};
+use crate::memory::shared::SHARED_BASE;
+use crate::module::{Kernel, KernelParam};
+use crate::parse::Error;
+use crate::parse::ast::{Function, Instruction, Operand, Statement, Unit, Variable};
+use scope::{Binding, Scope};
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// Inlining deeper than this, or larger than [`MAX_CODE`], is refused: it is recursion.
+const MAX_CALLS: usize = 32;
+const MAX_CODE: usize = 4 << 20;
+/// Marks constant registers until the number of the others is known.
+const CONSTANT: Reg = 1 << 31;
+
+/// Decodes every kernel of a file.
+pub(crate) fn kernels(unit: &Unit) -> Result<Vec<Kernel>> {
+    unit.functions.iter().filter(|f| f.entry).map(|f| kernel(unit, f)).collect()
+}
+
+fn kernel(unit: &Unit, f: &Function) -> Result<Kernel> {
+    let mut d = Decoder::new(unit);
+    let mut params = Vec::new();
+    let mut at = 0u64;
+    for p in &f.params {
+        let bytes = p.bytes.ok_or_else(|| Error::new(p.line, "a parameter without a size"))?;
+        at = at.next_multiple_of(p.align);
+        params.push(KernelParam {
+            name: p.name.clone(),
+            offset: at as u32,
+            bytes: bytes as u32,
+            align: p.align as u32,
+        });
+        d.scopes[0].bind(p.name.clone(), Binding::Param(at));
+        at += bytes;
+        if at > 32764 {
+            return Err(Error::new(
+                p.line,
+                format!("{at} bytes of parameters, more than the 32764 that a kernel can have"),
+            ));
+        }
+    }
+    d.function(f)?;
+    let (code, static_shared, dynamic_shared_offset) = d.finish()?;
+    Ok(Kernel {
+        name: f.name.clone(),
+        line: f.line,
+        params,
+        param_bytes: at as u32,
+        static_shared,
+        dynamic_shared_offset,
+        required_threads: f.required_threads,
+        max_threads: f.max_threads,
+        cluster: f.cluster,
+        code,
+    })
+}
+
+/// The state of decoding one kernel.
+pub(crate) struct Decoder<'a> {
+    unit: &'a Unit,
+    instrs: Vec<Instr>,
+    scopes: Vec<Scope>,
+    /// Instruction index by label id; targets hold label ids until the end.
+    labels: Vec<u32>,
+    next_reg: Reg,
+    free_regs: Vec<Reg>,
+    next_pred: Pred,
+    free_preds: Vec<Pred>,
+    constants: BTreeMap<Constant, Reg>,
+    constant_list: Vec<Constant>,
+    shared: u64,
+    shared_symbols: BTreeMap<String, u64>,
+    dynamic_align: u64,
+    local: u64,
+    /// Label ids that `ret` of the inlined functions jumps to.
+    returns: Vec<u32>,
+    communicates: bool,
+    guard: Option<(Pred, bool)>,
+    line: u32,
+}
+
+impl<'a> Decoder<'a> {
+    fn new(unit: &'a Unit) -> Self {
+        Self {
+            unit,
+            instrs: Vec::new(),
+            scopes: vec![Scope::default()],
+            labels: Vec::new(),
+            next_reg: 0,
+            free_regs: Vec::new(),
+            next_pred: 0,
+            free_preds: Vec::new(),
+            constants: BTreeMap::new(),
+            constant_list: Vec::new(),
+            shared: 0,
+            shared_symbols: BTreeMap::new(),
+            dynamic_align: 16,
+            local: 0,
+            returns: Vec::new(),
+            communicates: false,
+            guard: None,
+            line: 0,
+        }
+    }
+
+    fn error(&self, message: impl Into<String>) -> Error {
+        Error::new(self.line, message)
+    }
+
+    fn function(&mut self, f: &'a Function) -> Result<()> {
+        self.line = f.line;
+        self.block(&f.body)?;
+        // Falling off the end is a return.
+        self.guard = None;
+        match self.returns.last() {
+            Some(_) => {}
+            None => self.push(Op::Exit, Class::Control),
+        }
+        Ok(())
+    }
+
+    /// Decodes a block with a scope of its own. Its registers are used again after it: they hold nothing outside.
+    fn block(&mut self, body: &'a [Statement]) -> Result<()> {
+        let mut scope = Scope::default();
+        for s in body {
+            if let Statement::Label(name, line) = s {
+                if scope.has(name) {
+                    return Err(Error::new(*line, format!("label `{name}` is defined twice")));
+                }
+                scope.bind(name.clone(), Binding::Label(self.labels.len() as u32));
+                self.labels.push(u32::MAX);
+            } else if let Statement::Targets(name, targets) = s {
+                scope.bind(name.clone(), Binding::Targets(targets.clone()));
+            }
+        }
+        self.scopes.push(scope);
+        for s in body {
+            self.statement(s)?;
+        }
+        if let Some(scope) = self.scopes.pop() {
+            self.free_regs.extend(scope.regs);
+            self.free_preds.extend(scope.preds);
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, s: &'a Statement) -> Result<()> {
+        match s {
+            Statement::Label(name, line) => {
+                self.line = *line;
+                if let Some(Binding::Label(id)) = self.lookup(name) {
+                    self.labels[id as usize] = self.instrs.len() as u32;
+                }
+                Ok(())
+            }
+            Statement::Registers(kind, name, count) => self.registers(kind, name, *count),
+            Statement::Variable(v) => self.variable(v),
+            Statement::Block(body) => self.block(body),
+            Statement::Targets(..) => Ok(()),
+            Statement::Instruction(i) => {
+                self.line = i.line;
+                self.guard = i.guard.as_ref().map(|(p, n)| Ok((self.predicate(p)?, *n))).transpose()?;
+                if self.instrs.len() > MAX_CODE {
+                    return Err(self.error("the kernel is too large"));
+                }
+                self.instruction(i)
+            }
+        }
+    }
+
+    fn registers(&mut self, kind: &str, name: &str, count: Option<u64>) -> Result<()> {
+        let ty = Ty::parse(kind)
+            .ok_or_else(|| self.error(format!("registers of type `.{kind}` are not supported")))?;
+        let n = count.unwrap_or(1) as u32;
+        let mut ids = Vec::with_capacity(n as usize);
+        for _ in 0..n {
+            ids.push(if ty == Ty::Pred { self.new_pred() } else { self.new_reg() });
+        }
+        let make = |id: u32| if ty == Ty::Pred { Binding::Pred(id) } else { Binding::Reg(id, ty.bits()) };
+        let here = self.here();
+        for (i, &id) in ids.iter().enumerate() {
+            here.bind(if count.is_some() { format!("{name}{i}") } else { name.to_owned() }, make(id));
+        }
+        if ty == Ty::Pred {
+            here.preds.extend(ids);
+        } else {
+            here.regs.extend(ids);
+        }
+        Ok(())
+    }
+
+    fn here(&mut self) -> &mut Scope {
+        let last = self.scopes.len() - 1;
+        &mut self.scopes[last]
+    }
+
+    fn variable(&mut self, v: &Variable) -> Result<()> {
+        self.line = v.line;
+        let Some(bytes) = v.bytes else {
+            return Err(self.error(format!("variable `{}` has no size", v.name)));
+        };
+        let binding = match v.space.as_str() {
+            "shared" => Binding::Shared(self.allocate_shared(v.align, bytes)),
+            "local" | "param" => {
+                self.local = self.local.next_multiple_of(v.align.max(8));
+                let at = self.local;
+                self.local += bytes;
+                if v.space == "local" { Binding::Local(at) } else { Binding::CallParam(at) }
+            }
+            s => return Err(self.error(format!("`.{s}` variables inside a function are not supported"))),
+        };
+        self.here().bind(v.name.clone(), binding);
+        Ok(())
+    }
+
+    fn allocate_shared(&mut self, align: u64, bytes: u64) -> u64 {
+        let at = self.shared.next_multiple_of(align);
+        self.shared = at + bytes;
+        at + u64::from(SHARED_BASE)
+    }
+
+    fn new_reg(&mut self) -> Reg {
+        self.free_regs.pop().unwrap_or_else(|| {
+            self.next_reg += 1;
+            self.next_reg - 1
+        })
+    }
+
+    fn new_pred(&mut self) -> Pred {
+        self.free_preds.pop().unwrap_or_else(|| {
+            self.next_pred += 1;
+            self.next_pred - 1
+        })
+    }
+
+    /// A register for a value that nobody reads, or for an intermediate one; free again after the enclosing block.
+    fn scratch(&mut self) -> Reg {
+        let r = self.new_reg();
+        self.here().regs.push(r);
+        r
+    }
+
+    fn scratch_pred(&mut self) -> Pred {
+        let p = self.new_pred();
+        self.here().preds.push(p);
+        p
+    }
+
+    pub(crate) fn constant(&mut self, c: Constant) -> Reg {
+        *self.constants.entry(c).or_insert_with(|| {
+            self.constant_list.push(c);
+            CONSTANT | (self.constant_list.len() as Reg - 1)
+        })
+    }
+
+    fn bits(&mut self, v: u64) -> Reg {
+        self.constant(Constant::Bits(v))
+    }
+
+    fn push(&mut self, op: Op, class: Class) {
+        let guard = self.guard;
+        self.instrs.push(Instr { op, guard, class, line: self.line });
+    }
+
+    fn lookup(&self, name: &str) -> Option<Binding> {
+        self.scopes.iter().rev().find_map(|s| s.get(name)).cloned()
+    }
+
+    /// What a name outside registers and labels stands for: a constant with its address in its own space.
+    fn symbol(&mut self, name: &str, offset: i64) -> Result<Constant> {
+        let plus = |v: u64| Constant::Bits(v.wrapping_add(offset as u64));
+        if let Some(b) = self.lookup(name) {
+            return match b {
+                Binding::Param(at) | Binding::Shared(at) | Binding::Local(at) | Binding::CallParam(at) => {
+                    Ok(plus(at))
+                }
+                _ => Err(self.error(format!("`{name}` is no address"))),
+            };
+        }
+        if let Some(&at) = self.shared_symbols.get(name) {
+            return Ok(plus(at));
+        }
+        let mut index = 0;
+        for v in &self.unit.variables {
+            if v.space != "shared" {
+                if v.name == name {
+                    return Ok(Constant::Variable(index, offset));
+                }
+                index += 1;
+            } else if v.name == name {
+                let Some(bytes) = v.bytes else {
+                    self.dynamic_align = self.dynamic_align.max(v.align);
+                    return Ok(Constant::DynamicShared(offset));
+                };
+                let at = self.allocate_shared(v.align, bytes);
+                self.shared_symbols.insert(name.to_owned(), at);
+                return Ok(plus(at));
+            }
+        }
+        if let Some(special) = scope::special(name) {
+            return Ok(Constant::Special(special));
+        }
+        Err(self.error(format!("`{name}` is not declared")))
+    }
+
+    /// A source operand of a type.
+    fn src(&mut self, o: &Operand, ty: Ty) -> Result<Reg> {
+        let w = ty.bits();
+        let v = match o {
+            Operand::Name(n) => match self.lookup(n) {
+                Some(Binding::Reg(r, bits)) => {
+                    if bits < w {
+                        return Err(
+                            self.error(format!("register `{n}` has {bits} bits, the instruction reads {w}"))
+                        );
+                    }
+                    return Ok(r);
+                }
+                Some(Binding::Pred(_)) => {
+                    return Err(self.error(format!("`{n}` is a predicate, a register is expected")));
+                }
+                _ => {
+                    let c = self.symbol(n, 0)?;
+                    return Ok(self.constant(c));
+                }
+            },
+            Operand::Offset(n, off) => {
+                let c = self.symbol(n, *off)?;
+                return Ok(self.constant(c));
+            }
+            Operand::Int(v) if ty.is_int() || matches!(ty, Ty::F16x2 | Ty::Bf16x2 | Ty::F16 | Ty::Bf16) => {
+                low(*v as u64, w)
+            }
+            Operand::Int(v) if ty == Ty::F32 => (*v as f32).to_bits().into(),
+            Operand::Int(v) => (*v as f64).to_bits(),
+            Operand::Bits32(v) if w == 32 => (*v).into(),
+            Operand::Bits64(v) if w == 64 => *v,
+            Operand::Bits64(v) if ty == Ty::F32 => (f64::from_bits(*v) as f32).to_bits().into(),
+            Operand::Bits32(v) if ty == Ty::F64 => f64::from(f32::from_bits(*v)).to_bits(),
+            Operand::Decimal(v) if ty == Ty::F32 => (*v as f32).to_bits().into(),
+            Operand::Decimal(v) if ty == Ty::F64 => v.to_bits(),
+            o => return Err(self.error(format!("an operand that does not fit here: {o:?}"))),
+        };
+        Ok(self.bits(v))
+    }
+
+    /// A destination register and its width.
+    fn dst(&mut self, o: &Operand) -> Result<(Reg, u32)> {
+        match o {
+            Operand::Name(n) if n == "_" => Ok((self.scratch(), 64)),
+            Operand::Name(n) => match self.lookup(n) {
+                Some(Binding::Reg(r, bits)) => Ok((r, bits)),
+                _ => Err(self.error(format!("`{n}` is no register"))),
+            },
+            o => Err(self.error(format!("expected a register, found {o:?}"))),
+        }
+    }
+
+    /// A destination of exactly the width of a type.
+    fn dst_of(&mut self, o: &Operand, bits: u32) -> Result<Reg> {
+        let (r, w) = self.dst(o)?;
+        if w != bits && *o != Operand::Name("_".to_owned()) {
+            return Err(self.error(format!("the destination has {w} bits, the result {bits}")));
+        }
+        Ok(r)
+    }
+
+    fn predicate(&self, name: &str) -> Result<Pred> {
+        match self.lookup(name) {
+            Some(Binding::Pred(p)) => Ok(p),
+            _ => Err(self.error(format!("`{name}` is no predicate"))),
+        }
+    }
+
+    /// A predicate operand and whether it is negated.
+    fn pred(&self, o: &Operand) -> Result<(Pred, bool)> {
+        match o {
+            Operand::Name(n) => Ok((self.predicate(n)?, false)),
+            Operand::Not(n) => Ok((self.predicate(n)?, true)),
+            o => Err(self.error(format!("expected a predicate, found {o:?}"))),
+        }
+    }
+
+    /// A destination predicate; `_` is nowhere.
+    fn dst_pred(&mut self, o: &Operand) -> Result<Pred> {
+        match o {
+            Operand::Name(n) if n == "_" => Ok(self.scratch_pred()),
+            Operand::Name(n) => self.predicate(n),
+            o => Err(self.error(format!("expected a predicate, found {o:?}"))),
+        }
+    }
+
+    /// The operands of an instruction, exactly `N`.
+    fn operands<const N: usize>(&self, i: &'a Instruction) -> Result<[&'a Operand; N]> {
+        let found = i.operands.len();
+        let all: Vec<&Operand> = i.operands.iter().collect();
+        all.try_into()
+            .map_err(|_| self.error(format!("`{}` takes {N} operands here, found {found}", i.name())))
+    }
+
+    /// A vector of registers, or one register.
+    fn vector(o: &Operand) -> &[Operand] {
+        match o {
+            Operand::Vector(v) => v,
+            o => std::slice::from_ref(o),
+        }
+    }
+
+    fn sources(&mut self, o: &Operand, ty: Ty, n: usize) -> Result<Box<[Reg]>> {
+        let v = Self::vector(o);
+        if v.len() != n {
+            return Err(self.error(format!("expected {n} registers, found {}", v.len())));
+        }
+        v.iter().map(|o| self.src(o, ty)).collect()
+    }
+
+    fn destinations(&mut self, o: &Operand, bits: u32, n: usize) -> Result<Box<[Reg]>> {
+        let v = Self::vector(o);
+        if v.len() != n {
+            return Err(self.error(format!("expected {n} registers, found {}", v.len())));
+        }
+        v.iter().map(|o| self.dst_of(o, bits)).collect()
+    }
+
+    fn instruction(&mut self, i: &'a Instruction) -> Result<()> {
+        let mut m = Mods::new(i);
+        let head = i.op[0].as_str();
+        match head {
+            "mov" | "cvta" | "selp" | "slct" | "setp" | "set" | "and" | "or" | "xor" | "not" | "isspacep" => {
+                self.moves(i, &mut m)?;
+            }
+            "cvt" => self.convert(i, &mut m)?,
+            "add" | "sub" | "mul" | "fma" | "mad" | "div" | "rem" | "min" | "max" | "neg" | "abs" | "rcp"
+            | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" | "copysign" | "testp" | "addc"
+            | "subc" => self.arithmetic(i, &mut m)?,
+            "cnot" | "popc" | "clz" | "brev" | "bfind" | "sad" | "bfe" | "bfi" | "shl" | "shr" | "shf"
+            | "prmt" | "lop3" | "bmsk" | "szext" | "dp4a" | "mul24" | "mad24" => self.bitwise(i, &mut m)?,
+            "ld" | "ldu" | "st" | "atom" | "red" | "prefetch" | "prefetchu" | "createpolicy"
+            | "applypriority" | "discard" => {
+                self.memory(i, &mut m)?;
+            }
+            "cp" => self.async_copy(i, &mut m)?,
+            "ldmatrix" | "stmatrix" | "mma" | "movmatrix" => self.matrix(i, &mut m)?,
+            "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "nanosleep" | "pmevent" => {
+                self.control(i, &mut m)?;
+            }
+            "bar" | "barrier" | "fence" | "membar" | "shfl" | "vote" | "match" | "redux" | "activemask"
+            | "elect" => self.sync(i, &mut m)?,
+            _ => return Err(self.error(format!("the emulator does not know the instruction `{}`", i.name()))),
+        }
+        if let Some(left) = m.left.first() {
+            return Err(
+                self.error(format!("the emulator does not know the modifier `.{left}` of `{}`", i.name()))
+            );
+        }
+        Ok(())
+    }
+
+    /// Resolves labels, constants and the layout.
+    fn finish(mut self) -> Result<(Code, u32, u32)> {
+        let dynamic = self.shared.next_multiple_of(self.dynamic_align);
+        let labels = std::mem::take(&mut self.labels);
+        let mut end = false;
+        for i in &mut self.instrs {
+            match &mut i.op {
+                Op::Branch { target } => *target = labels[*target as usize],
+                Op::Switch { targets, .. } => {
+                    *targets = targets.iter().map(|&t| labels[t as usize]).collect();
+                }
+                _ => {}
+            }
+            end |= i.op.targets().contains(&u32::MAX);
+            let regs = self.next_reg;
+            i.op.visit(&mut |_, r| {
+                if *r & CONSTANT != 0 {
+                    *r = regs + (*r & !CONSTANT);
+                }
+            });
+        }
+        if end {
+            return Err(self.error("a branch to a label that is not defined"));
+        }
+        // A label at the very end needs something to stand before.
+        self.guard = None;
+        self.push(Op::Exit, Class::Control);
+        let constants: Vec<Constant> = self
+            .constant_list
+            .iter()
+            .map(|c| match c {
+                Constant::DynamicShared(off) => {
+                    Constant::Bits((u64::from(SHARED_BASE) + dynamic).wrapping_add(*off as u64))
+                }
+                c => *c,
+            })
+            .collect();
+        let local = u32::try_from(self.local).ok().filter(|&l| l <= 512 << 10);
+        let Some(local) = local else {
+            return Err(self.error(format!("{} bytes of local memory per thread", self.local)));
+        };
+        let rank = cfg::ranks(&self.instrs);
+        let regs = self.next_reg + constants.len() as u32;
+        let code = Code {
+            instrs: self.instrs,
+            rank,
+            regs,
+            preds: self.next_pred,
+            constants,
+            local,
+            communicates: self.communicates,
+        };
+        Ok((code, self.shared as u32, dynamic as u32))
+    }
+
+    fn map(&mut self, f: crate::lanes::Map, d: Reg, s: &[Reg], class: Class) {
+        let mut regs = [s[0]; 4];
+        regs[..s.len()].copy_from_slice(s);
+        self.push(Op::Map { f, d, s: regs, n: s.len() as u8 }, class);
+    }
+
+    fn label(&self, o: &Operand) -> Result<u32> {
+        match o {
+            Operand::Name(n) => match self.lookup(n) {
+                Some(Binding::Label(id)) => Ok(id),
+                _ => Err(self.error(format!("`{n}` is no label in reach"))),
+            },
+            o => Err(self.error(format!("expected a label, found {o:?}"))),
+        }
+    }
+
+    fn new_label(&mut self) -> u32 {
+        self.labels.push(u32::MAX);
+        self.labels.len() as u32 - 1
+    }
+
+    fn switch(&mut self, index: Reg, targets: Vec<u32>) {
+        self.push(Op::Switch { index, targets: Arc::from(targets) }, Class::Control);
+    }
+}
+
+/// The modifiers of an instruction that nothing has understood yet.
+pub(crate) struct Mods<'a> {
+    left: Vec<&'a str>,
+}
+
+impl<'a> Mods<'a> {
+    fn new(i: &'a Instruction) -> Self {
+        Self { left: i.op[1..].iter().map(String::as_str).collect() }
+    }
+
+    /// Whether a modifier is there; it counts as understood.
+    fn take(&mut self, m: &str) -> bool {
+        let at = self.left.iter().position(|&l| l == m);
+        at.map(|at| self.left.remove(at)).is_some()
+    }
+
+    /// The first of `choices` that is there.
+    fn one_of(&mut self, choices: &[&'static str]) -> Option<&'static str> {
+        choices.iter().copied().find(|c| self.take(c))
+    }
+
+    /// The last modifier as a type.
+    fn ty(&mut self) -> Option<Ty> {
+        let t = self.left.last().and_then(|t| Ty::parse(t));
+        if t.is_some() {
+            self.left.pop();
+        }
+        t
+    }
+}
+
+impl Decoder<'_> {
+    /// The type at the end of the modifiers.
+    fn ty(&self, m: &mut Mods) -> Result<Ty> {
+        m.ty().ok_or_else(|| self.error("the instruction's type is missing or not supported"))
+    }
+}

@@ -1,0 +1,537 @@
+//! The compact form of a kernel that `exec` runs: instructions with dense register indexes and resolved targets.
+//!
+//! To add an instruction: give it an [`Op`], name its registers in [`Op::visit`], make it in `decode`, run it in `exec`.
+
+use std::sync::Arc;
+
+use crate::count::Class;
+use crate::hb::Scope;
+use crate::lanes::{Map, Test};
+
+/// Index of a general register, of any width.
+pub(crate) type Reg = u32;
+/// Index of a predicate register.
+pub(crate) type Pred = u32;
+
+/// How an instruction uses a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Read,
+    Write,
+}
+
+/// A state space as an access names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MemSpace {
+    Generic,
+    Global,
+    Shared,
+    Local,
+    Param,
+    /// Constant variables live in device memory, read-only.
+    Const,
+}
+
+/// What an access orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Weak,
+    Relaxed,
+    Acquire,
+    Release,
+    AcqRel,
+}
+
+/// `base + offset`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Address {
+    pub(crate) base: Reg,
+    pub(crate) offset: i64,
+}
+
+/// The memory half of a load, a store or an atomic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) space: MemSpace,
+    pub(crate) address: Address,
+    pub(crate) order: Order,
+    pub(crate) scope: Scope,
+    /// Bytes of one element.
+    pub(crate) bytes: u8,
+}
+
+/// Sign extension of a loaded element: `None` is zero extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extend {
+    pub(crate) signed: bool,
+    /// Width of the destination register.
+    pub(crate) bits: u32,
+}
+
+/// The arithmetic of an atomic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtomOp {
+    Exch,
+    Cas,
+    And,
+    Or,
+    Xor,
+    Add,
+    Min,
+    Max,
+    Inc,
+    Dec,
+}
+
+/// The type that an atomic computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtomTy {
+    Unsigned,
+    Signed,
+    F32,
+    F64,
+    F16,
+    Bf16,
+    F16x2,
+    Bf16x2,
+}
+
+/// How predicates combine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logic {
+    And,
+    Or,
+    Xor,
+}
+
+/// The mode of a shuffle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShuffleMode {
+    Up,
+    Down,
+    Bfly,
+    Idx,
+}
+
+/// What a vote answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VoteMode {
+    All,
+    Any,
+    Uni,
+    Ballot,
+}
+
+/// The operation of `redux`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReduxOp {
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+}
+
+/// The element type of a matrix product's factors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    F16,
+    Bf16,
+    E4m3,
+    E5m2,
+    S8,
+    U8,
+}
+
+impl Element {
+    /// Bytes of one element.
+    pub(crate) fn bytes(self) -> usize {
+        if matches!(self, Self::F16 | Self::Bf16) { 2 } else { 1 }
+    }
+}
+
+/// The type of a matrix product's accumulators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accumulator {
+    F32,
+    F16,
+    S32,
+}
+
+/// What a CTA barrier instruction does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BarKind {
+    Sync,
+    Arrive,
+    /// Sync, and a reduction of a predicate over the threads.
+    Popc,
+    And,
+    Or,
+}
+
+/// Values that change while a kernel runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// `%clock`, `%clock64`, `%globaltimer`: instructions that the warp has executed.
+    Count,
+    /// `%clock_hi` and the like.
+    High,
+}
+
+/// An operation.
+#[derive(Clone)]
+pub(crate) enum Op {
+    /// Registers in, one register out.
+    Map {
+        f: Map,
+        d: Reg,
+        s: [Reg; 4],
+        n: u8,
+    },
+    /// A comparison into `p`, its negation into `q`, each combined with `with`.
+    Test {
+        f: Test,
+        p: Option<Pred>,
+        q: Option<Pred>,
+        a: Reg,
+        b: Reg,
+        with: Option<(Logic, Pred, bool)>,
+    },
+    /// Predicate logic: `p = (a ^ na) op (b ^ nb)`.
+    Logic {
+        op: Logic,
+        p: Pred,
+        a: (Pred, bool),
+        b: (Pred, bool),
+    },
+    /// `d = p ? a : b`.
+    Select {
+        d: Reg,
+        a: Reg,
+        b: Reg,
+        p: (Pred, bool),
+    },
+    /// `d = a + b` or `a - b` of `bits`, with the carry flag.
+    Carry {
+        d: Reg,
+        a: Reg,
+        b: Reg,
+        bits: u32,
+        subtract: bool,
+        takes: bool,
+        gives: bool,
+    },
+    Branch {
+        target: u32,
+    },
+    /// Jump to `targets[index]`.
+    Switch {
+        index: Reg,
+        targets: Arc<[u32]>,
+    },
+    Exit,
+    Trap,
+    Nop,
+    Clock {
+        d: Reg,
+        what: Clock,
+    },
+    Ld {
+        place: Place,
+        d: Box<[Reg]>,
+        extend: Extend,
+    },
+    St {
+        place: Place,
+        s: Box<[Reg]>,
+    },
+    Atom {
+        place: Place,
+        op: AtomOp,
+        ty: AtomTy,
+        d: Option<Reg>,
+        b: Reg,
+        c: Option<Reg>,
+    },
+    /// `cp.async` of `bytes` from global to shared, of which `size` (if given) are read and the rest are zero.
+    CpAsync {
+        to: Address,
+        from: Address,
+        bytes: u8,
+        size: Option<Reg>,
+        ignore: Option<(Pred, bool)>,
+    },
+    CpCommit,
+    /// Waits until at most `left` groups are pending; `None` waits for everything.
+    CpWait {
+        left: Option<u32>,
+    },
+    Ldmatrix {
+        space: MemSpace,
+        address: Address,
+        d: Box<[Reg]>,
+        trans: bool,
+    },
+    Stmatrix {
+        space: MemSpace,
+        address: Address,
+        s: Box<[Reg]>,
+        trans: bool,
+    },
+    Movmatrix {
+        d: Reg,
+        a: Reg,
+    },
+    /// `mma.sync` m16n8k: fragments in registers.
+    Mma {
+        k: u8,
+        a: Element,
+        b: Element,
+        acc: Accumulator,
+        saturate: bool,
+        d: Box<[Reg]>,
+        ra: Box<[Reg]>,
+        rb: Box<[Reg]>,
+        rc: Box<[Reg]>,
+    },
+    Shuffle {
+        mode: ShuffleMode,
+        d: Reg,
+        p: Option<Pred>,
+        a: Reg,
+        b: Reg,
+        c: Reg,
+        mask: Reg,
+    },
+    Vote {
+        mode: VoteMode,
+        d: Option<Reg>,
+        p: Option<Pred>,
+        a: (Pred, bool),
+        mask: Reg,
+    },
+    /// `match.any` or, with `all`, `match.all`.
+    Match {
+        all: bool,
+        d: Reg,
+        p: Option<Pred>,
+        a: Reg,
+        mask: Reg,
+    },
+    Redux {
+        op: ReduxOp,
+        signed: bool,
+        d: Reg,
+        a: Reg,
+        mask: Reg,
+    },
+    Elect {
+        d: Option<Reg>,
+        p: Pred,
+        mask: Reg,
+    },
+    ActiveMask {
+        d: Reg,
+    },
+    WarpBarrier {
+        mask: Reg,
+    },
+    Barrier {
+        kind: BarKind,
+        aligned: bool,
+        id: Reg,
+        count: Option<Reg>,
+        input: Option<(Pred, bool)>,
+        d: Option<Reg>,
+        p: Option<Pred>,
+    },
+    Fence {
+        scope: Scope,
+    },
+}
+
+/// One instruction.
+#[derive(Clone)]
+pub(crate) struct Instr {
+    pub(crate) op: Op,
+    /// Predicate, and whether it is negated.
+    pub(crate) guard: Option<(Pred, bool)>,
+    pub(crate) class: Class,
+    /// Line in the PTX text.
+    pub(crate) line: u32,
+}
+
+impl Op {
+    /// Calls `f` for each general register that the operation names.
+    pub(crate) fn visit(&mut self, f: &mut dyn FnMut(Use, &mut Reg)) {
+        use Use::{Read, Write};
+        fn all(f: &mut dyn FnMut(Use, &mut Reg), how: Use, regs: &mut [Reg]) {
+            for r in regs {
+                f(how, r);
+            }
+        }
+        match self {
+            Self::Map { d, s, n, .. } => {
+                all(f, Read, &mut s[..usize::from(*n)]);
+                // Maps of fewer operands ignore the rest, which only has to exist.
+                let first = s[0];
+                s[usize::from(*n)..].fill(first);
+                f(Write, d);
+            }
+            Self::Test { a, b, .. } => {
+                f(Read, a);
+                f(Read, b);
+            }
+            Self::Select { d, a, b, .. } | Self::Carry { d, a, b, .. } => {
+                f(Read, a);
+                f(Read, b);
+                f(Write, d);
+            }
+            Self::Switch { index, .. } => f(Read, index),
+            Self::Clock { d, .. } | Self::ActiveMask { d } => f(Write, d),
+            Self::Ld { place, d, .. } => {
+                f(Read, &mut place.address.base);
+                all(f, Write, d);
+            }
+            Self::St { place, s } => {
+                f(Read, &mut place.address.base);
+                all(f, Read, s);
+            }
+            Self::Atom { place, d, b, c, .. } => {
+                f(Read, &mut place.address.base);
+                f(Read, b);
+                all(f, Read, c.as_mut_slice());
+                all(f, Write, d.as_mut_slice());
+            }
+            Self::CpAsync { to, from, size, .. } => {
+                f(Read, &mut to.base);
+                f(Read, &mut from.base);
+                all(f, Read, size.as_mut_slice());
+            }
+            Self::Ldmatrix { address, d, .. } => {
+                f(Read, &mut address.base);
+                all(f, Write, d);
+            }
+            Self::Stmatrix { address, s, .. } => {
+                f(Read, &mut address.base);
+                all(f, Read, s);
+            }
+            Self::Movmatrix { d, a } => {
+                f(Read, a);
+                f(Write, d);
+            }
+            Self::Mma { d, ra, rb, rc, .. } => {
+                all(f, Read, ra);
+                all(f, Read, rb);
+                all(f, Read, rc);
+                all(f, Write, d);
+            }
+            Self::Shuffle { d, a, b, c, mask, .. } => {
+                for r in [a, b, c, mask] {
+                    f(Read, r);
+                }
+                f(Write, d);
+            }
+            Self::Vote { d, mask, .. } | Self::Elect { d, mask, .. } => {
+                f(Read, mask);
+                all(f, Write, d.as_mut_slice());
+            }
+            Self::Match { d, a, mask, .. } | Self::Redux { d, a, mask, .. } => {
+                f(Read, a);
+                f(Read, mask);
+                f(Write, d);
+            }
+            Self::WarpBarrier { mask } => f(Read, mask),
+            Self::Barrier { id, count, d, .. } => {
+                f(Read, id);
+                all(f, Read, count.as_mut_slice());
+                all(f, Write, d.as_mut_slice());
+            }
+            Self::Logic { .. }
+            | Self::Branch { .. }
+            | Self::Exit
+            | Self::Trap
+            | Self::Nop
+            | Self::CpCommit
+            | Self::CpWait { .. }
+            | Self::Fence { .. } => {}
+        }
+    }
+
+    /// Where control can go from here, beside the next instruction.
+    pub(crate) fn targets(&self) -> &[u32] {
+        match self {
+            Self::Branch { target } => std::slice::from_ref(target),
+            Self::Switch { targets, .. } => targets,
+            _ => &[],
+        }
+    }
+
+    /// Whether control never goes on to the next instruction, if unguarded.
+    pub(crate) fn diverts(&self) -> bool {
+        matches!(self, Self::Branch { .. } | Self::Switch { .. } | Self::Exit | Self::Trap)
+    }
+}
+
+/// Where a constant register's value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Constant {
+    Bits(u64),
+    /// Address of a module variable, by index, plus an offset.
+    Variable(u32, i64),
+    /// Start of the dynamic shared memory plus an offset; `decode` turns it into bits once the static size is known.
+    DynamicShared(i64),
+    Special(Special),
+}
+
+/// Special registers that do not change while a thread runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Special {
+    Tid(u8),
+    Ntid(u8),
+    Ctaid(u8),
+    Nctaid(u8),
+    LaneId,
+    WarpId,
+    NWarpId,
+    SmId,
+    NSmId,
+    GridId,
+    LaneMaskEq,
+    LaneMaskLe,
+    LaneMaskLt,
+    LaneMaskGe,
+    LaneMaskGt,
+    DynamicShared,
+    TotalShared,
+    ClusterCtaId(u8),
+    ClusterNCtaId(u8),
+    ClusterCtaRank,
+    ClusterNCtaRank,
+    ClusterId(u8),
+    NClusterId(u8),
+}
+
+/// A kernel, ready to run.
+#[derive(Clone)]
+pub(crate) struct Code {
+    pub(crate) instrs: Vec<Instr>,
+    /// Order in which diverged threads run: those at the smaller rank first, so that they meet again at the earliest place.
+    pub(crate) rank: Vec<u32>,
+    /// General registers, the constant ones last.
+    pub(crate) regs: u32,
+    pub(crate) preds: u32,
+    /// The last registers, in order.
+    pub(crate) constants: Vec<Constant>,
+    /// Bytes of local memory per thread.
+    pub(crate) local: u32,
+    /// Whether CTAs may synchronise through global memory, so that they cannot run apart.
+    pub(crate) communicates: bool,
+}
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Code({} instructions, {} registers)", self.instrs.len(), self.regs)
+    }
+}

@@ -1,0 +1,54 @@
+//! Memory spaces: global allocations, a launch's view of them, shared memory, and the shadow that finds races.
+
+pub(crate) mod global;
+pub(crate) mod shadow;
+pub(crate) mod shared;
+pub(crate) mod touched;
+pub(crate) mod view;
+
+/// Where shared addresses appear among the generic ones.
+pub(crate) const SHARED_WINDOW: u64 = 0x7100_0000_0000;
+/// Where a thread's local addresses appear among the generic ones.
+pub(crate) const LOCAL_WINDOW: u64 = 0x7200_0000_0000;
+/// Where parameter addresses appear among the generic ones.
+pub(crate) const PARAM_WINDOW: u64 = 0x7300_0000_0000;
+/// Bytes of each window.
+pub(crate) const WINDOW: u64 = 1 << 32;
+
+/// Bytes of a page of global memory.
+pub(crate) const PAGE: usize = 4096;
+
+/// One bit per byte of a page.
+pub(crate) type PageBits = [u64; PAGE / 64];
+
+/// The words and masks of a bitmap that bits `from .. from + len` fall into.
+pub(crate) fn bit_ranges(from: usize, len: usize) -> impl Iterator<Item = (usize, u64)> {
+    let end = from + len;
+    (from / 64..end.div_ceil(64)).map(move |w| {
+        let lo = from.max(w * 64) - w * 64;
+        let hi = end.min(w * 64 + 64) - w * 64;
+        let ones = if hi - lo == 64 { u64::MAX } else { (1 << (hi - lo)) - 1 };
+        (w, ones << lo)
+    })
+}
+
+/// Sets bits `from .. from + len`.
+#[inline]
+pub(crate) fn set_bits(bits: &mut [u64], from: usize, len: usize) {
+    if from % 64 + len <= 64 && len < 64 {
+        bits[from / 64] |= ((1 << len) - 1) << (from % 64);
+    } else {
+        bit_ranges(from, len).for_each(|(w, m)| bits[w] |= m);
+    }
+}
+
+/// Whether bits `from .. from + len` are all set.
+#[inline]
+pub(crate) fn all_set(bits: &[u64], from: usize, len: usize) -> bool {
+    if from % 64 + len <= 64 && len < 64 {
+        let m = ((1 << len) - 1) << (from % 64);
+        bits[from / 64] & m == m
+    } else {
+        bit_ranges(from, len).all(|(w, m)| bits[w] & m == m)
+    }
+}
