@@ -10,6 +10,8 @@ pub mod arch;
 pub mod artifact;
 pub mod backend;
 pub mod call;
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod element;
 pub mod geometry;
 #[cfg(feature = "gpu")]

@@ -63,8 +63,8 @@ impl<F: Real> LayerCache<F> {
     /// # Errors
     /// [`LayerError::Shape`] or [`LayerError::ContextFull`]; the cache is as before then.
     pub fn prefill(&mut self, qkv: Qkv<'_, F>) -> Result<Attended<F>, LayerError> {
+        self.check(&qkv)?;
         let (tokens, r) = (qkv.q.dim().0, self.spans.group_size());
-        self.check(&qkv, tokens)?;
         // Causal and windowed blocks differ in length: the long ones, the last of each head, go first.
         let blocks: Vec<Vec<(usize, usize)>> = (0..tokens)
             .step_by(ROWS)
@@ -98,7 +98,8 @@ impl<F: Real> LayerCache<F> {
     /// # Errors
     /// [`LayerError::Shape`] or [`LayerError::ContextFull`]; the cache is as before then.
     pub fn decode(&mut self, qkv: Qkv<'_, F>) -> Result<Attended<F>, LayerError> {
-        self.check(&qkv, 1)?;
+        qkv.check(self.spans.shape(), 1, 1)?;
+        self.check(&qkv)?;
         self.append(&qkv);
         // The heads of a group share a block: their keys are read once.
         let r = self.spans.group_size();
@@ -160,7 +161,9 @@ impl<F: Real> LayerCache<F> {
         self.len += qkv.k.dim().0 as u32;
     }
 
-    fn check(&self, qkv: &Qkv<'_, F>, tokens: usize) -> Result<(), LayerError> {
+    /// Whether the tokens of a call fit the layer and its context.
+    pub(crate) fn check(&self, qkv: &Qkv<'_, F>) -> Result<(), LayerError> {
+        let tokens = qkv.q.dim().0;
         qkv.check(self.spans.shape(), tokens, tokens)?;
         LayerError::check_room(self.len, tokens, self.spans.length)
     }
