@@ -54,6 +54,12 @@ __device__ __forceinline__ Vec16 load_shared(u32 address) {
   return v;
 }
 
+__device__ __forceinline__ float2 load_shared_pair(u32 address) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
+  return v;
+}
+
 __device__ __forceinline__ void store_shared(u32 address, const Vec16& v) {
   asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]),
                "r"(v.word[3])

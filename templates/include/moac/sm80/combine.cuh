@@ -90,14 +90,14 @@ struct Meeting {
     for (int warp = 0; warp < Spec::kWarps; ++warp) {
       const u32 at = warp_area(warp) + row * kWidth * 4;
       const Vec16 low = load_shared(at + piece * 32), high = load_shared(at + piece * 32 + 16);
-      const Vec16 state = load_shared(at + Spec::kHeadDim * 4);
+      const float2 state = load_shared_pair(at + Spec::kHeadDim * 4);
       float value[8];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         value[j] = __uint_as_float(low.word[j]);
         value[j + 4] = __uint_as_float(high.word[j]);
       }
-      total.add(value, __uint_as_float(state.word[0]), __uint_as_float(state.word[1]));
+      total.add(value, state.x, state.y);
     }
     return total;
   }

@@ -214,7 +214,7 @@ __device__ __forceinline__ void attend(const Params& p) {
 
   const int warp_row = (threadIdx.x >> 5) * Warp::kRows;
   const u32 warp_queries = query_tile + warp_row * kRowBytes;
-  const int warp_first = first + warp_row, warp_last = warp_first + Warp::kRows - 1;
+  const int warp_first = first + warp_row, warp_last = min(warp_first + Warp::kRows - 1, last);
   Warp warp;
 #pragma unroll
   for (int atom = 0; atom < Warp::kAtoms; ++atom) warp.out[atom].clear();
@@ -231,8 +231,8 @@ __device__ __forceinline__ void attend(const Params& p) {
     copy_commit();
     if (n + 1 < walk.count) keys.load(key_tiles + (n + 1) % 2 * kTileBytes, walk[n + 1]);
     copy_commit();
-    // Rows past the chunk's end are computed like the others (they see key 0 as all do) and never stored.
-    const Sight seen = sight<Spec>(tile, warp_first, warp_last, window);
+    // A warp past the chunk's end has nothing to compute; rows past it in another warp are computed and never stored.
+    const Sight seen = warp_first > last ? Sight::kNone : sight<Spec>(tile, warp_first, warp_last, window);
     u32 weights[Warp::kAtoms][kTile / 16][4];
     if (seen != Sight::kNone) {
       Accumulator<kTile> s[Warp::kAtoms];

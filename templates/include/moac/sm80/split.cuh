@@ -22,7 +22,7 @@ __device__ __forceinline__ int request_tiles(const Params& p, int request) {
   if (request >= p.batch || p.chunk[request] == 0) return 0;
   const int bucket = p.buckets[request], length = p.cached[request] + 1;
   // All rings full: the table's last entry. Before that, head by head.
-  static constexpr LongestKvSpan<Spec> kLongest;
+  static constexpr LongestKvSpan<Spec> kLongest{};  // without the braces NVRTC leaves it all zeros
   if (length >= kLongest.tokens[bucket]) return Spec::kBucket[bucket].tile_prefix[Spec::kKvHeads];
   int tiles = 0;
   for (int g = 0; g < Spec::kKvHeads; ++g) tiles += kv_head_tiles<Spec>(bucket, g, length);
