@@ -40,6 +40,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Emit(commands::emit::Args),
+    Inspect(commands::inspect::Args),
+    Diff(commands::diff::Args),
     Completions(commands::completions::Args),
 }
 
@@ -47,6 +49,8 @@ impl Command {
     fn run(&self, context: &Context) -> Result<ExitStatus, Error> {
         match self {
             Self::Emit(args) => commands::emit::run(args, context),
+            Self::Inspect(args) => commands::inspect::run(args, context),
+            Self::Diff(args) => commands::diff::run(args, context),
             Self::Completions(args) => commands::completions::run(args, context),
         }
     }

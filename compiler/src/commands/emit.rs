@@ -1,5 +1,6 @@
 //! `moac emit`: the generated sources of a plan, for review.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::Context;
@@ -42,8 +43,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
 }
 
 /// Sources in the folder that this plan does not have: of another plan, or of an earlier version of it.
-fn left_over(folder: &Path, ours: impl Fn(&str) -> bool) -> usize {
+fn left_over(folder: &Path, ours: impl Fn(&OsStr) -> bool) -> usize {
     let Ok(entries) = folder.read_dir() else { return 0 };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter(|name| name.ends_with(".cu") && !ours(name)).count()
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    names.filter(|name| Path::new(name).extension() == Some(OsStr::new("cu")) && !ours(name)).count()
 }

@@ -10,11 +10,14 @@ pub mod args;
 pub mod bench;
 pub mod compile;
 pub mod completions;
+pub mod diff;
 pub mod doctor;
 pub mod emit;
 pub mod exec;
+pub mod inspect;
 pub mod quickstart;
 pub mod verify;
+pub mod view;
 
 use std::fmt::Display;
 use std::io::Write as _;

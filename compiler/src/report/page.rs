@@ -1,0 +1,385 @@
+//! The page of `moac inspect --html`: one file, nothing fetched, readable without scripts.
+
+use std::fmt::Write as _;
+
+use moac_runtime::plan::Rule;
+use serde::Serialize;
+
+use super::inspection::{BucketReport, Inspection, LayerReport};
+use super::{bytes_text, palette, ranges_text, rule_text};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// What the script needs to show another bucket.
+#[derive(Serialize)]
+struct Data<'a> {
+    lengths: Vec<u32>,
+    steps: usize,
+    first_kv_head: u32,
+    cards: std::collections::BTreeMap<&'static str, Vec<String>>,
+    layers: Vec<DataLayer<'a>>,
+}
+
+#[derive(Serialize)]
+struct DataLayer<'a> {
+    groups: Vec<DataGroup<'a>>,
+    kv_spans: &'a [Vec<u32>],
+}
+
+#[derive(Serialize)]
+struct DataGroup<'a> {
+    rule: String,
+    spans: &'a [u32],
+}
+
+/// One number of a bucket, shown large: its element's id, its label and its text.
+type Card = (&'static str, &'static str, fn(&BucketReport) -> String);
+
+const CARDS: [Card; 6] = [
+    ("kv", "KV per request", |bucket| bytes_text(bucket.kv_bytes_per_request)),
+    ("token", "KV per token", |bucket| bytes_text(bucket.kv_bytes_per_token.round() as u64)),
+    ("dense", "of a dense cache", |bucket| percent(bucket.slab_over_dense)),
+    ("density", "density, last token", |bucket| percent(bucket.density)),
+    ("prefill", "density, prefill", |bucket| percent(bucket.prefill_density)),
+    ("raised", "heads raised to min_span", |bucket| bucket.raised_heads.to_string()),
+];
+
+/// The page as HTML.
+pub fn page(inspection: &Inspection) -> String {
+    let model = &inspection.model;
+    let title = escape(&format!("{} span map", model.name));
+    let [first, end] = inspection.kv_heads;
+    let mut html = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{STYLE}"
+    );
+    for step in 0..palette::STEPS {
+        let _ = writeln!(html, ".d{step} {{ fill: {}; }}", palette::colour(step));
+    }
+    let _ = write!(
+        html,
+        "</style>\n</head>\n<body>\n<main>\n<h1>{}</h1>\n<p>{} layers, {} heads, {} KV heads of {}; sink {}, \
+         min_span {}; KV heads {first} to {}, {}, {}</p>\n",
+        escape(&model.name),
+        model.num_layers,
+        model.num_heads,
+        model.num_kv_heads,
+        model.head_dim,
+        inspection.sink,
+        inspection.min_span,
+        end - 1,
+        inspection.dtype,
+        inspection.archs.join(" "),
+    );
+    if let Some(digest) = &inspection.digest {
+        let _ = writeln!(html, "<p class=\"mono\">artifact sha256:{digest}</p>");
+    }
+    if let Some(provenance) = &inspection.provenance {
+        let _ = writeln!(html, "<p>Provenance: <code>{}</code></p>", escape(&provenance.to_string()));
+    }
+    cards(&mut html, inspection);
+    map(&mut html, inspection);
+    chart(&mut html, inspection);
+    buckets(&mut html, inspection);
+    layers(&mut html, inspection);
+    kernels(&mut html, inspection);
+    let _ = write!(
+        html,
+        "</main>\n<script type=\"application/json\" id=\"data\">{}</script>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+        data(inspection)
+    );
+    html
+}
+
+fn cards(html: &mut String, inspection: &Inspection) {
+    let Some(largest) = inspection.buckets.last() else { return };
+    html.push_str("<div class=\"cards\">\n");
+    for (id, label, text) in CARDS {
+        let _ = writeln!(
+            html,
+            "<div class=\"card\"><b id=\"{id}\">{}</b><span>{label}</span></div>",
+            text(largest)
+        );
+    }
+    html.push_str("</div>\n");
+}
+
+/// The heat map: a row per layer, a column per query head, KV heads set apart.
+fn map(html: &mut String, inspection: &Inspection) {
+    const LEFT: usize = 30;
+    const TOP: usize = 22;
+    const HEIGHT: usize = 16;
+    const GAP: usize = 3;
+    let [first, end] = inspection.kv_heads;
+    let group = (inspection.model.num_heads / inspection.model.num_kv_heads) as usize;
+    let kv_heads = (end - first) as usize;
+    let width = ((1080 - GAP * kv_heads) / (group * kv_heads)).clamp(6, 30);
+    let x = |head: usize| LEFT + head * width + head / group * GAP;
+    // The legend has a width of its own.
+    let total = [x(group * kv_heads).max(620), TOP + inspection.layers.len() * HEIGHT + 30];
+    html.push_str("<section>\n<h2>Span of each head</h2>\n<div class=\"bar\">context length</div>\n<div class=\"scroll\">\n");
+    let _ = writeln!(
+        html,
+        "<svg id=\"map\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\" aria-label=\"span map\">",
+        total[0], total[1]
+    );
+    for kv_head in 0..kv_heads {
+        // A label is as wide as three digits; where there is no room for all, every fourth stands.
+        if width * group >= 20 || kv_head % 4 == 0 {
+            let (at, name) = (x(kv_head * group), first as usize + kv_head);
+            let _ = writeln!(html, "<text x=\"{at}\" y=\"{}\">{name}</text>", TOP - 8);
+        }
+    }
+    for (row, layer) in inspection.layers.iter().enumerate() {
+        let y = TOP + row * HEIGHT;
+        let _ = writeln!(
+            html,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+            LEFT - 6,
+            y + 11,
+            layer.layer
+        );
+        for (column, (group_of, head)) in heads(layer).into_iter().enumerate() {
+            let (class, said) = cell(inspection, layer, column / group, group_of, head);
+            let _ = writeln!(
+                html,
+                "<rect x=\"{}\" y=\"{y}\" width=\"{}\" height=\"{}\" class=\"d{class}\" data-l=\"{row}\" data-h=\"{head}\" \
+                 data-g=\"{group_of}\" data-k=\"{}\"><title>{said}</title></rect>",
+                x(column),
+                width - 1,
+                HEIGHT - 1,
+                column / group
+            );
+        }
+    }
+    let legend_y = total[1] - 20;
+    for step in 0..palette::STEPS {
+        let at = LEFT + 60 + step * 6;
+        let _ =
+            writeln!(html, "<rect x=\"{at}\" y=\"{legend_y}\" width=\"6\" height=\"10\" class=\"d{step}\"/>");
+    }
+    let right = LEFT + 66 + palette::STEPS * 6;
+    let _ = writeln!(
+        html,
+        "<text x=\"{LEFT}\" y=\"{0}\">short span</text>\n<text x=\"{right}\" y=\"{0}\">whole context; columns are \
+         query heads by KV head, rows are layers</text>\n</svg>\n</div>\n<p id=\"said\">&nbsp;</p>\n</section>",
+        legend_y + 9
+    );
+}
+
+/// `(head group, head)` of each query head in order.
+fn heads(layer: &LayerReport) -> Vec<(usize, u32)> {
+    let groups = layer.groups.iter().enumerate();
+    let mut heads: Vec<(usize, u32)> =
+        groups.flat_map(|(group, of)| of.heads.iter().map(move |&head| (group, head))).collect();
+    heads.sort_unstable_by_key(|&(_, head)| head);
+    heads
+}
+
+/// The colour step and the tooltip of a head at the largest bucket.
+fn cell(
+    inspection: &Inspection,
+    layer: &LayerReport,
+    kv_head: usize,
+    group: usize,
+    head: u32,
+) -> (usize, String) {
+    let length = inspection.buckets.last().map_or(1, |bucket| bucket.length);
+    let group = &layer.groups[group];
+    let span = group.spans.last().copied().unwrap_or(0);
+    let kv_span = layer.kv_spans.last().map_or(0, |spans| spans[kv_head]);
+    let share = f64::from(span) / f64::from(length);
+    let said = format!(
+        "layer {}, head {head}: span {span} of {length} ({}), rule {}; KV head {}, KV span {kv_span}",
+        layer.layer,
+        percent(share),
+        rule_text(Rule { alpha: group.alpha, beta: group.beta }),
+        kv_head + inspection.kv_heads[0] as usize,
+    );
+    (palette::step(share), said)
+}
+
+/// Slab bytes over the context length, beside what a dense cache of exactly that length takes.
+fn chart(html: &mut String, inspection: &Inspection) {
+    const WIDTH: f64 = 1080.0;
+    const HEIGHT: f64 = 220.0;
+    const LEFT: f64 = 70.0;
+    const BOTTOM: f64 = 24.0;
+    let Some(largest) = inspection.buckets.last() else { return };
+    let most = largest.dense_kv_bytes_per_request.max(largest.kv_bytes_per_request) as f64;
+    let x = |tokens: u32| LEFT + f64::from(tokens) / f64::from(largest.length) * (WIDTH - LEFT - 10.0);
+    let y = |bytes: u64| 10.0 + (1.0 - bytes as f64 / most) * (HEIGHT - 10.0 - BOTTOM);
+    html.push_str("<section>\n<h2>KV bytes of a request</h2>\n<div class=\"scroll\">\n");
+    let _ = writeln!(
+        html,
+        "<svg width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"slab bytes\">"
+    );
+    for quarter in 0..=4u32 {
+        let bytes = (most * f64::from(quarter) / 4.0) as u64;
+        let tokens = largest.length / 4 * quarter;
+        let _ = writeln!(
+            html,
+            "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{1:.1}\" y2=\"{1:.1}\" stroke=\"#dde3e8\"/>\
+             <text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4}</text>\
+             <text x=\"{5:.1}\" y=\"{6}\" text-anchor=\"middle\">{tokens}</text>",
+            WIDTH - 10.0,
+            y(bytes),
+            LEFT - 8.0,
+            y(bytes) + 3.0,
+            bytes_text(bytes),
+            x(tokens).min(WIDTH - 30.0),
+            HEIGHT - 8.0
+        );
+    }
+    let mut steps = String::new();
+    let mut from = 0;
+    for bucket in &inspection.buckets {
+        let level = y(bucket.kv_bytes_per_request);
+        let _ = write!(steps, "{:.1},{level:.1} {:.1},{level:.1} ", x(from), x(bucket.length));
+        from = bucket.length;
+    }
+    let _ = writeln!(
+        html,
+        "<polyline points=\"{:.1},{:.1} {:.1},{:.1}\" fill=\"none\" stroke=\"#9aa7b2\" stroke-dasharray=\"5 4\"/>\n\
+         <polyline points=\"{}\" fill=\"none\" stroke=\"#23719f\" stroke-width=\"2\"/>\n</svg>\n</div>\n\
+         <p>Solid: the slab, whose bucket is fixed when it is made. Dashed: a dense cache of exactly that many tokens.</p>\n\
+         </section>",
+        x(0),
+        y(0),
+        x(largest.length),
+        y(largest.dense_kv_bytes_per_request),
+        steps.trim_end()
+    );
+}
+
+fn buckets(html: &mut String, inspection: &Inspection) {
+    let header = [
+        "bucket",
+        "KV/request",
+        "KV/token",
+        "dense",
+        "slab/dense",
+        "just above the one before",
+        "density",
+        "prefill",
+        "raised",
+    ];
+    let rows = inspection.buckets.iter().map(|bucket| {
+        vec![
+            bucket.length.to_string(),
+            bytes_text(bucket.kv_bytes_per_request),
+            bytes_text(bucket.kv_bytes_per_token.round() as u64),
+            bytes_text(bucket.dense_kv_bytes_per_request),
+            percent(bucket.slab_over_dense),
+            bucket.slab_over_dense_just_above_previous.map_or_else(|| "-".to_owned(), percent),
+            percent(bucket.density),
+            percent(bucket.prefill_density),
+            bucket.raised_heads.to_string(),
+        ]
+    });
+    table(html, "Buckets", " id=\"buckets\"", &header, 0, rows);
+}
+
+fn layers(html: &mut String, inspection: &Inspection) {
+    let rows = inspection.layers.iter().map(|layer| {
+        let rules: Vec<String> = layer
+            .groups
+            .iter()
+            .map(|group| {
+                let rule = rule_text(Rule { alpha: group.alpha, beta: group.beta });
+                format!("{rule}: heads {}", ranges_text(&group.heads))
+            })
+            .collect();
+        let last = |values: &[f64]| values.last().copied().map_or_else(String::new, percent);
+        vec![rules.join("; "), layer.layer.to_string(), last(&layer.density), last(&layer.kv_density)]
+    });
+    table(html, "Layers, at the largest bucket", "", &["rules", "layer", "density", "KV density"], 1, rows);
+}
+
+fn kernels(html: &mut String, inspection: &Inspection) {
+    let header = ["kernel", "arch", "layers", "threads", "shared", "registers", "spills", "cubin"];
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let rows = inspection.kernels.iter().map(|kernel| {
+        vec![
+            kernel.symbol.clone(),
+            kernel.arch.to_owned(),
+            ranges_text(&kernel.layers),
+            kernel.threads.to_string(),
+            bytes_text(u64::from(kernel.shared_bytes)),
+            or_dash(kernel.registers.map(|count| count.to_string())),
+            or_dash(kernel.spill_bytes.map(|bytes| bytes_text(u64::from(bytes)))),
+            or_dash(kernel.cubin_bytes.map(bytes_text)),
+        ]
+    });
+    table(html, "Kernels", "", &header, 3, rows);
+}
+
+/// A table whose first `words` columns are words and whose others are numbers.
+fn table(
+    html: &mut String,
+    title: &str,
+    body: &str,
+    header: &[&str],
+    words: usize,
+    rows: impl Iterator<Item = Vec<String>>,
+) {
+    let class = |column: usize| if column < words { " class=\"word wrap\"" } else { "" };
+    let _ = write!(html, "<section>\n<h2>{title}</h2>\n<div class=\"scroll\">\n<table>\n<thead><tr>");
+    for (column, name) in header.iter().enumerate() {
+        let _ = write!(html, "<th{}>{name}</th>", class(column));
+    }
+    let _ = writeln!(html, "</tr></thead>\n<tbody{body}>");
+    for row in rows {
+        html.push_str("<tr>");
+        for (column, text) in row.iter().enumerate() {
+            let _ = write!(html, "<td{}>{}</td>", class(column), escape(text));
+        }
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</tbody>\n</table>\n</div>\n</section>\n");
+}
+
+fn data(inspection: &Inspection) -> String {
+    let text_of = |text: fn(&BucketReport) -> String| inspection.buckets.iter().map(text).collect();
+    let data = Data {
+        lengths: inspection.buckets.iter().map(|bucket| bucket.length).collect(),
+        steps: palette::STEPS - 1,
+        first_kv_head: inspection.kv_heads[0],
+        cards: CARDS.into_iter().map(|(id, _, text)| (id, text_of(text))).collect(),
+        layers: inspection
+            .layers
+            .iter()
+            .map(|layer| DataLayer {
+                groups: layer
+                    .groups
+                    .iter()
+                    .map(|group| DataGroup {
+                        rule: rule_text(Rule { alpha: group.alpha, beta: group.beta }),
+                        spans: &group.spans,
+                    })
+                    .collect(),
+                kv_spans: &layer.kv_spans,
+            })
+            .collect(),
+    };
+    // No tag can end the script that holds it.
+    serde_json::to_string(&data).expect("numbers and text").replace('<', "\\u003c")
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", 100.0 * share)
+}
+
+fn escape(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut escaped, character| {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            _ => escaped.push(character),
+        }
+        escaped
+    })
+}
