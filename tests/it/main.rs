@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+mod cli;
 mod geometry;
 mod laws;
 mod lowering;

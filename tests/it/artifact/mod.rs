@@ -98,7 +98,7 @@ fn sample() -> (Manifest, BTreeMap<String, Vec<u8>>) {
     (manifest, tensors)
 }
 
-fn bytes() -> Vec<u8> {
+pub(crate) fn bytes() -> Vec<u8> {
     let (manifest, tensors) = sample();
     artifact::encode(manifest, &tensors).unwrap()
 }
