@@ -101,6 +101,21 @@ fn shipped_plans_have_few_kernels_and_every_layer_its_own() {
 }
 
 #[test]
+fn layers_that_read_the_same_are_one_kernel_whatever_their_rules() {
+    let mut plan = plans::shipped("dense");
+    let heads = plan.model.num_heads as usize;
+    // 0.5N and 512 are one span at 1024 and two at 2048; a second group that is never longer is another kernel.
+    plan.model.num_layers = 3;
+    plan.alphas = vec![vec![0.0; heads], vec![512.0; heads], [vec![0.0; heads - 1], vec![512.0]].concat()];
+    plan.betas = vec![vec![0.5; heads], vec![0.0; heads], [vec![0.5; heads - 1], vec![0.0]].concat()];
+    let decode = |lengths: &[u32]| -> Vec<usize> {
+        lowered(&plan, lengths).layers.iter().map(|of| of[0].decode).collect()
+    };
+    assert_eq!(decode(&[1024]), [1, 1, 3]);
+    assert_eq!(decode(&[1024, 2048]), [1, 3, 5]);
+}
+
+#[test]
 fn head_order_is_longest_first_and_stable() {
     for name in plans::names() {
         for spec in &lowered(&plans::shipped(&name), &[]).specs {

@@ -81,7 +81,7 @@ fn both_formats_say_the_same() {
 
 #[test]
 fn what_is_left_out_has_its_default_and_what_stands_there_counts() {
-    let text = r#"{"format": "moac.plan/1", "model": {"name": "m", "num_layers": 1, "num_heads": 2,
+    let text = r#"{"$schema": "plan.schema.json", "format": "moac.plan/1", "model": {"name": "m", "num_layers": 1, "num_heads": 2,
         "num_kv_heads": 1, "head_dim": 64, "softmax_scale": 0.1, "context": null}, "sink": 128.0, "min_span": 256,
         "alphas": [[-0.5, 2147483648]], "betas": [[16, -16]], "provenance": {"gap": [1e-3, null]}}"#;
     let plan = parse(text, None).unwrap();

@@ -24,6 +24,7 @@ pub(super) fn plan(fields: Fields<'_>, given: Option<ModelShape>) -> Result<Plan
 
 fn read(mut file: Object<'_>, given: Option<ModelShape>, problems: &mut Problems) -> Option<Plan> {
     format(&mut file, problems);
+    file.take("$schema"); // an editor's
     let own = file.take("model").and_then(|value| model("$.model", json::fields(value), problems));
     if own.is_none() && given.is_none() && problems.list().iter().all(|problem| problem.path != "$.model") {
         problems.add("$.model", "nothing", "the model's shape, in the file or by --model");

@@ -22,7 +22,7 @@ fn schema() -> Value {
     schema["title"] = json!("moac plan");
     schema["additionalProperties"] = json!(false);
     let fields = &mut schema["properties"];
-    // Lets an editor find the schema without any setting.
+    fields["$schema"] = json!({ "type": "string", "description": "Where an editor finds this schema." });
     fields["format"] = json!({ "const": PLAN_FORMAT });
     for (field, default, least) in [("sink", DEFAULT_SINK, TILE), ("min_span", DEFAULT_MIN_SPAN, 2 * TILE)] {
         bound(&mut fields[field], least, MAX_LENGTH);
