@@ -75,7 +75,7 @@ struct WarpRows {
   __device__ __forceinline__ void scores(Accumulator<kTile> (&s)[kAtoms], u32 queries, u32 keys) const {
 #pragma unroll
     for (int atom = 0; atom < kAtoms; ++atom) s[atom].clear();
-#pragma unroll 4  // all eight at once and the registers run out
+#pragma unroll 2  // more at once and the registers run out on sm_90
     for (int k = 0; k < Spec::kHeadDim / 16; ++k) {
       u32 a[kAtoms][4];
 #pragma unroll
