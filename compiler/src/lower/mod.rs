@@ -17,7 +17,7 @@ use moac_runtime::plan::{DType, Plan};
 use thiserror::Error;
 
 pub use self::lengths::{Lengths, buckets};
-pub use self::spec::{BucketSpec, Family, KernelSpec};
+pub use self::spec::{BucketSpec, Family, KernelSpec, head_order};
 pub use self::tiles::TileConfig;
 use crate::error::Hint;
 use crate::names;

@@ -116,7 +116,8 @@ impl KernelSpec {
     }
 }
 
-fn head_order(layer: &LayerGeometry) -> Vec<u32> {
+/// Query heads by descending span at the largest bucket, ties by index: the order in which a prefill grid takes them.
+pub fn head_order(layer: &LayerGeometry) -> Vec<u32> {
     let mut order: Vec<u32> = (0..layer.group_of_head.len() as u32).collect();
     if let Some(largest) = layer.buckets.last() {
         order.sort_by_key(|&head| Reverse(largest.span[layer.group_of_head[head as usize] as usize]));

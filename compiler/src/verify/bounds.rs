@@ -1,0 +1,270 @@
+//! How many bytes and matrix operations a launch may take, worked out from the visibility rule alone.
+//!
+//! Decode reads every visible row of K and V once and no other. A prefill CTA loads a tile iff one of its query rows
+//! sees a key in it, and a warp multiplies a tile iff one of its own rows does. An append reads and writes each row
+//! that stays once. Query rows, outputs and split results are counted apart.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use moac_runtime::abi::Task;
+use moac_runtime::launch::Phase;
+use moac_runtime::plan::TILE;
+
+use super::candidate::{Candidate, Tile};
+use super::case::{Case, Layout, Work};
+use super::compare::{Failure, Kind};
+use super::device::{Count, Counts};
+use super::image;
+
+/// Split results may take this share of the bytes of K and V, written and read back, once a KV head sees
+/// [`LONG`] tokens.
+const PARTIALS: f64 = 0.03;
+const LONG: u64 = 4096;
+
+/// What a launch counted against what it may have.
+pub fn check(
+    candidate: &Candidate,
+    case: &Case,
+    task: Task,
+    grid: [u32; 3],
+    counts: &Counts,
+) -> Vec<Failure> {
+    let mut bounds = Bounds { candidate, case, failures: Vec::new() };
+    bounds.writes(task, &counts.total);
+    match (candidate.phase, task) {
+        (Phase::Decode, _) => bounds.decode(&counts.total),
+        (Phase::Prefill, Task::Fill) => bounds.fill(&counts.total),
+        (Phase::Prefill, Task::Attend) => bounds.attend(grid, counts),
+    }
+    bounds.failures
+}
+
+/// Whether some query at a position in `queries` sees some key of tile `tile`.
+pub fn sees_tile(queries: &Range<u32>, tile: u32, sink: u32, window: u32) -> bool {
+    let (begin, end) = (tile * TILE, tile * TILE + TILE - 1);
+    !queries.is_empty()
+        && begin < queries.end
+        && (begin < sink || end >= queries.start || queries.start - end < window)
+}
+
+/// The tiles of keys that some query at a position in `queries` sees, ascending.
+pub fn tiles_seen(queries: &Range<u32>, sink: u32, window: u32) -> impl Iterator<Item = u32> {
+    let queries = queries.clone();
+    (0..queries.end.div_ceil(TILE)).filter(move |&tile| sees_tile(&queries, tile, sink, window))
+}
+
+struct Bounds<'a> {
+    candidate: &'a Candidate,
+    case: &'a Case,
+    failures: Vec<Failure>,
+}
+
+impl Bounds<'_> {
+    fn expect(&mut self, what: impl FnOnce() -> String, found: u64, expected: u64) {
+        if found != expected {
+            let what = format!("{}: {found}, expected {expected}", what());
+            self.failures.push(Failure::new(Kind::Count, what));
+        }
+    }
+
+    fn at_most(&mut self, what: impl FnOnce() -> String, found: u64, most: u64) {
+        if found > most {
+            let what = format!("{}: {found}, expected at most {most}", what());
+            self.failures.push(Failure::new(Kind::Count, what));
+        }
+    }
+
+    /// Everything written is something to write, and written once.
+    fn writes(&mut self, task: Task, total: &Count) {
+        let Self { candidate, case, .. } = *self;
+        let layer = &candidate.layer;
+        let head_rows: u64 = match (&case.work, task) {
+            (_, Task::Fill) => 0,
+            (Work::Tiles(tiles), _) => {
+                tiles.iter().map(|tile| case.tile_rows(tile, candidate.tile_m()).len() as u64).sum()
+            }
+            _ => {
+                case.requests.iter().map(|request| u64::from(request.chunk)).sum::<u64>()
+                    * u64::from(layer.heads())
+            }
+        };
+        let appended = match (candidate.phase, task) {
+            (Phase::Prefill, Task::Attend) => 0,
+            _ => self.appended_rows(),
+        };
+        let lse = if case.lse { head_rows * 4 } else { 0 };
+        let expected = BTreeMap::from([
+            ("o", head_rows * layer.row_bytes()),
+            ("lse", lse),
+            ("slab", appended * layer.row_bytes()),
+        ]);
+        let scratch =
+            |label: &str| candidate.phase == Phase::Decode && matches!(label, "partials" | "counters");
+        for label in total.written.keys() {
+            if !expected.contains_key(label.as_str()) && !scratch(label) {
+                self.failures.push(Failure::new(Kind::Stray, format!("`{label}` was written to")));
+            }
+        }
+        for (label, bytes) in expected {
+            let of = |counts: &BTreeMap<String, u64>| counts.get(label).copied().unwrap_or(0);
+            self.expect(|| format!("bytes written to `{label}`"), of(&total.written), bytes);
+            self.expect(|| format!("distinct bytes written to `{label}`"), of(&total.unique_written), bytes);
+        }
+    }
+
+    /// Rows of K and V that the chunks of the batch leave in rings.
+    fn appended_rows(&self) -> u64 {
+        let Self { candidate, case, .. } = self;
+        let rows = |request: &super::case::Request| -> u64 {
+            image::rings(&candidate.layer, request.bucket, request.sequence)
+                .map(|ring| {
+                    let to = request.cached + request.chunk;
+                    ring.changed(&candidate.layer, request.cached, to).len() as u64
+                })
+                .sum()
+        };
+        case.requests.iter().map(rows).sum()
+    }
+
+    fn fill(&mut self, total: &Count) {
+        if self.case.layout != Layout::Fused {
+            let bytes = self.appended_rows() * self.candidate.layer.row_bytes();
+            self.expect(|| "bytes of K and V read".into(), total.read_of(is_new), bytes);
+        }
+        self.expect(|| "bytes of the slab read".into(), total.read_of(is_slab), 0);
+    }
+
+    fn decode(&mut self, total: &Count) {
+        let layer = &self.candidate.layer;
+        let (mut visible, mut new, mut tiles, mut shortest) = (0, 0, 0, u64::MAX);
+        for request in self.case.requests.iter().filter(|request| request.chunk > 0) {
+            for &kv_span in &layer.bucket(request.bucket).kv_span {
+                let tokens = u64::from(kv_span.min(request.cached + 1));
+                visible += tokens;
+                new += 1;
+                tiles += tokens.div_ceil(u64::from(TILE));
+                shortest = shortest.min(tokens);
+            }
+        }
+        let pair = 2 * layer.row_bytes();
+        let row_flops = 4 * u64::from(layer.head_dim);
+        self.expect(|| "bytes of the slab read".into(), total.read_of(is_slab), (visible - new) * pair);
+        if self.case.layout != Layout::Fused {
+            self.expect(|| "bytes of the new token's K and V read".into(), total.read_of(is_new), new * pair);
+        }
+        // One matrix operand of 16 rows holds the query heads of a group.
+        let flops = tiles * u64::from(TILE) * 16 * row_flops;
+        self.at_most(|| "matrix operations".into(), total.matrix_flops, flops);
+        if (LONG..u64::MAX).contains(&shortest) {
+            let is_partials = |label: &str| label == "partials";
+            let partials = total.read_of(is_partials) + total.written_of(is_partials);
+            let most = (PARTIALS * (visible * pair) as f64) as u64;
+            self.at_most(|| "bytes of split results, written and read".into(), partials, most);
+        }
+    }
+
+    fn attend(&mut self, grid: [u32; 3], counts: &Counts) {
+        let Self { candidate, case, .. } = *self;
+        let by_cta: BTreeMap<_, _> = counts.ctas.iter().map(|(cta, count)| (*cta, count)).collect();
+        let nothing = Count::default();
+        for tile in self.tiles() {
+            let found = by_cta.get(&candidate.prefill_cta(grid, tile)).copied().unwrap_or(&nothing);
+            let expected = self.tile(&tile);
+            let at = |what: &str| format!("{what} by the CTA of {tile:?}");
+            let pair = 2 * candidate.layer.row_bytes();
+            self.expect(|| at("bytes of the slab read"), found.read_of(is_slab), expected.old * pair);
+            if case.layout != Layout::Fused {
+                self.expect(|| at("bytes of K and V read"), found.read_of(is_new), expected.new * pair);
+            }
+            self.at_most(|| at("matrix operations"), found.matrix_flops, expected.flops);
+        }
+    }
+
+    /// The tiles of the case, all or those chosen.
+    fn tiles(&self) -> Vec<Tile> {
+        match &self.case.work {
+            Work::Tiles(tiles) => tiles.clone(),
+            _ => all_tiles(self.candidate, self.case),
+        }
+    }
+
+    fn tile(&self, tile: &Tile) -> TileWork {
+        let Self { candidate, case, .. } = self;
+        let layer = &candidate.layer;
+        let request = &case.requests[tile.request as usize];
+        let (cached, end) = (request.cached, request.cached + request.chunk);
+        let window = layer.window(request.bucket, tile.head);
+        let at = |rows: Range<u32>| cached + rows.start..cached + rows.end;
+        let rows = case.tile_rows(tile, candidate.tile_m());
+        let mut work = TileWork::default();
+        for keys in tiles_seen(&at(rows.clone()), layer.sink, window) {
+            let (first, last) = (keys * TILE, end.min((keys + 1) * TILE));
+            let split = cached.clamp(first, last);
+            work.old += u64::from(split - first);
+            work.new += u64::from(last - split);
+        }
+        let warps = candidate.rule.threads / 32;
+        let warp_rows = candidate.tile_m() / warps;
+        for warp in 0..warps {
+            let first = rows.start + warp * warp_rows;
+            let own = first.min(rows.end)..(first + warp_rows).min(rows.end);
+            let tiles = tiles_seen(&at(own), layer.sink, window).count() as u64;
+            work.flops += tiles * 4 * u64::from(warp_rows) * u64::from(TILE) * u64::from(layer.head_dim);
+        }
+        work
+    }
+}
+
+/// What one CTA of a prefill may take.
+#[derive(Clone, Copy, Debug, Default)]
+struct TileWork {
+    /// Rows of K, and as many of V, from the slab.
+    old: u64,
+    /// Rows of K, and as many of V, from the chunk.
+    new: u64,
+    flops: u64,
+}
+
+/// Every tile of query rows of a case.
+pub fn all_tiles(candidate: &Candidate, case: &Case) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    for (request, &super::case::Request { chunk, .. }) in (0..).zip(&case.requests) {
+        for head in 0..candidate.layer.heads() {
+            let count = chunk.div_ceil(candidate.tile_m());
+            tiles.extend((0..count).map(|index| Tile { request, head, index }));
+        }
+    }
+    tiles
+}
+
+fn is_slab(label: &str) -> bool {
+    label == "slab"
+}
+
+fn is_new(label: &str) -> bool {
+    label == "k" || label == "v"
+}
+
+#[cfg(test)]
+mod tests {
+    use moac_runtime::geometry::visible;
+
+    use super::*;
+
+    #[test]
+    fn a_tile_is_seen_iff_some_query_sees_some_key_of_it() {
+        for (sink, window) in [(64, 64), (64, 128), (128, 192)] {
+            for (first, count) in
+                [(0, 1), (0, 16), (60, 8), (127, 1), (128, 128), (255, 2), (300, 33), (64, 0)]
+            {
+                let queries = first..first + count;
+                for tile in 0..8 {
+                    let keys = tile * TILE..(tile + 1) * TILE;
+                    let brute = queries.clone().any(|i| keys.clone().any(|j| visible(i, j, sink, window)));
+                    assert_eq!(sees_tile(&queries, tile, sink, window), brute, "{queries:?} {tile} {window}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What is verified: one compiled kernel, and what it is meant to compute.
+
+use std::sync::Arc;
+
+use moac_runtime::arch::Arch;
+use moac_runtime::artifact::Artifact;
+use moac_runtime::geometry::{BucketGeometry, LayerGeometry};
+use moac_runtime::launch::{LaunchRule, Phase};
+use moac_runtime::plan::{DType, Plan};
+use moac_runtime::reference::Spans;
+
+use crate::lower;
+
+/// One kernel and the layer it was compiled for; of several layers that share it, any.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The function's name.
+    pub symbol: String,
+    /// What its cubin was made for.
+    pub arch: Arch,
+    /// What it computes.
+    pub phase: Phase,
+    /// How it is launched.
+    pub rule: LaunchRule,
+    /// What the layer sees.
+    pub layer: Layer,
+    /// The PTX that the emulator runs.
+    pub ptx: String,
+    /// The machine code that a GPU runs; empty where only the emulator is asked.
+    pub cubin: Vec<u8>,
+}
+
+/// The numbers of a layer that its kernels' answers hang on.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// The element type of q, k, v, o and the cache.
+    pub dtype: DType,
+    /// Elements of a head.
+    pub head_dim: u32,
+    /// The factor on q.k.
+    pub scale: f64,
+    /// Sink tokens.
+    pub sink: u32,
+    /// Spans and rings at every bucket.
+    pub geometry: Arc<LayerGeometry>,
+}
+
+impl Layer {
+    /// The numbers of a plan's layer.
+    pub fn new(plan: &Plan, dtype: DType, geometry: &LayerGeometry) -> Self {
+        Self {
+            dtype,
+            head_dim: plan.model.head_dim,
+            scale: plan.model.scale(),
+            sink: plan.sink,
+            geometry: Arc::new(geometry.clone()),
+        }
+    }
+
+    /// Query heads.
+    pub fn heads(&self) -> u32 {
+        self.geometry.group_of_head.len() as u32
+    }
+
+    /// KV heads.
+    pub fn kv_heads(&self) -> u32 {
+        self.geometry.buckets[0].kv_span.len() as u32
+    }
+
+    /// Query heads per KV head.
+    pub fn group_size(&self) -> u32 {
+        self.heads() / self.kv_heads()
+    }
+
+    /// The KV head of a query head.
+    pub fn kv_head(&self, head: u32) -> u32 {
+        head / self.group_size()
+    }
+
+    /// A bucket, by index.
+    pub fn bucket(&self, bucket: usize) -> &BucketGeometry {
+        &self.geometry.buckets[bucket]
+    }
+
+    /// The window of a query head in a bucket: its span less the sink.
+    pub fn window(&self, bucket: usize, head: u32) -> u32 {
+        self.bucket(bucket).span[self.geometry.group_of_head[head as usize] as usize] - self.sink
+    }
+
+    /// Bytes of a row of one head.
+    pub fn row_bytes(&self) -> u64 {
+        u64::from(self.head_dim) * u64::from(self.dtype.bytes())
+    }
+
+    /// Bytes of the layer's rings in a bucket.
+    pub fn ring_bytes(&self, bucket: usize) -> u64 {
+        self.geometry.rows(bucket) * self.row_bytes()
+    }
+
+    /// What a lone query head with this window sees, at positions below `length`.
+    pub(super) fn lone_head(&self, window: u32, length: u32) -> Spans {
+        let span = self.sink + window;
+        Spans {
+            head_dim: self.head_dim as usize,
+            scale: self.scale,
+            sink: self.sink,
+            length,
+            span: vec![span],
+            kv_span: vec![span],
+        }
+    }
+}
+
+impl Candidate {
+    /// The kernels of an artifact that `wanted` names, each once, in the manifest's order.
+    ///
+    /// # Errors
+    /// PTX that is no text.
+    pub fn of_artifact(
+        artifact: &Artifact,
+        wanted: impl Fn(Arch, Phase) -> bool,
+    ) -> Result<Vec<Self>, std::str::Utf8Error> {
+        let manifest = artifact.manifest();
+        let mut candidates = Vec::new();
+        for (index, kernel) in manifest.kernels.iter().enumerate() {
+            let uses = |layer: &&moac_runtime::artifact::Layer| {
+                layer.kernels.get(&kernel.arch).is_some_and(|ids| ids.of(kernel.phase) == index)
+            };
+            let Some(layer) = manifest.layers.iter().position(|layer| uses(&layer)) else { continue };
+            if !wanted(kernel.arch, kernel.phase) {
+                continue;
+            }
+            candidates.push(Self {
+                symbol: kernel.symbol.clone(),
+                arch: kernel.arch,
+                phase: kernel.phase,
+                rule: kernel.launch,
+                layer: Layer::new(&manifest.plan, manifest.dtype, &manifest.geometry.layers[layer]),
+                ptx: artifact.ptx(kernel)?.to_owned(),
+                cubin: artifact.cubin(kernel).to_vec(),
+            });
+        }
+        Ok(candidates)
+    }
+
+    /// Query rows of a prefill CTA.
+    pub fn tile_m(&self) -> u32 {
+        self.rule.tile_m
+    }
+
+    /// The CTA of a prefill grid that serves the query rows `tile * tile_m ..` of a chunk.
+    ///
+    /// The order in which a grid takes its tiles is the kernel's own; it is stated here once more so that a test
+    /// can launch a single one.
+    pub fn prefill_cta(&self, grid: [u32; 3], tile: Tile) -> (u32, u32, u32) {
+        let order = lower::head_order(&self.layer.geometry);
+        let y = order.iter().position(|&head| head == tile.head).unwrap_or_default();
+        (grid[0] - 1 - tile.index, y as u32, tile.request)
+    }
+}
+
+/// The work of one prefill CTA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tile {
+    /// The request, by index in the batch.
+    pub request: u32,
+    /// The query head.
+    pub head: u32,
+    /// Which `tile_m` rows of the chunk.
+    pub index: u32,
+}

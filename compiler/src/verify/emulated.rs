@@ -1,0 +1,138 @@
+//! The PTX emulator as a device.
+
+use std::collections::BTreeMap;
+
+use moac_emulator::{CtaCounters, Launch as Emulate, Memory, Module, launch};
+
+use super::candidate::Candidate;
+use super::device::{Count, Counts, Device, DeviceError, Fresh, Launch, POISON, Seen};
+
+/// Findings of a launch that are worth their lines.
+const SHOWN: usize = 8;
+
+/// A machine of the emulator's: memory, a kernel, and the seed of the order in which its warps run.
+#[derive(Debug)]
+pub struct Emulated {
+    memory: Memory,
+    kernel: Option<Loaded>,
+    labels: BTreeMap<u64, String>,
+    /// The schedule's seed.
+    pub schedule: u64,
+    /// Multiprocessors that it claims to have.
+    pub sms: u32,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    module: Module,
+    symbol: String,
+    threads: u32,
+    shared_bytes: u32,
+    shared_limit: u32,
+}
+
+impl Emulated {
+    /// An empty machine that runs warps in the order of `schedule`.
+    pub fn new(schedule: u64) -> Self {
+        Self { memory: Memory::new(), kernel: None, labels: BTreeMap::new(), schedule, sms: 4 }
+    }
+
+    fn failed(&self, address: u64, source: impl std::error::Error + Send + Sync + 'static) -> DeviceError {
+        let nearest = self.labels.range(..=address).next_back();
+        let label = nearest.map_or_else(String::new, |(_, label)| label.clone());
+        DeviceError::Memory { label, source: source.into() }
+    }
+}
+
+impl Device for Emulated {
+    fn is_sparse(&self) -> bool {
+        true
+    }
+
+    fn sms(&self) -> u32 {
+        self.sms
+    }
+
+    fn blank(&self) -> u8 {
+        0
+    }
+
+    fn load(&mut self, candidate: &Candidate) -> Result<(), DeviceError> {
+        let symbol = candidate.symbol.clone();
+        let module = Module::parse(&candidate.ptx)
+            .map_err(|source| DeviceError::Kernel { symbol: symbol.clone(), source: source.into() })?;
+        self.kernel = Some(Loaded {
+            module,
+            symbol,
+            threads: candidate.rule.threads,
+            shared_bytes: candidate.rule.shared_bytes,
+            shared_limit: candidate.arch.shared_memory_per_block(),
+        });
+        Ok(())
+    }
+
+    fn alloc(&mut self, label: &str, _number: u32, bytes: u64, fresh: Fresh<'_>) -> Result<u64, DeviceError> {
+        let address = match fresh {
+            Fresh::Unwritten => self.memory.alloc(label, bytes),
+            Fresh::Poison => self.memory.alloc_filled(label, bytes, POISON),
+            Fresh::Zero => self.memory.alloc_filled(label, bytes, 0),
+            Fresh::Data(data) => self.memory.alloc_from(label, data),
+        };
+        self.labels.insert(address, label.to_owned());
+        Ok(address)
+    }
+
+    fn clear(&mut self) {
+        self.memory = Memory::new();
+        self.labels.clear();
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.memory.write(address, bytes).map_err(|source| self.failed(address, source))
+    }
+
+    fn read(&mut self, address: u64, bytes: u64) -> Result<Vec<u8>, DeviceError> {
+        self.memory.read(address, bytes as usize).map_err(|source| self.failed(address, source))
+    }
+
+    fn launch(&mut self, asked: &Launch<'_>) -> Result<Seen, DeviceError> {
+        let kernel = self.kernel.as_ref().expect("a kernel is loaded before it is launched");
+        let [x, y, z] = asked.grid;
+        let mut what = Emulate::new(&kernel.symbol, x, kernel.threads).param(&asked.params.to_bytes());
+        what.grid = (x, y, z);
+        what.dynamic_shared = kernel.shared_bytes;
+        what.shared_limit = kernel.shared_limit;
+        what.ctas = asked.ctas.map(<[_]>::to_vec);
+        what.schedule = self.schedule;
+        what.sm_count = self.sms;
+        let report = launch(&kernel.module, &mut self.memory, &what)
+            .map_err(|source| DeviceError::Kernel { symbol: kernel.symbol.clone(), source: source.into() })?;
+        let mut findings: Vec<String> =
+            report.findings.iter().take(SHOWN).map(std::string::ToString::to_string).collect();
+        if report.findings.len() > SHOWN {
+            findings.push(format!("and {} more findings", report.findings.len() - SHOWN));
+        }
+        if !report.completed && findings.is_empty() {
+            findings.push("the launch did not run to its end".to_owned());
+        }
+        let of_cta = |cta: &CtaCounters| (cta.cta, count(&cta.counters));
+        let counts =
+            Counts { total: count(&report.counters), ctas: report.ctas.iter().map(of_cta).collect() };
+        Ok(Seen { findings, counts: Some(counts) })
+    }
+}
+
+fn count(counters: &moac_emulator::Counters) -> Count {
+    let mut count = Count { matrix_flops: counters.matrix_flops, ..Count::default() };
+    for (label, traffic) in &counters.global {
+        let put = |to: &mut BTreeMap<String, u64>, bytes| {
+            if bytes > 0 {
+                to.insert(label.clone(), bytes);
+            }
+        };
+        put(&mut count.read, traffic.read.bytes);
+        put(&mut count.written, traffic.written.bytes);
+        put(&mut count.unique_written, traffic.written.unique_bytes);
+    }
+    count
+}

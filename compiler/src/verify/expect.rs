@@ -1,0 +1,118 @@
+//! What must come out: the float64 oracle on the same inputs, computed once for every row that several kernels,
+//! layers or buckets ask for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moac_runtime::backend::{LayerError, Qkv};
+use moac_runtime::reference::oracle;
+use ndarray::Array3;
+use rayon::prelude::*;
+
+use super::candidate::Layer;
+use super::inputs::{At, Inputs, Tensor};
+
+/// A query row, named by all that its result depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Query {
+    /// The sequence.
+    pub sequence: u32,
+    /// The KV head that it reads.
+    pub kv_head: u32,
+    /// The query head.
+    pub head: u32,
+    /// The window of that head.
+    pub window: u32,
+    /// The position.
+    pub position: u32,
+}
+
+/// The right answer for a row.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// `[head_dim]`
+    pub o: Box<[f32]>,
+    /// Natural log-sum-exp.
+    pub lse: f64,
+}
+
+/// Right answers, kept for the next kernel that needs them.
+#[derive(Debug, Default)]
+pub struct Expectations {
+    known: BTreeMap<Query, Answer>,
+}
+
+/// Answers that are kept: 256 MB of them at `head_dim` 128.
+const MOST: usize = 1 << 19;
+
+impl Expectations {
+    /// The answers to `queries`, in their order. All are of one layer shape and of one source of inputs, for life.
+    ///
+    /// # Errors
+    /// Those of the oracle, which a sound geometry does not raise.
+    pub fn answers(
+        &mut self,
+        layer: &Layer,
+        inputs: &Inputs,
+        queries: &[Query],
+    ) -> Result<Vec<&Answer>, LayerError> {
+        let mut missing: BTreeSet<Query> =
+            queries.iter().filter(|query| !self.known.contains_key(query)).copied().collect();
+        if self.known.len() + missing.len() > MOST {
+            self.known.clear();
+            missing = queries.iter().copied().collect();
+        }
+        self.learn(layer, inputs, missing)?;
+        Ok(queries.iter().map(|query| &self.known[query]).collect())
+    }
+
+    fn learn(&mut self, layer: &Layer, inputs: &Inputs, missing: BTreeSet<Query>) -> Result<(), LayerError> {
+        let missing: Vec<Query> = missing.into_iter().collect();
+        let kv_heads: Vec<&[Query]> =
+            missing.chunk_by(|a, b| (a.sequence, a.kv_head) == (b.sequence, b.kv_head)).collect();
+        let learnt: Vec<Vec<(Query, Answer)>> = kv_heads
+            .par_iter()
+            .map(|queries| answer_kv_head(layer, inputs, queries))
+            .collect::<Result<_, _>>()?;
+        self.known.extend(learnt.into_iter().flatten());
+        Ok(())
+    }
+}
+
+/// The answers of one KV head of one sequence: its keys and values are made once.
+fn answer_kv_head(
+    layer: &Layer,
+    inputs: &Inputs,
+    queries: &[Query],
+) -> Result<Vec<(Query, Answer)>, LayerError> {
+    let Query { sequence, kv_head, .. } = queries[0];
+    let tokens = queries.iter().map(|query| query.position).max().unwrap_or(0) + 1;
+    let all = |tensor, head| rows(inputs, 0..tokens, |position| At { tensor, sequence, position, head });
+    let (k, v) = (all(Tensor::K, kv_head), all(Tensor::V, kv_head));
+    let heads: Vec<&[Query]> = queries.chunk_by(|a, b| (a.head, a.window) == (b.head, b.window)).collect();
+    let answers: Vec<Vec<(Query, Answer)>> = heads
+        .par_iter()
+        .map(|queries| {
+            let Query { head, window, position: first, .. } = queries[0];
+            let q =
+                rows(inputs, first..tokens, |position| At { tensor: Tensor::Q, sequence, position, head });
+            let asked: Vec<(u32, u32)> = queries.iter().map(|query| (0, query.position)).collect();
+            let spans = layer.lone_head(window, tokens);
+            let found = oracle::attend_rows(&spans, Qkv { q: q.view(), k: k.view(), v: v.view() }, &asked)?;
+            Ok(queries
+                .iter()
+                .zip(found.o.rows())
+                .zip(&found.lse)
+                .map(|((&query, o), &lse)| (query, Answer { o: o.iter().map(|&x| x as f32).collect(), lse }))
+                .collect())
+        })
+        .collect::<Result<_, LayerError>>()?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
+/// Rows of one head, `[positions, 1, head_dim]`.
+fn rows(inputs: &Inputs, positions: std::ops::Range<u32>, at: impl Fn(u32) -> At) -> Array3<f32> {
+    let mut values = Vec::with_capacity(positions.len() * inputs.head_dim());
+    let shape = (positions.len(), 1, inputs.head_dim());
+    positions.for_each(|position| inputs.values(at(position), &mut values));
+    Array3::from_shape_vec(shape, values).expect("a row per position was made")
+}

@@ -1,0 +1,30 @@
+//! Every kernel against the float64 reference, on a GPU or on the PTX emulator.
+//!
+//! A [`Candidate`] is a kernel; a [`Case`] is a launch of it; a [`Harness`] runs cases on a [`Device`] and checks all that
+//! came of them: outputs against the oracle, every element written and finite, nothing else written, slabs byte for
+//! byte, and, where the device tells, its findings and counts.
+
+pub mod bounds;
+pub mod candidate;
+pub mod case;
+pub mod cases;
+pub mod compare;
+pub mod device;
+pub mod emulated;
+pub mod expect;
+pub mod image;
+pub mod inputs;
+mod outputs;
+pub mod rows;
+pub mod run;
+mod stage;
+mod verdict;
+
+pub use candidate::{Candidate, Layer, Tile};
+pub use case::{Case, Layout, Request, Work};
+pub use compare::{Failure, Kind};
+pub use device::{Device, DeviceError};
+pub use emulated::Emulated;
+pub use inputs::Inputs;
+pub use run::{Error, Harness};
+pub use verdict::Outcome;

@@ -1,0 +1,142 @@
+//! Reading a case's outputs back: the rows to compare, and whether everything is written that must be, and nothing else.
+
+use std::collections::BTreeMap;
+
+use moac_runtime::call::View;
+use rayon::prelude::*;
+
+use super::candidate::Tile;
+use super::case::element;
+use super::compare::{self, Kind};
+use super::device::{Device, DeviceError, POISON};
+use super::run::Harness;
+use super::stage::Staged;
+use super::verdict::Run;
+
+/// Rows of o, as bytes, and lse, by request, head and token of the chunk.
+type Found = BTreeMap<(usize, u32, u32), (Vec<u8>, Option<f32>)>;
+
+impl<D: Device> Harness<D> {
+    /// The rows to check, out of the whole of o and lse; everything that must be written is, and nothing else.
+    pub(super) fn read_all(&mut self, run: &mut Run<'_>, staged: &Staged) -> Result<Found, DeviceError> {
+        let (candidate, case) = (run.candidate, run.case);
+        let (layer, dtype) = (&candidate.layer, candidate.layer.dtype);
+        let starts = case.starts();
+        let mut written = vec![false; case.rows() as usize];
+        for (request, &start) in case.requests.iter().zip(&starts) {
+            written[start as usize..][..request.chunk as usize].fill(true);
+        }
+        let (buffer, view) = &staged.placement.o;
+        let mut o = self.device.read(staged.params.o, buffer.elements * 2)?;
+        run.note(&o);
+        let mut found = Found::new();
+        let row_bytes = layer.row_bytes() as usize;
+        let mut lse = if case.lse {
+            self.device.read(staged.params.lse, staged.placement.lse.0.elements * 4)?
+        } else {
+            Vec::new()
+        };
+        run.note(&lse);
+        let lse_view = staged.placement.lse.1;
+        for (request, head, token) in run.checked(self.seed) {
+            let row = starts[request] + u64::from(token);
+            let from = element(view, row, head) as usize * 2;
+            let at = element(&lse_view, row, head) as usize * 4;
+            let lse = lse.get(at..at + 4).and_then(single);
+            found.insert((request, head, token), (o[from..from + row_bytes].to_vec(), lse));
+        }
+        let finite = |bytes: &[u8]| compare::is_finite(dtype, bytes);
+        run.fail_all(regions("o", &mut o, view, row_bytes, 2, &written, finite));
+        if case.lse {
+            let finite = |bytes: &[u8]| single(bytes).is_some_and(f32::is_finite);
+            run.fail_all(regions("lse", &mut lse, &lse_view, 4, 4, &written, finite));
+        }
+        Ok(found)
+    }
+
+    /// The rows of some tiles. That nothing else was written the counts tell.
+    pub(super) fn read_tiles(
+        &mut self,
+        run: &mut Run<'_>,
+        staged: &Staged,
+        tiles: &[Tile],
+    ) -> Result<Found, DeviceError> {
+        let (candidate, case) = (run.candidate, run.case);
+        let (layer, starts) = (&candidate.layer, case.starts());
+        let mut found = Found::new();
+        let mut bad = None;
+        for tile in tiles {
+            for token in case.tile_rows(tile, candidate.tile_m()) {
+                let row = starts[tile.request as usize] + u64::from(token);
+                let from = staged.params.o + element(&staged.placement.o.1, row, tile.head) * 2;
+                let o = self.device.read(from, layer.row_bytes())?;
+                let lse = if case.lse {
+                    let from = staged.params.lse + element(&staged.placement.lse.1, row, tile.head) * 4;
+                    single(&self.device.read(from, 4)?)
+                } else {
+                    None
+                };
+                if !compare::is_finite(layer.dtype, &o) || lse.is_some_and(|lse| !lse.is_finite()) {
+                    bad = bad.or(Some((tile.head, row)));
+                }
+                found.insert((tile.request as usize, tile.head, token), (o, lse));
+            }
+        }
+        if let Some((head, row)) = bad {
+            run.fail(
+                Kind::Unwritten,
+                format!("o or lse: row {row} of head {head} is not written or not finite"),
+            );
+        }
+        Ok(found)
+    }
+}
+
+/// The f32 in four bytes.
+fn single(bytes: &[u8]) -> Option<f32> {
+    bytes.try_into().ok().map(f32::from_le_bytes)
+}
+
+/// Checks a whole output buffer: `finite` rows where something must be written, poison everywhere else. Says the first
+/// thing wrong of each outer row.
+fn regions(
+    label: &str,
+    bytes: &mut [u8],
+    view: &View,
+    row_bytes: usize,
+    element_bytes: usize,
+    written: &[bool],
+    finite: impl Fn(&[u8]) -> bool + Sync,
+) -> Vec<(Kind, String)> {
+    let by_token = view.token_stride >= view.head_stride;
+    let (outer, inner, minors) = if by_token {
+        (view.token_stride, view.head_stride, u64::from(view.heads))
+    } else {
+        (view.head_stride, view.token_stride, view.rows)
+    };
+    let (outer, inner) = (outer as usize * element_bytes, inner as usize * element_bytes);
+    bytes
+        .par_chunks_mut(outer)
+        .enumerate()
+        .filter_map(|(major, chunk)| {
+            let mut bad = None;
+            for minor in 0..minors as usize {
+                let (row, head) = if by_token { (major, minor) } else { (minor, major) };
+                if !written[row] {
+                    continue;
+                }
+                let own = &mut chunk[minor * inner..minor * inner + row_bytes];
+                if !finite(own) {
+                    let what = format!("{label}: row {row} of head {head} is not written or not finite");
+                    bad = bad.or(Some((Kind::Unwritten, what)));
+                }
+                own.fill(POISON);
+            }
+            let stray = chunk
+                .iter()
+                .position(|&byte| byte != POISON)
+                .map(|at| (Kind::Stray, format!("{label}: byte {} was written to", major * outer + at)));
+            bad.or(stray)
+        })
+        .collect()
+}

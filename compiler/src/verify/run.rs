@@ -1,0 +1,149 @@
+//! Runs a case on a device and checks all that came of it.
+
+use moac_runtime::abi::Task;
+use moac_runtime::backend::LayerError;
+use moac_runtime::launch::Phase;
+use thiserror::Error;
+
+use super::candidate::Candidate;
+use super::case::{Case, Work};
+use super::compare::{self, Kind, Norms};
+use super::device::{Device, DeviceError, Launch, Seen};
+use super::expect::{Expectations, Query};
+use super::image;
+use super::inputs::Inputs;
+use super::stage::{Kept, Staged, grid, stage};
+use super::verdict::{Outcome, Run};
+
+/// Why a case could not be run. A kernel that is wrong is no such error.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The device refused.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The oracle refused.
+    #[error("the reference: {0}")]
+    Reference(#[from] LayerError),
+}
+
+/// Runs cases on one device. All candidates have one element type and one `head_dim`, the inputs'.
+#[derive(Debug)]
+pub struct Harness<D> {
+    /// The device.
+    pub device: D,
+    inputs: Inputs,
+    expectations: Expectations,
+    kept: Kept,
+    pub(super) seed: u64,
+}
+
+impl<D: Device> Harness<D> {
+    /// A harness with inputs of its own.
+    pub fn new(device: D, inputs: Inputs, seed: u64) -> Self {
+        Self { device, inputs, expectations: Expectations::default(), kept: Kept::default(), seed }
+    }
+
+    /// Runs a case of the candidate that the device has loaded.
+    ///
+    /// # Errors
+    /// If it could not be run.
+    pub fn run(&mut self, candidate: &Candidate, case: &Case) -> Result<Outcome, Error> {
+        let mut staged = stage(&mut self.device, &mut self.kept, &self.inputs, candidate, case)?;
+        let mut run = Run::new(candidate, case);
+        if case.work != Work::Fill {
+            let seen = self.launch(&run, &mut staged, Task::Attend)?;
+            run.look_at(seen, Task::Attend, staged.grid);
+            self.check_outputs(&mut run, &staged)?;
+        }
+        let appends = matches!(case.work, Work::Prefill | Work::Fill);
+        if appends {
+            if case.work == Work::Prefill {
+                self.check_slabs(&mut run, &staged, false)?;
+            }
+            let seen = self.launch(&run, &mut staged, Task::Fill)?;
+            run.look_at(seen, Task::Fill, grid(&self.device, candidate, case, Task::Fill));
+        }
+        if !matches!(case.work, Work::Tiles(_)) {
+            self.check_slabs(&mut run, &staged, appends || candidate.phase == Phase::Decode)?;
+        }
+        if candidate.phase == Phase::Decode {
+            self.check_counters(&mut run, &staged)?;
+        }
+        Ok(run.finish())
+    }
+
+    fn launch(&mut self, run: &Run<'_>, staged: &mut Staged, task: Task) -> Result<Seen, DeviceError> {
+        let Run { candidate, case, .. } = run;
+        let grid = grid(&self.device, candidate, case, task);
+        staged.params.task = task as i32;
+        let ctas: Option<Vec<_>> = match &case.work {
+            Work::Tiles(tiles) => Some(tiles.iter().map(|&tile| candidate.prefill_cta(grid, tile)).collect()),
+            _ => None,
+        };
+        self.device.launch(&Launch { grid, params: &staged.params, ctas: ctas.as_deref() })
+    }
+
+    fn check_outputs(&mut self, run: &mut Run<'_>, staged: &Staged) -> Result<(), Error> {
+        let found = match &run.case.work {
+            Work::Tiles(tiles) => self.read_tiles(run, staged, tiles)?,
+            _ => self.read_all(run, staged)?,
+        };
+        let checked = run.checked(self.seed);
+        let queries: Vec<Query> =
+            checked.iter().map(|&(request, head, token)| run.query(request, head, token)).collect();
+        let answers = self.expectations.answers(&run.candidate.layer, &self.inputs, &queries)?;
+        let dtype = run.candidate.layer.dtype;
+        let mut all = Norms::default();
+        for (at, answer) in checked.iter().zip(answers) {
+            let (o, lse) = &found[at];
+            let norms = Norms::of(&compare::widen(dtype, o), &answer.o);
+            all.add(norms);
+            run.row(*at, norms.error(), lse.map(|lse| (f64::from(lse) - answer.lse).abs()));
+        }
+        run.total(checked.len(), all.error());
+        Ok(())
+    }
+
+    /// Every slab holds what it held, and what was appended if `appended`; byte for byte.
+    fn check_slabs(&mut self, run: &mut Run<'_>, staged: &Staged, appended: bool) -> Result<(), DeviceError> {
+        let layer = &run.candidate.layer;
+        for (index, (request, slab)) in run.case.requests.iter().zip(&staged.slabs).enumerate() {
+            let Some(slab) = slab else { continue };
+            let found = self.device.read(slab.address, slab.before.len() as u64)?;
+            run.note(&found);
+            let mut expected = slab.before.clone();
+            let row_bytes = layer.row_bytes() as usize;
+            for ring in image::rings(layer, request.bucket, request.sequence).filter(|_| appended) {
+                let to = request.cached + request.chunk;
+                let base = (slab.base + ring.offset(layer)) as usize;
+                for slot in ring.changed(layer, request.cached, to) {
+                    let mut row = Vec::with_capacity(row_bytes);
+                    ring.slot_bytes(layer, &self.inputs, slot, to, &mut row);
+                    expected[base + slot as usize * row_bytes..][..row_bytes].copy_from_slice(&row);
+                }
+            }
+            if found == expected {
+                continue;
+            }
+            let at = found.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(0);
+            let count = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
+            let place = image::place(layer, request.bucket, at as u64, slab.base);
+            let when = if appended { "the append" } else { "attention alone" };
+            run.fail(
+                Kind::Slab,
+                format!("slab of request {index}: {count} bytes are not what they must be after {when}; the first is at {place}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// The arrival counters are zero again.
+    fn check_counters(&mut self, run: &mut Run<'_>, staged: &Staged) -> Result<(), DeviceError> {
+        let counters = run.case.requests.len() as u64 * u64::from(run.candidate.layer.kv_heads());
+        let found = self.device.read(staged.params.counters, counters * 4)?;
+        if found.iter().any(|&byte| byte != 0) {
+            run.fail(Kind::Scratch, "the arrival counters are not zero after the launch");
+        }
+        Ok(())
+    }
+}

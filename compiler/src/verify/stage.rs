@@ -1,0 +1,327 @@
+//! Puts a case on a device: inputs, poisoned outputs, synthesised slabs, the per-request arrays, the parameter block.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use moac_runtime::abi::{MAX_BUCKETS, Params, Task};
+use moac_runtime::call::View;
+use moac_runtime::launch::{Phase, counters_bytes, partials_bytes};
+use moac_runtime::plan::TILE;
+use rayon::prelude::*;
+
+use super::bounds::tiles_seen;
+use super::candidate::{Candidate, Layer};
+use super::case::{Case, Layout, Placement, Request, Work, element};
+use super::device::{Device, DeviceError, Fresh, POISON};
+use super::image;
+use super::inputs::{At, Inputs, Tensor};
+
+/// Bytes before, between and behind the layers of a slab, which no kernel may touch.
+const GUARD: u64 = 256;
+/// Inputs that a device may keep.
+const KEPT_BYTES: u64 = 8 << 30;
+
+/// A slab on the device.
+#[derive(Debug)]
+pub(super) struct Slab {
+    pub(super) address: u64,
+    /// Bytes before the layer's rings.
+    pub(super) base: u64,
+    /// The whole slab as it was put there.
+    pub(super) before: Vec<u8>,
+}
+
+/// A case on a device, ready to be launched.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) params: Params,
+    pub(super) placement: Placement,
+    pub(super) grid: [u32; 3],
+    /// One per request that has a chunk.
+    pub(super) slabs: Vec<Option<Slab>>,
+}
+
+/// Inputs that lie on a device for any case that has the same requests.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    inputs: BTreeMap<Key, Vec<u64>>,
+    bytes: u64,
+}
+
+/// What the content of the input buffers hangs on.
+type Key = (Layout, u32, u32, Vec<Request>);
+
+pub(super) fn stage(
+    device: &mut impl Device,
+    kept: &mut Kept,
+    inputs: &Inputs,
+    candidate: &Candidate,
+    case: &Case,
+) -> Result<Staged, DeviceError> {
+    let layer = &candidate.layer;
+    let placement = Placement::new(case.layout, layer, case.rows());
+    if device.is_sparse() {
+        device.clear();
+        *kept = Kept::default();
+    }
+    let buffers = put_inputs(device, kept, inputs, candidate, case, &placement)?;
+    let o = device.alloc("o", 0, placement.o.0.elements * 2, Fresh::Poison)?;
+    let lse = device.alloc("lse", 0, placement.lse.0.elements * 4, Fresh::Poison)?;
+    let mut layer_base = [0; MAX_BUCKETS];
+    for (bucket, base) in (1..).zip(&mut layer_base) {
+        *base = bucket * GUARD;
+    }
+    let mut slabs = Vec::new();
+    for (number, request) in (0..).zip(&case.requests) {
+        slabs.push(match request.chunk {
+            0 => None,
+            _ => Some(put_slab(device, inputs, candidate, case, (number, layer_base[request.bucket]))?),
+        });
+    }
+    let batch = case.requests.len() as u32;
+    let grid = grid(device, candidate, case, Task::Attend);
+    let mut array =
+        |label: &str, bytes: Vec<u8>| device.alloc(label, 0, bytes.len() as u64, Fresh::Data(&bytes));
+    let per_request = |value: &dyn Fn(&Request) -> u32| -> Vec<u8> {
+        case.requests.iter().flat_map(|request| value(request).to_le_bytes()).collect()
+    };
+    let slab_addresses: Vec<u8> = slabs
+        .iter()
+        .flat_map(|slab| slab.as_ref().map_or(0, |slab: &Slab| slab.address).to_le_bytes())
+        .collect();
+    let starts: Vec<u8> = case.starts().iter().flat_map(|start| start.to_le_bytes()).collect();
+    let mut params = Params {
+        q: at(&buffers, &placement.q),
+        k: at(&buffers, &placement.k),
+        v: at(&buffers, &placement.v),
+        o,
+        lse: if case.lse { lse } else { 0 },
+        partials: 0,
+        counters: 0,
+        slabs: array("slabs", slab_addresses)?,
+        buckets: array("buckets", per_request(&|request| request.bucket as u32))?,
+        cached: array("cached", per_request(&|request| request.cached))?,
+        chunk: array("chunk", per_request(&|request| request.chunk))?,
+        starts: array("starts", starts)?,
+        q_token: placement.q.1.token_stride as i64,
+        q_head: placement.q.1.head_stride as i64,
+        k_token: placement.k.1.token_stride as i64,
+        k_head: placement.k.1.head_stride as i64,
+        v_token: placement.v.1.token_stride as i64,
+        v_head: placement.v.1.head_stride as i64,
+        o_token: placement.o.1.token_stride as i64,
+        o_head: placement.o.1.head_stride as i64,
+        lse_token: placement.lse.1.token_stride as i64,
+        lse_head: placement.lse.1.head_stride as i64,
+        batch: batch as i32,
+        task: Task::Attend as i32,
+        layer_base,
+    };
+    if candidate.phase == Phase::Decode {
+        let partials = partials_bytes(grid[0], layer.group_size(), layer.head_dim);
+        params.partials = device.alloc("partials", 0, partials, Fresh::Unwritten)?;
+        params.counters =
+            device.alloc("counters", 0, counters_bytes(batch, layer.kv_heads()), Fresh::Zero)?;
+    }
+    Ok(Staged { params, placement, grid, slabs })
+}
+
+/// The grid of a launch.
+pub(super) fn grid(device: &impl Device, candidate: &Candidate, case: &Case, task: Task) -> [u32; 3] {
+    let (layer, batch) = (&candidate.layer, case.requests.len() as u32);
+    match case.work {
+        Work::Decode { ctas: 0 } => candidate.rule.decode_grid(device.sms()),
+        Work::Decode { ctas } => [ctas, 1, 1],
+        Work::Prefill | Work::Tiles(_) | Work::Fill => {
+            let longest = case.longest_chunk();
+            candidate.rule.prefill_grid(task, longest, layer.heads(), layer.kv_heads(), batch)
+        }
+    }
+}
+
+fn at(buffers: &[u64], (buffer, view): &(usize, View)) -> u64 {
+    buffers[*buffer] + view.address * 2
+}
+
+fn put_slab(
+    device: &mut impl Device,
+    inputs: &Inputs,
+    candidate: &Candidate,
+    case: &Case,
+    (number, base): (u32, u64),
+) -> Result<Slab, DeviceError> {
+    let layer = &candidate.layer;
+    let Request { sequence, bucket, cached, .. } = case.requests[number as usize];
+    let bytes = base + layer.ring_bytes(bucket) + GUARD;
+    let blank = device.blank();
+    let mut before = vec![blank; base as usize];
+    if !device.is_sparse() {
+        before.extend(image::layer_bytes(layer, inputs, bucket, sequence, cached, blank));
+        before.resize(bytes as usize, blank);
+        let address = device.alloc("slab", number, bytes, Fresh::Data(&before))?;
+        return Ok(Slab { address, base, before });
+    }
+    let address = device.alloc("slab", number, bytes, Fresh::Unwritten)?;
+    let kv_heads: Vec<u32> = match &case.work {
+        Work::Tiles(tiles) => {
+            tiles.iter().filter(|tile| tile.request == number).map(|tile| layer.kv_head(tile.head)).collect()
+        }
+        _ => (0..layer.kv_heads()).collect(),
+    };
+    for ring in image::rings(layer, bucket, sequence).filter(|ring| kv_heads.contains(&ring.kv_head)) {
+        let content = ring.bytes(layer, inputs, cached, blank);
+        let written = u64::from(ring.written(layer, cached)) * layer.row_bytes();
+        device.write(address + base + ring.offset(layer), &content[..written as usize])?;
+        before.resize((base + ring.offset(layer)) as usize, blank);
+        before.extend(content);
+    }
+    before.resize(bytes as usize, blank);
+    Ok(Slab { address, base, before })
+}
+
+fn put_inputs(
+    device: &mut impl Device,
+    kept: &mut Kept,
+    inputs: &Inputs,
+    candidate: &Candidate,
+    case: &Case,
+    placement: &Placement,
+) -> Result<Vec<u64>, DeviceError> {
+    if device.is_sparse() {
+        let buffers: Vec<u64> = placement
+            .inputs
+            .iter()
+            .map(|buffer| device.alloc(buffer.label, 0, buffer.elements * 2, Fresh::Unwritten))
+            .collect::<Result<_, _>>()?;
+        let starts = case.starts();
+        for rows in needed(candidate, case) {
+            let (buffer, view) = placement.input(rows.tensor);
+            let request = &case.requests[rows.request];
+            for token in rows.tokens.clone() {
+                let mut bytes = Vec::with_capacity(inputs.head_dim() * 2);
+                inputs.bytes(rows.at(request, token), &mut bytes);
+                let to = element(view, starts[rows.request] + u64::from(token), rows.head);
+                device.write(buffers[*buffer] + to * 2, &bytes)?;
+            }
+        }
+        return Ok(buffers);
+    }
+    let layer = &candidate.layer;
+    let key = (case.layout, layer.heads(), layer.kv_heads(), case.requests.clone());
+    if let Some(buffers) = kept.inputs.get(&key) {
+        return Ok(buffers.clone());
+    }
+    if kept.bytes > KEPT_BYTES {
+        *kept = Kept::default();
+    }
+    let number = kept.inputs.len() as u32;
+    let mut buffers = Vec::new();
+    for (index, buffer) in placement.inputs.iter().enumerate() {
+        let bytes = buffer_bytes(inputs, layer, case, placement, index);
+        kept.bytes += bytes.len() as u64;
+        buffers.push(device.alloc(buffer.label, number, bytes.len() as u64, Fresh::Data(&bytes))?);
+    }
+    kept.inputs.insert(key, buffers.clone());
+    Ok(buffers)
+}
+
+/// All rows of one input buffer.
+fn buffer_bytes(
+    inputs: &Inputs,
+    layer: &Layer,
+    case: &Case,
+    placement: &Placement,
+    buffer: usize,
+) -> Vec<u8> {
+    let starts = case.starts();
+    let views: Vec<(Tensor, &View)> = [Tensor::Q, Tensor::K, Tensor::V]
+        .into_iter()
+        .map(|tensor| (tensor, placement.input(tensor)))
+        .filter(|(_, (at, _))| *at == buffer)
+        .map(|(tensor, (_, view))| (tensor, view))
+        .collect();
+    let request_of = |row: u64| {
+        let request = starts.partition_point(|&start| start <= row).checked_sub(1)?;
+        let token = row - starts[request];
+        (token < u64::from(case.requests[request].chunk)).then_some((&case.requests[request], token as u32))
+    };
+    let mut bytes = vec![POISON; placement.inputs[buffer].elements as usize * 2];
+    let view = views[0].1;
+    let by_token = view.token_stride >= view.head_stride;
+    let (outer, inner) = if by_token {
+        (view.token_stride, u64::from(layer.heads().max(layer.kv_heads())))
+    } else {
+        (view.head_stride, view.rows)
+    };
+    bytes.par_chunks_mut(outer as usize * 2).enumerate().for_each(|(major, chunk)| {
+        let mut made = Vec::with_capacity(inputs.head_dim() * 2);
+        for minor in 0..inner {
+            let (row, head) = if by_token { (major as u64, minor) } else { (minor, major as u64) };
+            let Some((request, token)) = request_of(row) else { continue };
+            for (tensor, view) in views.iter().filter(|(_, view)| head < u64::from(view.heads)) {
+                let at = At {
+                    tensor: *tensor,
+                    sequence: request.sequence,
+                    position: request.cached + token,
+                    head: head as u32,
+                };
+                made.clear();
+                inputs.bytes(at, &mut made);
+                let to = (element(view, row, head as u32) - major as u64 * outer) as usize * 2;
+                chunk[to..to + made.len()].copy_from_slice(&made);
+            }
+        }
+    });
+    bytes
+}
+
+/// Rows of one tensor, head and request that a kernel may read from the caller's tensors.
+struct Rows {
+    request: usize,
+    tensor: Tensor,
+    head: u32,
+    tokens: Range<u32>,
+}
+
+impl Rows {
+    fn at(&self, request: &Request, token: u32) -> At {
+        At {
+            tensor: self.tensor,
+            sequence: request.sequence,
+            position: request.cached + token,
+            head: self.head,
+        }
+    }
+}
+
+/// Everything that the case's CTAs may read of q, k and v, and nothing else.
+fn needed(candidate: &Candidate, case: &Case) -> Vec<Rows> {
+    let layer = &candidate.layer;
+    let mut needed = Vec::new();
+    let Work::Tiles(tiles) = &case.work else {
+        for (request, &Request { chunk, .. }) in case.requests.iter().enumerate() {
+            let heads = if case.work == Work::Fill { 0 } else { layer.heads() };
+            needed.extend((0..heads).map(|head| Rows { request, tensor: Tensor::Q, head, tokens: 0..chunk }));
+            needed.extend((0..layer.kv_heads()).flat_map(|head| {
+                [Tensor::K, Tensor::V].map(|tensor| Rows { request, tensor, head, tokens: 0..chunk })
+            }));
+        }
+        return needed;
+    };
+    for tile in tiles {
+        let request = tile.request as usize;
+        let Request { bucket, cached, chunk, .. } = case.requests[request];
+        let tokens = case.tile_rows(tile, candidate.tile_m());
+        let queries = cached + tokens.start..cached + tokens.end;
+        needed.push(Rows { request, tensor: Tensor::Q, head: tile.head, tokens });
+        for keys in tiles_seen(&queries, layer.sink, layer.window(bucket, tile.head)) {
+            let end = ((keys + 1) * TILE).saturating_sub(cached).min(chunk);
+            let tokens = (keys * TILE).saturating_sub(cached)..end;
+            needed.extend([Tensor::K, Tensor::V].map(|tensor| {
+                let head = layer.kv_head(tile.head);
+                Rows { request, tensor, head, tokens: tokens.clone() }
+            }));
+        }
+    }
+    needed
+}

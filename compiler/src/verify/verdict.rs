@@ -1,0 +1,180 @@
+//! What came of a case, and how it is found out: one failure for everything that is not as it must be.
+
+use std::collections::BTreeMap;
+
+use moac_runtime::abi::Task;
+use sha2::{Digest as _, Sha256};
+
+use super::bounds;
+use super::candidate::Candidate;
+use super::case::{Case, Work};
+use super::compare::{self, Failure, Kind};
+use super::device::{Counts, Seen};
+use super::expect::Query;
+use super::rows::Chunk;
+
+/// Failures of a case that are worth their lines; beyond them, a few of each kind.
+const SHOWN: usize = 12;
+const SHOWN_OF_KIND: usize = 3;
+/// Buffers longer than this are left out of the digest, which would take longer than the launch.
+const NOTED: usize = 64 << 20;
+
+/// What came of a case.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Query rows that were compared with the oracle, over all heads.
+    pub rows: usize,
+    /// Their relative Frobenius error.
+    pub error: f64,
+    /// That of the worst row.
+    pub row_error: f64,
+    /// The largest difference of a log-sum-exp.
+    pub lse_error: f64,
+    /// What is wrong; empty if the case passed.
+    pub failures: Vec<Failure>,
+    /// Counts of each launch, where the device counts.
+    pub counts: Vec<Counts>,
+    /// A digest of the outputs and slabs that were read back whole: the same twice is the same bytes.
+    pub digest: [u8; 32],
+}
+
+/// A case under way.
+pub(super) struct Run<'a> {
+    pub(super) candidate: &'a Candidate,
+    pub(super) case: &'a Case,
+    pub(super) outcome: Outcome,
+    pub(super) digest: Sha256,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(candidate: &'a Candidate, case: &'a Case) -> Self {
+        Self { candidate, case, outcome: Outcome::default(), digest: Sha256::new() }
+    }
+
+    /// Takes bytes that were read back into the digest.
+    pub(super) fn note(&mut self, bytes: &[u8]) {
+        if bytes.len() <= NOTED {
+            self.digest.update(bytes);
+        }
+    }
+
+    pub(super) fn fail_all(&mut self, failures: Vec<(Kind, String)>) {
+        self.outcome.failures.extend(failures.into_iter().map(|(kind, what)| Failure::new(kind, what)));
+    }
+
+    pub(super) fn fail(&mut self, kind: Kind, what: impl Into<String>) {
+        self.outcome.failures.push(Failure::new(kind, what));
+    }
+
+    pub(super) fn look_at(&mut self, seen: Seen, task: Task, grid: [u32; 3]) {
+        for finding in seen.findings {
+            self.fail(Kind::Finding, finding);
+        }
+        if let Some(counts) = seen.counts {
+            self.outcome.failures.extend(bounds::check(self.candidate, self.case, task, grid, &counts));
+            self.outcome.counts.push(counts);
+        }
+    }
+
+    /// The rows to compare with the oracle: request, head, token of the chunk.
+    pub(super) fn checked(&self, seed: u64) -> Vec<(usize, u32, u32)> {
+        let Self { candidate, case, .. } = self;
+        let layer = &candidate.layer;
+        let mut checked = Vec::new();
+        if let Work::Tiles(tiles) = &case.work {
+            for tile in tiles {
+                let rows = case.tile_rows(tile, candidate.tile_m());
+                checked.extend(rows.map(|token| (tile.request as usize, tile.head, token)));
+            }
+            return checked;
+        }
+        for (index, request) in case.requests.iter().enumerate() {
+            for head in 0..layer.heads() {
+                let kv_span = layer.bucket(request.bucket).kv_span[layer.kv_head(head) as usize];
+                let chunk = Chunk {
+                    cached: request.cached,
+                    len: request.chunk,
+                    tile_m: candidate.tile_m(),
+                    sink: layer.sink,
+                    window: layer.window(request.bucket, head),
+                    kv_window: kv_span - layer.sink,
+                };
+                checked
+                    .extend(chunk.rows(seed ^ u64::from(head)).into_iter().map(|token| (index, head, token)));
+            }
+        }
+        checked
+    }
+
+    pub(super) fn query(&self, request: usize, head: u32, token: u32) -> Query {
+        let layer = &self.candidate.layer;
+        let request = &self.case.requests[request];
+        Query {
+            sequence: request.sequence,
+            kv_head: layer.kv_head(head),
+            head,
+            window: layer.window(request.bucket, head),
+            position: request.cached + token,
+        }
+    }
+
+    pub(super) fn row(
+        &mut self,
+        (request, head, token): (usize, u32, u32),
+        error: f64,
+        lse_error: Option<f64>,
+    ) {
+        let row = || {
+            let position = self.case.requests[request].cached + token;
+            format!("request {request}, head {head}, position {position}")
+        };
+        let mut failures = Vec::new();
+        let bound = compare::ROW * compare::tolerance(self.candidate.layer.dtype);
+        if !compare::within(error, bound) {
+            failures.push(Failure::new(
+                Kind::Output,
+                format!("{}: relative error {error:.2e} > {bound:.2e}", row()),
+            ));
+        }
+        if let Some(difference) = lse_error
+            && !compare::within(difference, compare::LSE)
+        {
+            let what = format!("{}: lse is off by {difference:.2e} > {:.0e}", row(), compare::LSE);
+            failures.push(Failure::new(Kind::Lse, what));
+        }
+        self.outcome.row_error = worse(self.outcome.row_error, error);
+        self.outcome.lse_error = worse(self.outcome.lse_error, lse_error.unwrap_or(0.0));
+        self.outcome.failures.extend(failures);
+    }
+
+    pub(super) fn total(&mut self, rows: usize, error: f64) {
+        let bound = compare::tolerance(self.candidate.layer.dtype);
+        self.outcome.rows += rows;
+        self.outcome.error = worse(self.outcome.error, error);
+        if !compare::within(error, bound) {
+            self.fail(
+                Kind::Output,
+                format!("relative Frobenius error {error:.2e} > {bound:.0e} over {rows} rows"),
+            );
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Outcome {
+        let more = self.outcome.failures.len().saturating_sub(SHOWN);
+        if more > 0 {
+            self.outcome.failures.sort_by_key(|failure| failure.kind);
+            let mut of_kind = BTreeMap::<Kind, usize>::new();
+            self.outcome.failures.retain(|failure| {
+                let seen = of_kind.entry(failure.kind).or_default();
+                *seen += 1;
+                *seen <= SHOWN_OF_KIND
+            });
+        }
+        self.outcome.digest = self.digest.finalize().into();
+        self.outcome
+    }
+}
+
+fn worse(a: f64, b: f64) -> f64 {
+    if b > a || b.is_nan() { b } else { a }
+}
