@@ -39,15 +39,19 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Compile(commands::compile::Args),
     Emit(commands::emit::Args),
-    Inspect(commands::inspect::Args),
     Diff(commands::diff::Args),
+    Doctor(commands::doctor::Args),
+    Inspect(commands::inspect::Args),
     Completions(commands::completions::Args),
 }
 
 impl Command {
     fn run(&self, context: &Context) -> Result<ExitStatus, Error> {
         match self {
+            Self::Compile(args) => commands::compile::run(args, context),
+            Self::Doctor(args) => commands::doctor::run(args, context),
             Self::Emit(args) => commands::emit::run(args, context),
             Self::Inspect(args) => commands::inspect::run(args, context),
             Self::Diff(args) => commands::diff::run(args, context),

@@ -12,7 +12,7 @@ pub struct Var {
 }
 
 /// The NVRTC library to use, before any other is looked for.
-pub const NVRTC: Var = Var { name: "MOAC_NVRTC", help: "the NVRTC library to load (a file)" };
+pub const NVRTC: Var = Var { name: "MOAC_NVRTC", help: "the NVRTC library to load, or its folder" };
 /// Where compiled kernels are kept.
 pub const CACHE_DIR: Var = Var {
     name: "MOAC_CACHE_DIR",

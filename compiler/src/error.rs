@@ -27,6 +27,15 @@ pub enum Error {
     /// A kernel could not be rendered.
     #[error(transparent)]
     Render(#[from] crate::render::Error),
+    /// There is no NVRTC.
+    #[error(transparent)]
+    Nvrtc(#[from] crate::nvrtc::NvrtcError),
+    /// The kernels could not be compiled or packed.
+    #[error(transparent)]
+    Build(#[from] crate::build::Error),
+    /// A package could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] crate::fetch::FetchError),
     /// A file is no artifact that this version can use.
     #[error("cannot use `{}`: {source}", path.display())]
     Open {
@@ -74,6 +83,9 @@ impl Hint for Error {
         match self {
             Self::Plan(error) => error.hints(),
             Self::Lower(error) => error.hints(),
+            Self::Nvrtc(error) => error.hints(),
+            Self::Build(error) => error.hints(),
+            Self::Fetch(error) => error.hints(),
             Self::Render(_)
             | Self::Open { .. }
             | Self::Fixed { .. }

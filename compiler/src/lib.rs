@@ -1,17 +1,25 @@
 //! The plan compiler, as a library.
 //!
 //! One way through: [`plan`] reads and checks a plan, [`lower`] turns it into kernel specs (every decision is made
-//! there), [`render`] prints each spec as a thin source file that includes the [`headers`].
-#![forbid(unsafe_code)]
+//! there), [`render`] prints each spec as a thin source file that includes the [`headers`], [`nvrtc`] compiles it through
+//! the [`cache`], and [`pack`] makes the artifact. [`build`] is all of that in one call.
+#![deny(unsafe_code)] // but in nvrtc/library.rs
 
+pub mod build;
+pub mod cache;
 pub mod cli;
 pub mod commands;
+pub mod doctor;
 pub mod emit;
 pub mod env;
 pub mod error;
+pub mod fetch;
 pub mod headers;
+pub mod interrupt;
 pub mod lower;
 pub mod names;
+pub mod nvrtc;
+pub mod pack;
 pub mod plan;
 pub mod render;
 pub mod report;

@@ -3,9 +3,11 @@
 //! A symbol is readable parts and a hash of the spec, without the layer's index: equal specs have equal symbols, and
 //! different ones differ. It is a C identifier and a file name as it stands.
 
-use sha2::{Digest, Sha256};
+use moac_runtime::artifact::Digest;
 
+use crate::cache;
 use crate::lower::KernelSpec;
+use crate::nvrtc::{self, Source};
 
 /// Hex digits of the digest that a symbol ends in: 48 bits, for a few thousand kernels at most.
 const SYMBOL_DIGITS: usize = 12;
@@ -13,7 +15,7 @@ const SYMBOL_DIGITS: usize = 12;
 /// The SHA-256 of a spec's JSON, in hex. Every field is in it, in declaration order.
 pub fn digest(spec: &KernelSpec) -> String {
     let json = serde_json::to_vec(spec).expect("a spec is plain data: numbers, strings and lists of them");
-    hex(&Sha256::digest(json))
+    Digest::of(&json).to_string()
 }
 
 /// The function's name, as in `moac_prefill_bf16_d128_r4_3f9c21ab90de`.
@@ -23,13 +25,19 @@ pub fn symbol(spec: &KernelSpec) -> String {
     format!("moac_{phase}_{dtype}_d{head_dim}_r{group_size}_{}", &digest(spec)[..SYMBOL_DIGITS])
 }
 
-/// Bytes as lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+/// The key of a compiled kernel: everything that its machine code follows from, and nothing else.
+pub fn cache_key(source: &Source, nvrtc_build: &str) -> Digest {
+    let Source { symbol, text, headers, arch, allowance } = source;
+    let (options, allowance) = (nvrtc::OPTIONS.join("\n"), format!("{allowance:?}"));
+    let mut fields: Vec<&str> =
+        vec![cache::FORMAT, nvrtc_build, &options, arch.name(), symbol, text, &allowance];
+    fields.extend(headers.iter().flat_map(|(name, text)| [name.as_str(), text]));
+    Digest::of_fields(fields.into_iter().map(str::as_bytes))
+}
+
+/// The folder of a compiled kernel in the cache.
+pub fn cache_entry(symbol: &str, key: Digest) -> String {
+    format!("{symbol}.{}", key.short())
 }
 
 #[cfg(test)]

@@ -1,12 +1,33 @@
 //! `moac doctor`: what was found on this machine, and what to do about what is missing.
 
+use super::Context;
+use crate::cli::ExitStatus;
+use crate::doctor::Findings;
+use crate::error::Error;
+use crate::fetch;
+
 /// Show the driver, devices, NVRTC and caches that were found
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Fetch NVRTC through pip if none was found
+    /// Fetch NVRTC through pip
     #[arg(long)]
     pub fetch: bool,
     /// Print what was found as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    if args.fetch {
+        let folder = fetch::NVRTC.fetch()?;
+        context.note(format!("NVRTC {} is in {}", fetch::NVRTC.version, folder.display()));
+    }
+    let findings = Findings::of_this_machine();
+    if args.json {
+        context.json(&findings)?;
+    } else {
+        context.print(&findings)?;
+    }
+    Ok(if findings.can_compile() { ExitStatus::Done } else { ExitStatus::No })
 }

@@ -1,0 +1,136 @@
+//! What moac finds on a machine: the driver and its devices, NVRTC, the caches; and what to do about what is missing.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::cache::{self, Cache};
+use crate::error::Hint;
+use crate::fetch;
+use crate::nvrtc::{Attempt, NvrtcError, Search};
+
+/// Everything that was looked for.
+#[derive(Debug, Serialize)]
+pub struct Findings {
+    /// The version of moac.
+    pub moac: &'static str,
+    /// The compiler.
+    pub nvrtc: NvrtcFindings,
+    /// What is kept on disk.
+    pub caches: Caches,
+    /// What to do, one line each.
+    pub advice: Vec<String>,
+}
+
+/// The compiler, and where it was looked for.
+#[derive(Debug, Serialize)]
+pub struct NvrtcFindings {
+    /// The library in use.
+    pub path: Option<PathBuf>,
+    /// Its build.
+    pub build: Option<String>,
+    /// Whether it is the build that the ledger of proven kernels is made with.
+    pub pinned: bool,
+    /// One line for each place, in order, up to the one that served.
+    pub searched: Vec<String>,
+}
+
+/// What is kept on disk.
+#[derive(Debug, Serialize)]
+pub struct Caches {
+    /// The folder of compiled kernels.
+    pub kernels: Option<PathBuf>,
+    /// How many there are.
+    pub entries: usize,
+    /// Their size.
+    pub bytes: u64,
+    /// The folder of the fetched NVRTC, if it is there.
+    pub fetched: Option<PathBuf>,
+}
+
+impl Findings {
+    /// Looks.
+    pub fn of_this_machine() -> Self {
+        let mut advice = Vec::new();
+        let nvrtc = NvrtcFindings::of_this_machine(&mut advice);
+        if cache::folder().is_none() {
+            advice
+                .push("set MOAC_CACHE_DIR: without a cache folder every compilation starts anew".to_owned());
+        }
+        Self { moac: env!("CARGO_PKG_VERSION"), nvrtc, caches: Caches::of_this_machine(), advice }
+    }
+
+    /// Whether plans can be compiled here.
+    pub fn can_compile(&self) -> bool {
+        self.nvrtc.path.is_some()
+    }
+}
+
+impl NvrtcFindings {
+    fn of_this_machine(advice: &mut Vec<String>) -> Self {
+        let lines = |attempts: &[Attempt]| attempts.iter().map(ToString::to_string).collect();
+        match Search::of_this_machine().run() {
+            Ok((nvrtc, searched)) => {
+                let pinned = nvrtc.build() == fetch::NVRTC.version;
+                if !pinned {
+                    let (build, version) = (nvrtc.build(), fetch::NVRTC.version);
+                    advice.push(format!(
+                        "NVRTC {build} works; kernels are proven with {version}, which `moac doctor --fetch` downloads"
+                    ));
+                }
+                let path = Some(nvrtc.path().to_owned());
+                Self { path, build: Some(nvrtc.build().to_owned()), pinned, searched: lines(&searched) }
+            }
+            Err(error) => {
+                advice.extend(error.hints());
+                let searched = match &error {
+                    NvrtcError::NotFound { searched } => lines(searched),
+                    NvrtcError::Named { .. } => vec![error.to_string()],
+                };
+                Self { path: None, build: None, pinned: false, searched }
+            }
+        }
+    }
+}
+
+impl Caches {
+    fn of_this_machine() -> Self {
+        let kernels = Cache::of_this_machine().path().map(ToOwned::to_owned);
+        let (mut entries, mut bytes) = (0, 0);
+        let children = |folder: PathBuf| {
+            folder.read_dir().into_iter().flatten().filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        };
+        for entry in kernels.iter().cloned().flat_map(children).flat_map(children) {
+            entries += 1;
+            bytes += children(entry).filter_map(|file| Some(file.metadata().ok()?.len())).sum::<u64>();
+        }
+        let fetched = fetch::NVRTC.folder().filter(|folder| folder.is_dir());
+        Self { kernels, entries, bytes, fetched }
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { moac, nvrtc, caches, advice } = self;
+        write!(f, "moac     {moac}")?;
+        match (&nvrtc.path, &nvrtc.build) {
+            (Some(path), Some(build)) => write!(f, "\nNVRTC    {build}, {}", path.display())?,
+            _ => write!(f, "\nNVRTC    not found: plans cannot be compiled")?,
+        }
+        for line in &nvrtc.searched {
+            write!(f, "\n         searched {line}")?;
+        }
+        match &caches.kernels {
+            Some(folder) => {
+                let mebibytes = caches.bytes as f64 / f64::from(1 << 20);
+                write!(f, "\ncache    {}: {} kernels, {mebibytes:.1} MiB", folder.display(), caches.entries)?;
+            }
+            None => write!(f, "\ncache    none")?,
+        }
+        if let Some(folder) = &caches.fetched {
+            write!(f, "\nfetched  {}", folder.display())?;
+        }
+        advice.iter().try_for_each(|line| write!(f, "\nadvice   {line}"))
+    }
+}

@@ -1,0 +1,24 @@
+//! Ctrl-C: the first one asks the running command to stop where nothing partial is left; the second one ends at once.
+
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a shell expects of a process that SIGINT ended.
+const EXIT_CODE: i32 = 130;
+
+/// The flag that an interrupt sets. The first call begins to listen.
+pub fn flag() -> &'static AtomicBool {
+    static FLAG: AtomicBool = AtomicBool::new(false);
+    static LISTEN: Once = Once::new();
+    LISTEN.call_once(|| {
+        let listening = ctrlc::set_handler(|| {
+            if FLAG.swap(true, Ordering::Relaxed) {
+                std::process::exit(EXIT_CODE);
+            }
+        });
+        if let Err(error) = listening {
+            tracing::warn!(%error, "interrupts end the process at once");
+        }
+    });
+    &FLAG
+}
