@@ -41,9 +41,9 @@ pub struct Cli {
 enum Command {
     Compile(commands::compile::Args),
     Emit(commands::emit::Args),
+    Inspect(commands::inspect::Args),
     Diff(commands::diff::Args),
     Doctor(commands::doctor::Args),
-    Inspect(commands::inspect::Args),
     Completions(commands::completions::Args),
 }
 

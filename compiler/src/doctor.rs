@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use moac_runtime::gpu::{Device, DeviceInfo};
 use serde::Serialize;
 
 use crate::cache::{self, Cache};
@@ -15,12 +16,23 @@ use crate::nvrtc::{Attempt, NvrtcError, Search};
 pub struct Findings {
     /// The version of moac.
     pub moac: &'static str,
+    /// The driver and its devices.
+    pub driver: Driver,
     /// The compiler.
     pub nvrtc: NvrtcFindings,
     /// What is kept on disk.
     pub caches: Caches,
     /// What to do, one line each.
     pub advice: Vec<String>,
+}
+
+/// The driver and its devices.
+#[derive(Debug, Serialize)]
+pub struct Driver {
+    /// The devices; none where there is no driver.
+    pub devices: Vec<DeviceInfo>,
+    /// Why there is no driver.
+    pub missing: Option<String>,
 }
 
 /// The compiler, and where it was looked for.
@@ -53,17 +65,27 @@ impl Findings {
     /// Looks.
     pub fn of_this_machine() -> Self {
         let mut advice = Vec::new();
+        let driver = Driver::of_this_machine();
         let nvrtc = NvrtcFindings::of_this_machine(&mut advice);
         if cache::folder().is_none() {
             advice
                 .push("set MOAC_CACHE_DIR: without a cache folder every compilation starts anew".to_owned());
         }
-        Self { moac: env!("CARGO_PKG_VERSION"), nvrtc, caches: Caches::of_this_machine(), advice }
+        Self { moac: env!("CARGO_PKG_VERSION"), driver, nvrtc, caches: Caches::of_this_machine(), advice }
     }
 
     /// Whether plans can be compiled here.
     pub fn can_compile(&self) -> bool {
         self.nvrtc.path.is_some()
+    }
+}
+
+impl Driver {
+    fn of_this_machine() -> Self {
+        match Device::all() {
+            Ok(devices) => Self { devices, missing: None },
+            Err(error) => Self { devices: Vec::new(), missing: Some(error.to_string()) },
+        }
     }
 }
 
@@ -112,8 +134,21 @@ impl Caches {
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { moac, nvrtc, caches, advice } = self;
+        let Self { moac, driver, nvrtc, caches, advice } = self;
         write!(f, "moac     {moac}")?;
+        match &driver.missing {
+            Some(why) => write!(f, "\nGPU      {why}")?,
+            None if driver.devices.is_empty() => write!(f, "\nGPU      a driver, but no device")?,
+            None => {}
+        }
+        for DeviceInfo { ordinal, name, capability: [major, minor], memory_bytes, driver, .. } in
+            &driver.devices
+        {
+            let gibibytes = *memory_bytes as f64 / f64::from(1 << 30);
+            let [cuda, cuda_minor] = driver;
+            write!(f, "\nGPU {ordinal}    {name}, compute capability {major}.{minor}, {gibibytes:.1} GiB, ")?;
+            write!(f, "driver for CUDA {cuda}.{cuda_minor}")?;
+        }
         match (&nvrtc.path, &nvrtc.build) {
             (Some(path), Some(build)) => write!(f, "\nNVRTC    {build}, {}", path.display())?,
             _ => write!(f, "\nNVRTC    not found: plans cannot be compiled")?,

@@ -65,7 +65,10 @@ fn what_is_stored_is_loaded() {
     assert_eq!(cache.load(&source(), key), Some(compiled()));
     assert_eq!(cache.load(&source(), cache_key(&source(), "2")), None);
     assert_eq!(
-        files(folder.path()).iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect::<Vec<_>>(),
+        files(folder.path())
+            .iter()
+            .map(|file| file.file_name().unwrap().to_str().unwrap())
+            .collect::<Vec<_>>(),
         ["kernel.cu", "kernel.cubin", "kernel.ptx", "meta.json"]
     );
     assert!(files(folder.path())[0].starts_with(folder.path().join("cubin-v1/sm_90a")));

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+mod cache;
 mod cli;
 mod geometry;
 mod laws;
 mod lowering;
 mod model_shapes;
+mod nvrtc;
 mod plans;

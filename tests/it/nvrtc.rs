@@ -90,13 +90,16 @@ fn the_same_source_gives_the_same_bytes_from_any_thread() {
     let first = nvrtc().compile(&kernel).unwrap();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| nvrtc().compile(&kernel).unwrap())).collect();
-        threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), first));
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), first);
+        }
     });
 }
 
 #[test]
 fn headers_come_from_memory() {
-    let mut kernel = source("#include <moac/a.cuh>\nextern \"C\" __global__ void k(int* p) { *p = kB; }", Arch::Sm80);
+    let mut kernel =
+        source("#include <moac/a.cuh>\nextern \"C\" __global__ void k(int* p) { *p = kB; }", Arch::Sm80);
     kernel.headers = vec![
         ("moac/a.cuh".to_owned(), "#pragma once\n#include <moac/b.cuh>".to_owned()),
         ("moac/b.cuh".to_owned(), "#pragma once\nconstexpr int kB = 4711;".to_owned()),
@@ -229,8 +232,12 @@ fn places_are_tried_in_their_order() {
     let none: Vec<_> = names.iter().map(|name| (name.clone(), false)).collect();
     assert_eq!(places(&search), none);
     // From the last place to the first, each new one is preferred.
-    let folders =
-        [(3, "fetched/nvidia/cu13/lib"), (2, "site/nvidia/cuda_nvrtc/lib"), (1, "path/lib64"), (0, "home/lib")];
+    let folders = [
+        (3, "fetched/nvidia/cu13/lib"),
+        (2, "site/nvidia/cuda_nvrtc/lib"),
+        (1, "path/lib64"),
+        (0, "home/lib"),
+    ];
     for (index, folder) in folders {
         copy_of_nvrtc(&at(folder));
         let mut expected = none[..=index].to_vec();
@@ -265,7 +272,9 @@ fn a_missing_or_strange_library_is_a_typed_error() {
     std::fs::write(root.path().join("lib64/libnvrtc.so.13"), b"not a library").unwrap();
     let search = Search { toolkits: vec![root.path().to_owned()], ..Search::default() };
     let NvrtcError::NotFound { searched } = search.run().unwrap_err() else { panic!() };
-    assert!(matches!(&searched[0].outcome, Outcome::Unusable { path, .. } if path.ends_with("libnvrtc.so.13")));
+    assert!(
+        matches!(&searched[0].outcome, Outcome::Unusable { path, .. } if path.ends_with("libnvrtc.so.13"))
+    );
 }
 
 #[test]
