@@ -46,7 +46,7 @@ pub(super) fn read(log: &str) -> Result<Report, &'static str> {
     Ok(Report {
         resources,
         serialised: lines(|line| line.contains("(C75")),
-        warnings: lines(|line| line.contains("warning")),
+        warnings: lines(|line| line.contains(": warning") || line.starts_with("ptxas warning")),
     })
 }
 
