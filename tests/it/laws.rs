@@ -12,18 +12,18 @@ use ndarray::{Array, Array3, ArrayD, ArrayView, ArrayView3, Axis, Dimension, Sli
 use proptest::prelude::*;
 
 /// Makes a layer for a batch of requests with these spans.
-type Make<'a> = &'a dyn Fn(&[Spans]) -> Box<dyn LayerBackend>;
+pub(crate) type Make<'a> = &'a dyn Fn(&[Spans]) -> Box<dyn LayerBackend>;
 
 /// The tokens of one request.
 #[derive(Clone, Debug)]
-struct Sequence {
-    q: Array3<f32>,
-    k: Array3<f32>,
-    v: Array3<f32>,
+pub(crate) struct Sequence {
+    pub(crate) q: Array3<f32>,
+    pub(crate) k: Array3<f32>,
+    pub(crate) v: Array3<f32>,
 }
 
 impl Sequence {
-    fn random(spans: &Spans, tokens: usize, seed: u64) -> Self {
+    pub(crate) fn random(spans: &Spans, tokens: usize, seed: u64) -> Self {
         let mut state = seed.wrapping_mul(2).wrapping_add(1);
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -42,7 +42,7 @@ impl Sequence {
         Qkv::new(&self.q, &self.k, &self.v)
     }
 
-    fn oracle(&self, spans: &Spans) -> Array3<f32> {
+    pub(crate) fn oracle(&self, spans: &Spans) -> Array3<f32> {
         oracle::attend(spans, self.qkv()).unwrap().o.mapv(|o| o as f32)
     }
 
@@ -63,13 +63,13 @@ fn rows<T, D: Dimension>(of: &Array<T, D>, range: Range<usize>) -> ArrayView<'_,
 
 /// One call: new tokens of each request.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Prefill(Vec<u32>),
     Decode(Vec<u32>),
 }
 
 /// Runs the steps and returns what came out for each request, `[tokens, heads, head_dim]`, and its log-sum-exps.
-fn run(layer: &mut dyn LayerBackend, batch: &[Sequence], steps: &[Step]) -> Vec<Outputs> {
+pub(crate) fn run(layer: &mut dyn LayerBackend, batch: &[Sequence], steps: &[Step]) -> Vec<Outputs> {
     let mut done = vec![0_usize; batch.len()];
     let mut parts: Vec<Vec<Outputs>> = vec![Vec::new(); batch.len()];
     for step in steps {
@@ -108,13 +108,13 @@ fn run(layer: &mut dyn LayerBackend, batch: &[Sequence], steps: &[Step]) -> Vec<
 }
 
 /// One request at once.
-fn at_once(make: Make<'_>, spans: &Spans, request: &Sequence) -> Outputs {
+pub(crate) fn at_once(make: Make<'_>, spans: &Spans, request: &Sequence) -> Outputs {
     let steps = [Step::Prefill(vec![request.tokens() as u32])];
     run(&mut *make(std::slice::from_ref(spans)), std::slice::from_ref(request), &steps).remove(0)
 }
 
 /// |a - b| / |b|, both flattened.
-fn error<D: Dimension>(a: &Array<f32, D>, b: &Array<f32, D>) -> f64 {
+pub(crate) fn error<D: Dimension>(a: &Array<f32, D>, b: &Array<f32, D>) -> f64 {
     let (a, b): (ArrayD<f32>, ArrayD<f32>) = (a.clone().into_dyn(), b.clone().into_dyn());
     let norm = |x: &ArrayD<f32>| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
     norm(&(a - &b)) / norm(&b).max(1e-30)
@@ -128,7 +128,7 @@ fn same(a: &Outputs, b: &Outputs, tolerance: f64) -> Result<(), TestCaseError> {
 }
 
 /// Law 1: where every span covers the sequence, it is dense causal attention.
-fn law_dense(make: Make<'_>, spans: &Spans, request: &Sequence, tolerance: f64) -> Result<(), TestCaseError> {
+pub(crate) fn law_dense(make: Make<'_>, spans: &Spans, request: &Sequence, tolerance: f64) -> Result<(), TestCaseError> {
     let tokens = request.tokens();
     let wide = Spans {
         length: spans.length.max(tokens as u32),
@@ -153,7 +153,7 @@ fn law_dense(make: Make<'_>, spans: &Spans, request: &Sequence, tolerance: f64) 
 }
 
 /// Laws 2 and 6: however a sequence is cut into chunks and decode steps, the rows are those of one prefill.
-fn law_steps(
+pub(crate) fn law_steps(
     make: Make<'_>,
     spans: &Spans,
     request: &Sequence,
@@ -167,7 +167,7 @@ fn law_steps(
 }
 
 /// Law 3: permuting KV groups, or query heads inside their group, permutes the output.
-fn law_permutation(
+pub(crate) fn law_permutation(
     make: Make<'_>,
     spans: &Spans,
     request: &Sequence,
@@ -190,7 +190,7 @@ fn law_permutation(
 
 /// Law 4: what the other requests contain never changes a bit; their lengths and buckets only the rounding. And the
 /// same call gives the same bytes twice.
-fn law_batch(
+pub(crate) fn law_batch(
     make: Make<'_>,
     spans: &[Spans],
     batch: &[Sequence],
@@ -221,7 +221,7 @@ fn law_batch(
 }
 
 /// Law 5: GQA is MHA with the KV heads repeated.
-fn law_gqa(make: Make<'_>, spans: &Spans, request: &Sequence, tolerance: f64) -> Result<(), TestCaseError> {
+pub(crate) fn law_gqa(make: Make<'_>, spans: &Spans, request: &Sequence, tolerance: f64) -> Result<(), TestCaseError> {
     let repeated: Vec<usize> = (0..spans.heads()).map(|head| spans.kv_head(head)).collect();
     let mha = Spans { kv_span: spans.span.clone(), ..spans.clone() };
     let heads: Vec<usize> = (0..spans.heads()).collect();

@@ -3,13 +3,15 @@
 //! Memory is one tile of scores, whatever the context. A tile of keys that no row sees is skipped, and only a tile
 //! that some row sees in part is masked.
 
-use ndarray::linalg::general_mat_mul;
+use ndarray::linalg::{general_mat_mul, general_mat_vec_mul};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, NdFloat, s};
 
 use crate::geometry;
 
 /// Keys in one tile of scores.
 const KEYS: usize = 256;
+/// Up to this many rows a matrix product does not pay: the heads of a small group in decode.
+const FEW: usize = 4;
 
 /// The element types that the CPU path computes in.
 pub trait Real: NdFloat {
@@ -92,7 +94,15 @@ impl<'a, F: Real> Block<'a, F> {
     fn take_tile(&mut self, first: u32, k: &ArrayView2<'_, F>, v: &ArrayView2<'_, F>, whole: bool) {
         let Self { sink, rows, q, scores, max, sum, o } = self;
         let mut scores: ArrayViewMut2<'_, F> = scores.slice_mut(s![.., ..k.nrows()]);
-        general_mat_mul(F::one(), q, &k.t(), F::zero(), &mut scores);
+        // A product of few rows spends its time packing the keys: dot products beat it.
+        let few = rows.len() <= FEW;
+        if few {
+            for (q, mut scores) in q.rows().into_iter().zip(scores.rows_mut()) {
+                general_mat_vec_mul(F::one(), k, &q, F::zero(), &mut scores);
+            }
+        } else {
+            general_mat_mul(F::one(), q, &k.t(), F::zero(), &mut scores);
+        }
         for (at, row) in rows.iter().enumerate() {
             let mut scores = scores.row_mut(at);
             if !whole {
@@ -114,7 +124,15 @@ impl<'a, F: Real> Block<'a, F> {
             sum[at] = sum[at] * rescale + scores.sum();
             o.row_mut(at).mapv_inplace(|o| o * rescale);
         }
-        general_mat_mul(F::one(), &scores, v, F::one(), o);
+        if few {
+            for (weights, mut o) in scores.rows().into_iter().zip(o.rows_mut()) {
+                for (&weight, v) in weights.iter().zip(v.rows()) {
+                    o.scaled_add(weight, &v);
+                }
+            }
+        } else {
+            general_mat_mul(F::one(), &scores, v, F::one(), o);
+        }
     }
 
     /// The outputs, `[rows, head_dim]`, and their log-sum-exp. Every row has seen at least its own token.
