@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact::Artifact;
+use moac_runtime::artifact::{Artifact, Resources};
 use moac_runtime::geometry::{BucketGeometry, LayerGeometry};
 use moac_runtime::launch::{LaunchRule, Phase};
 use moac_runtime::plan::{DType, Plan};
@@ -22,6 +22,8 @@ pub struct Candidate {
     pub phase: Phase,
     /// How it is launched.
     pub rule: LaunchRule,
+    /// What it takes of a multiprocessor.
+    pub resources: Resources,
     /// What the layer sees.
     pub layer: Layer,
     /// The PTX that the emulator runs.
@@ -135,6 +137,7 @@ impl Candidate {
                 arch: kernel.arch,
                 phase: kernel.phase,
                 rule: kernel.launch,
+                resources: kernel.resources,
                 layer: Layer::new(&manifest.plan, manifest.dtype, &manifest.geometry.layers[layer]),
                 ptx: artifact.ptx(kernel)?.to_owned(),
                 cubin: artifact.cubin(kernel).to_vec(),

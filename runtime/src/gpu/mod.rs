@@ -67,6 +67,7 @@ mod load;
 mod memory;
 mod module;
 mod stream;
+mod trial;
 mod workspace;
 
 pub use attention::{Layer, Tensors};
@@ -77,6 +78,7 @@ pub use host::GpuLayer;
 pub use load::LoadedArtifact;
 pub use memory::{Buffer, Tensor, TensorMut};
 pub use stream::{Event, Graph, Stream};
+pub use trial::{Trial, TrialKernel};
 pub use workspace::{Request, Step, Workspace};
 
 /// A CUDA version of a driver, `[major, minor]`.

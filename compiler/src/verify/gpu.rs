@@ -1,0 +1,125 @@
+//! A GPU as a device.
+
+use std::collections::BTreeMap;
+
+use moac_runtime::artifact::Kernel;
+use moac_runtime::gpu::{self, GpuError, Trial, TrialKernel};
+
+use super::candidate::Candidate;
+use super::device::{Device, DeviceError, Fresh, Launch, POISON, Seen};
+
+/// A GPU, with the memory that cases use on it.
+#[derive(Debug)]
+pub struct Gpu {
+    trial: Trial,
+    kernel: Option<(String, TrialKernel)>,
+    /// Address and size by label and number.
+    labels: BTreeMap<(String, u32), (u64, u64)>,
+}
+
+impl Gpu {
+    /// A device, without kernel or memory.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn new(device: &gpu::Device) -> Result<Self, GpuError> {
+        Ok(Self { trial: Trial::new(device)?, kernel: None, labels: BTreeMap::new() })
+    }
+
+    /// What the device is.
+    pub fn info(&self) -> &gpu::DeviceInfo {
+        self.trial.device().info()
+    }
+
+    fn failed(&self, address: u64, source: GpuError) -> DeviceError {
+        let near = self.labels.iter().filter(|(_, (start, _))| *start <= address);
+        let label = near.max_by_key(|(_, (start, _))| *start).map(|((label, _), _)| label.clone());
+        DeviceError::Memory { label: label.unwrap_or_default(), source: source.into() }
+    }
+}
+
+impl Device for Gpu {
+    fn is_sparse(&self) -> bool {
+        false
+    }
+
+    fn sms(&self) -> u32 {
+        self.info().sms
+    }
+
+    fn blank(&self) -> u8 {
+        POISON
+    }
+
+    fn load(&mut self, candidate: &Candidate) -> Result<(), DeviceError> {
+        let kernel = Kernel {
+            symbol: candidate.symbol.clone(),
+            phase: candidate.phase,
+            arch: candidate.arch,
+            launch: candidate.rule,
+            resources: candidate.resources,
+        };
+        let layer = &candidate.layer;
+        let loaded = TrialKernel::load(
+            self.trial.device(),
+            &kernel,
+            &candidate.cubin,
+            &layer.geometry,
+            layer.head_dim,
+        );
+        let symbol = candidate.symbol.clone();
+        match loaded {
+            Ok(loaded) => self.kernel = Some((symbol, loaded)),
+            Err(source) => return Err(DeviceError::Kernel { symbol, source: source.into() }),
+        }
+        Ok(())
+    }
+
+    fn alloc(&mut self, label: &str, number: u32, bytes: u64, fresh: Fresh<'_>) -> Result<u64, DeviceError> {
+        let of_label =
+            |source: GpuError| DeviceError::Memory { label: label.to_owned(), source: source.into() };
+        let key = (label.to_owned(), number);
+        // Allocating waits for the device, so what is large enough is used again, but not for much less.
+        let kept = self.labels.get(&key).filter(|(_, size)| (bytes..=2 * bytes + 4096).contains(size));
+        let address = if let Some((address, _)) = kept {
+            *address
+        } else {
+            if let Some((address, _)) = self.labels.remove(&key) {
+                self.trial.free(address);
+            }
+            let address = self.trial.alloc(bytes, label).map_err(of_label)?;
+            self.labels.insert(key, (address, bytes));
+            address
+        };
+        match fresh {
+            Fresh::Unwritten | Fresh::Poison => self.trial.fill(address, POISON),
+            Fresh::Zero => self.trial.fill(address, 0),
+            Fresh::Data(data) => self.trial.write(address, data),
+        }
+        .map_err(of_label)?;
+        Ok(address)
+    }
+
+    fn clear(&mut self) {
+        self.labels.clear();
+        self.trial.clear();
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.trial.write(address, bytes).map_err(|source| self.failed(address, source))
+    }
+
+    fn read(&mut self, address: u64, bytes: u64) -> Result<Vec<u8>, DeviceError> {
+        let mut to = vec![0; bytes as usize];
+        self.trial.read(address, &mut to).map_err(|source| self.failed(address, source))?;
+        Ok(to)
+    }
+
+    fn launch(&mut self, launch: &Launch<'_>) -> Result<Seen, DeviceError> {
+        let (symbol, kernel) = self.kernel.as_ref().expect("a kernel is loaded before it is launched");
+        self.trial
+            .launch(kernel, launch.grid, launch.params)
+            .map_err(|source| DeviceError::Kernel { symbol: symbol.clone(), source: source.into() })?;
+        Ok(Seen::default())
+    }
+}

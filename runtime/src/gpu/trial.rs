@@ -1,0 +1,214 @@
+//! Single launches with a parameter block of the caller's own making: what verification runs kernels with, where the
+//! calls of a layer would leave it no choice of grids, strides and rows.
+//!
+//! A [`Trial`] owns all device memory that its launches reach, and before each of them checks that the block, and the
+//! per-request arrays that it points to, stay inside. It waits for every launch and is not made for speed.
+
+use std::collections::BTreeMap;
+
+use super::module::LoadedKernel;
+use super::{Buffer, Device, GpuError, Stream};
+use crate::abi::{Params, Task};
+use crate::artifact::Kernel;
+use crate::geometry::LayerGeometry;
+use crate::launch::{Phase, counters_bytes, partials_bytes};
+
+/// A device with memory of its own, by address.
+#[derive(Debug)]
+pub struct Trial {
+    device: Device,
+    stream: Stream,
+    memory: BTreeMap<u64, Buffer>,
+}
+
+/// A kernel that a [`Trial`] runs.
+#[derive(Debug)]
+pub struct TrialKernel {
+    kernel: LoadedKernel,
+    phase: Phase,
+    head_dim: u32,
+    layer: LayerGeometry,
+}
+
+impl TrialKernel {
+    /// Loads the machine code of `kernel`, compiled for `layer`.
+    ///
+    /// # Errors
+    /// If it is not the kernel that the manifest describes, or what the driver says.
+    pub fn load(
+        device: &Device,
+        kernel: &Kernel,
+        cubin: &[u8],
+        layer: &LayerGeometry,
+        head_dim: u32,
+    ) -> Result<Self, GpuError> {
+        let loaded = LoadedKernel::load(device, kernel, cubin)?;
+        Ok(Self { kernel: loaded, phase: kernel.phase, head_dim, layer: layer.clone() })
+    }
+}
+
+impl Trial {
+    /// A trial on a device.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn new(device: &Device) -> Result<Self, GpuError> {
+        Ok(Self { device: device.clone(), stream: device.new_stream()?, memory: BTreeMap::new() })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The address of `bytes` of memory, with whatever was in it.
+    ///
+    /// # Errors
+    /// [`GpuError::OutOfMemory`], or what the driver says.
+    pub fn alloc(&mut self, bytes: u64, what: &str) -> Result<u64, GpuError> {
+        let buffer = self.device.alloc(bytes, what)?;
+        let address = buffer.address();
+        self.memory.insert(address, buffer);
+        Ok(address)
+    }
+
+    /// Frees the memory that starts at an address.
+    pub fn free(&mut self, address: u64) {
+        self.memory.remove(&address);
+    }
+
+    /// Frees all memory.
+    pub fn clear(&mut self) {
+        self.memory.clear();
+    }
+
+    /// Sets every byte of the memory that starts at an address.
+    ///
+    /// # Errors
+    /// [`GpuError::Range`] if there is none, or what the driver says.
+    pub fn fill(&mut self, address: u64, value: u8) -> Result<(), GpuError> {
+        let stream = self.stream.clone();
+        let (buffer, _) = self.at_mut(address)?;
+        buffer.fill(&stream, value)
+    }
+
+    /// Writes bytes.
+    ///
+    /// # Errors
+    /// [`GpuError::Range`], or what the driver says.
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), GpuError> {
+        let stream = self.stream.clone();
+        let (buffer, offset) = self.at_mut(address)?;
+        buffer.upload(&stream, offset, bytes)
+    }
+
+    /// Reads bytes.
+    ///
+    /// # Errors
+    /// [`GpuError::Range`], or what the driver says.
+    pub fn read(&self, address: u64, to: &mut [u8]) -> Result<(), GpuError> {
+        let (buffer, offset) = self.at(address)?;
+        buffer.download(&self.stream, offset, to)
+    }
+
+    /// Runs a kernel to its end.
+    ///
+    /// # Errors
+    /// [`GpuError::Range`] if anything that the block names is not in this trial's memory, or what the driver says.
+    pub fn launch(&self, kernel: &TrialKernel, grid: [u32; 3], params: &Params) -> Result<(), GpuError> {
+        self.check(kernel, grid, params)?;
+        // SAFETY: every address and extent in the block was just checked to be within memory that `self` owns, and the
+        // launch is waited for below while `self` is borrowed.
+        unsafe { kernel.kernel.launch(&self.stream, grid, params) }?;
+        self.stream.synchronize()
+    }
+
+    /// Checks that a launch reaches nothing but this trial's memory.
+    fn check(&self, kernel: &TrialKernel, grid: [u32; 3], params: &Params) -> Result<(), GpuError> {
+        let layer = &kernel.layer;
+        let heads = layer.group_of_head.len() as u64;
+        let kv_heads = layer.buckets.first().map_or(0, |bucket| bucket.kv_span.len()) as u64;
+        let dim = u64::from(kernel.head_dim);
+        let batch = u64::from(params.batch.unsigned_abs());
+        let slabs = self.array::<8>(params.slabs, batch)?;
+        let starts = self.array::<8>(params.starts, batch)?;
+        let buckets = self.array::<4>(params.buckets, batch)?;
+        let cached = self.array::<4>(params.cached, batch)?;
+        let chunks = self.array::<4>(params.chunk, batch)?;
+        for request in (0..batch as usize).filter(|&request| i32::from_le_bytes(chunks[request]) != 0) {
+            let chunk = i32::from_le_bytes(chunks[request]);
+            let (start, cached) = (i64::from_le_bytes(starts[request]), i32::from_le_bytes(cached[request]));
+            let bucket = layer.buckets.get(i32::from_le_bytes(buckets[request]) as usize);
+            let row = bucket.map(|bucket| (bucket.length, i64::from(cached) + i64::from(chunk)));
+            let sound = chunk > 0 && start >= 0 && cached >= 0;
+            let Some((length, end)) = row.filter(|_| sound) else { return Err(outside(0, 0)) };
+            if end > i64::from(length) {
+                return Err(outside(0, end.unsigned_abs()));
+            }
+            let index = i32::from_le_bytes(buckets[request]) as usize;
+            let rings = layer.rows(index) * dim * 2;
+            self.inside(u64::from_le_bytes(slabs[request]), params.layer_base[index].saturating_add(rings))?;
+            let last = start.unsigned_abs() + u64::from(chunk.unsigned_abs()) - 1;
+            let tensors = [
+                (params.q, params.q_token, params.q_head, heads, dim, 2),
+                (params.k, params.k_token, params.k_head, kv_heads, dim, 2),
+                (params.v, params.v_token, params.v_head, kv_heads, dim, 2),
+                (params.o, params.o_token, params.o_head, heads, dim, 2),
+                (params.lse, params.lse_token, params.lse_head, heads, 1, 4),
+            ];
+            for (address, token, head, heads, dim, element) in tensors {
+                if address == 0 && element == 4 {
+                    continue;
+                }
+                let (Ok(token), Ok(head)) = (u64::try_from(token), u64::try_from(head)) else {
+                    return Err(outside(address, 0));
+                };
+                let elements = last.saturating_mul(token).saturating_add((heads - 1).saturating_mul(head));
+                self.inside(address, elements.saturating_add(dim).saturating_mul(element))?;
+            }
+        }
+        if kernel.phase == Phase::Decode && params.task == Task::Attend as i32 {
+            let group = (heads / kv_heads.max(1)) as u32;
+            self.inside(params.partials, partials_bytes(grid[0], group, kernel.head_dim))?;
+            self.inside(params.counters, counters_bytes(batch as u32, kv_heads as u32))?;
+        }
+        Ok(())
+    }
+
+    /// `count` numbers of `N` bytes.
+    fn array<const N: usize>(&self, address: u64, count: u64) -> Result<Vec<[u8; N]>, GpuError> {
+        let mut bytes = vec![0; count as usize * N];
+        self.read(address, &mut bytes)?;
+        Ok(bytes.chunks_exact(N).map(|chunk| chunk.try_into().expect("a chunk is N bytes")).collect())
+    }
+
+    fn inside(&self, address: u64, bytes: u64) -> Result<(), GpuError> {
+        let (buffer, offset) = self.at(address)?;
+        if offset.saturating_add(bytes) > buffer.bytes() {
+            return Err(GpuError::Range {
+                start: offset,
+                end: offset.saturating_add(bytes),
+                bytes: buffer.bytes(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The memory that an address is in, and where in it.
+    fn at(&self, address: u64) -> Result<(&Buffer, u64), GpuError> {
+        let found = self.memory.range(..=address).next_back();
+        let found = found.map(|(start, buffer)| (buffer, address - start));
+        found.filter(|(buffer, offset)| *offset <= buffer.bytes()).ok_or_else(|| outside(address, 0))
+    }
+
+    fn at_mut(&mut self, address: u64) -> Result<(&mut Buffer, u64), GpuError> {
+        let outside = outside(address, 0);
+        let found = self.memory.range_mut(..=address).next_back();
+        let found = found.map(|(start, buffer)| (buffer, address - start));
+        found.filter(|(buffer, offset)| *offset <= buffer.bytes()).ok_or(outside)
+    }
+}
+
+fn outside(address: u64, bytes: u64) -> GpuError {
+    GpuError::Range { start: address, end: address.saturating_add(bytes), bytes: 0 }
+}
