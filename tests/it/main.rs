@@ -4,6 +4,7 @@
 mod artifact;
 mod cache;
 mod cli;
+mod emulate;
 mod geometry;
 mod laws;
 mod lowering;

@@ -1,6 +1,8 @@
 //! What the tests and the xtask share.
 #![forbid(unsafe_code)]
 
+pub mod emulate;
+
 use std::sync::OnceLock;
 
 use moac::nvrtc::Nvrtc;

@@ -9,7 +9,8 @@ use moac_runtime::launch::{LaunchRule, Phase};
 use moac_runtime::plan::{DType, Plan};
 use moac_runtime::reference::Spans;
 
-use crate::lower;
+use crate::lower::{self, Lowered};
+use crate::nvrtc::Compiled;
 
 /// One kernel and the layer it was compiled for; of several layers that share it, any.
 #[derive(Clone, Debug)]
@@ -144,6 +145,26 @@ impl Candidate {
             });
         }
         Ok(candidates)
+    }
+
+    /// Kernel number `kernel` of a lowered plan, compiled somehow: with headers of the caller's, if need be.
+    ///
+    /// # Panics
+    /// If there is no such kernel.
+    pub fn of_lowered(plan: &Plan, lowered: &Lowered, kernel: usize, compiled: Compiled) -> Self {
+        let lower::Kernel { arch, spec, symbol } = &lowered.kernels[kernel];
+        let layers = lowered.layers_of(*spec);
+        let spec = &lowered.specs[*spec];
+        Self {
+            symbol: symbol.clone(),
+            arch: *arch,
+            phase: spec.phase,
+            rule: spec.launch,
+            resources: compiled.resources,
+            layer: Layer::new(plan, spec.dtype, &lowered.geometry.layers[layers[0] as usize]),
+            ptx: compiled.ptx,
+            cubin: compiled.cubin,
+        }
     }
 
     /// Query rows of a prefill CTA.

@@ -12,6 +12,7 @@ use super::device::{Device, DeviceError, Launch, Seen};
 use super::expect::{Expectations, Query};
 use super::image;
 use super::inputs::Inputs;
+use super::outputs::digests;
 use super::stage::{Kept, Staged, grid, stage};
 use super::verdict::{Outcome, Run};
 
@@ -88,6 +89,7 @@ impl<D: Device> Harness<D> {
             Work::Tiles(tiles) => self.read_tiles(run, staged, tiles)?,
             _ => self.read_all(run, staged)?,
         };
+        run.outcome.digests = digests(&found, run.case.requests.len());
         let checked = run.checked(self.seed);
         let queries: Vec<Query> =
             checked.iter().map(|&(request, head, token)| run.query(request, head, token)).collect();
@@ -110,7 +112,6 @@ impl<D: Device> Harness<D> {
         for (index, (request, slab)) in run.case.requests.iter().zip(&staged.slabs).enumerate() {
             let Some(slab) = slab else { continue };
             let found = self.device.read(slab.address, slab.before.len() as u64)?;
-            run.note(&found);
             let mut expected = slab.before.clone();
             let row_bytes = layer.row_bytes() as usize;
             for ring in image::rings(layer, request.bucket, request.sequence).filter(|_| appended) {

@@ -1,0 +1,114 @@
+//! The kernels on the PTX emulator: right, free of races and stray accesses, and moving no byte too many.
+
+use moac::verify::{Case, Layout, Request, Work, cases};
+use moac_runtime::launch::Phase;
+use moac_tests::emulate::{SHAPES, Shape, failures, harness, run};
+
+/// Orders of warps that every small layer is run in.
+const SCHEDULES: u64 = 3;
+
+fn check(shape: &Shape, phase: Phase) {
+    let candidate = shape.candidate(phase);
+    let cases = cases::whole(&candidate);
+    for schedule in 0..SCHEDULES {
+        let failures = failures(&candidate, &cases, schedule);
+        let lines: Vec<String> =
+            failures.iter().map(|(case, failure)| format!("{case}: {failure}")).collect();
+        assert!(lines.is_empty(), "{}, schedule {schedule}:\n{}", shape.name, lines.join("\n"));
+    }
+}
+
+#[test]
+fn prefill_of_single_heads() {
+    check(&SHAPES[0], Phase::Prefill);
+}
+
+#[test]
+fn prefill_of_groups_of_three() {
+    check(&SHAPES[1], Phase::Prefill);
+}
+
+#[test]
+fn prefill_of_groups_of_four() {
+    check(&SHAPES[2], Phase::Prefill);
+}
+
+#[test]
+fn prefill_of_groups_of_sixteen() {
+    check(&SHAPES[3], Phase::Prefill);
+}
+
+#[test]
+fn prefill_of_dense_heads() {
+    check(&SHAPES[4], Phase::Prefill);
+}
+
+#[test]
+fn decode_of_single_heads() {
+    check(&SHAPES[0], Phase::Decode);
+}
+
+#[test]
+fn decode_of_groups_of_three() {
+    check(&SHAPES[1], Phase::Decode);
+}
+
+#[test]
+fn decode_of_groups_of_four() {
+    check(&SHAPES[2], Phase::Decode);
+}
+
+#[test]
+fn decode_of_groups_of_sixteen() {
+    check(&SHAPES[3], Phase::Decode);
+}
+
+#[test]
+fn decode_of_dense_heads() {
+    check(&SHAPES[4], Phase::Decode);
+}
+
+/// Some requests of two buckets, each in the middle of its life.
+fn batch(phase: Phase) -> Case {
+    let chunk = |n: u32| if phase == Phase::Decode { 1 } else { n };
+    let request = |sequence, bucket, cached, n| Request { sequence, bucket, cached, chunk: chunk(n) };
+    Case {
+        name: "a batch".to_owned(),
+        requests: vec![
+            request(0, 1, 500, 70),
+            request(1, 0, 63, 9),
+            request(2, 1, 301, 1),
+            request(3, 0, 200, 64),
+        ],
+        work: if phase == Phase::Decode { Work::Decode { ctas: 9 } } else { Work::Prefill },
+        layout: Layout::Packed,
+        lse: true,
+    }
+}
+
+#[test]
+fn the_same_call_gives_the_same_bytes_in_any_order_of_arrival() {
+    for phase in [Phase::Prefill, Phase::Decode] {
+        let candidate = SHAPES[2].candidate(phase);
+        let digests: Vec<_> = (0..6)
+            .map(|schedule| run(&mut harness(&candidate, schedule), &candidate, &batch(phase)).digests)
+            .collect();
+        assert!(digests[0].len() == 4 && digests.iter().all(|digest| *digest == digests[0]), "{phase:?}");
+    }
+}
+
+#[test]
+fn what_others_say_changes_no_bit_of_a_request() {
+    for phase in [Phase::Prefill, Phase::Decode] {
+        let candidate = SHAPES[2].candidate(phase);
+        let mut harness = harness(&candidate, 0);
+        let mut case = batch(phase);
+        let before = run(&mut harness, &candidate, &case).digests;
+        for request in [0, 1, 3] {
+            case.requests[request].sequence += 10;
+        }
+        let after = run(&mut harness, &candidate, &case).digests;
+        let same: Vec<bool> = before.iter().zip(&after).map(|(a, b)| a == b).collect();
+        assert_eq!(same, [false, false, true, false], "{phase:?}");
+    }
+}

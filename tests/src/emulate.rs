@@ -1,0 +1,191 @@
+//! Kernels on the PTX emulator: small layers whose every launch runs whole, and the shipped plans' own kernels on the
+//! CTAs at their edges. `cargo xtask emulate --full` runs more of the same than the tests do.
+
+use moac::build;
+use moac::lower::{Lowered, Target, lower};
+use moac::nvrtc::Source;
+use moac::verify::{Candidate, Case, Device as _, Emulated, Failure, Harness, Inputs, Outcome};
+use moac_runtime::arch::Arch;
+use moac_runtime::launch::Phase;
+use moac_runtime::plan::{DType, ModelShape, PLAN_FORMAT, Plan};
+
+use crate::nvrtc;
+
+/// A layer small enough to be run whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// What it is for.
+    pub name: &'static str,
+    /// Query heads.
+    pub heads: u32,
+    /// KV heads.
+    pub kv_heads: u32,
+    /// Elements of a head.
+    pub head_dim: u32,
+    /// Element type.
+    pub dtype: DType,
+    /// Sink tokens.
+    pub sink: u32,
+    /// alpha and beta, dealt out to the heads in turn.
+    pub rules: &'static [(f64, f64)],
+    /// Buckets.
+    pub lengths: &'static [u32],
+}
+
+/// Every group size with a path of its own, both head dimensions, both element types; one to three buckets; spans
+/// that are the whole context, that fill a fraction of it, and that wrap many times.
+pub const SHAPES: [Shape; 5] = [
+    Shape {
+        name: "a KV head for every head",
+        heads: 3,
+        kv_heads: 3,
+        head_dim: 64,
+        dtype: DType::Bf16,
+        sink: 64,
+        rules: &[(0.0, 0.0), (0.0, 1.0), (0.0, 0.5)],
+        lengths: &[256, 448],
+    },
+    Shape {
+        name: "groups of three",
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 64,
+        dtype: DType::F16,
+        sink: 64,
+        rules: &[(0.0, 0.5), (0.0, 0.25)],
+        lengths: &[128, 320, 512],
+    },
+    Shape {
+        name: "groups of four",
+        heads: 8,
+        kv_heads: 2,
+        head_dim: 128,
+        dtype: DType::Bf16,
+        sink: 64,
+        rules: &[(0.0, 0.0), (64.0, 0.25), (0.0, 0.0), (0.0, 0.0), (0.0, 0.5)],
+        lengths: &[320, 640],
+    },
+    Shape {
+        name: "one group of sixteen, a long sink",
+        heads: 16,
+        kv_heads: 1,
+        head_dim: 128,
+        dtype: DType::F16,
+        sink: 128,
+        rules: &[(0.0, 0.0), (0.0, 0.75), (0.0, 0.25)],
+        lengths: &[448],
+    },
+    Shape {
+        name: "dense",
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 128,
+        dtype: DType::Bf16,
+        sink: 64,
+        rules: &[(0.0, 1.0)],
+        lengths: &[384],
+    },
+];
+
+impl Shape {
+    /// A plan of one layer.
+    pub fn plan(&self) -> Plan {
+        let of_heads = |rule: fn(&(f64, f64)) -> f64| {
+            vec![self.rules.iter().map(rule).cycle().take(self.heads as usize).collect()]
+        };
+        Plan {
+            format: PLAN_FORMAT.to_owned(),
+            model: ModelShape {
+                name: self.name.to_owned(),
+                num_layers: 1,
+                num_heads: self.heads,
+                num_kv_heads: self.kv_heads,
+                head_dim: self.head_dim,
+                rope_theta: None,
+                context: None,
+                softmax_scale: None,
+            },
+            sink: self.sink,
+            min_span: self.sink + 64,
+            alphas: of_heads(|rule| rule.0),
+            betas: of_heads(|rule| rule.1),
+            provenance: None,
+        }
+    }
+
+    /// The plan lowered for one architecture.
+    ///
+    /// # Panics
+    /// If it does not lower, which is a mistake in the shape.
+    pub fn lowered(&self) -> Lowered {
+        let target = Target {
+            kv_heads: 0..self.kv_heads,
+            lengths: self.lengths.to_vec(),
+            dtype: self.dtype,
+            archs: vec![Arch::Sm90],
+        };
+        lower(&self.plan(), &target).expect("the shapes are sound")
+    }
+
+    /// The source of the kernel of `phase`, whose headers may be changed before it is compiled.
+    ///
+    /// # Panics
+    /// If it does not render.
+    pub fn source(&self, phase: Phase) -> Source {
+        let lowered = self.lowered();
+        let kernel = lowered.layers[0][0].of(phase);
+        build::sources(&lowered).expect("the template renders").swap_remove(kernel)
+    }
+
+    /// The kernel of a source.
+    ///
+    /// # Errors
+    /// What the compiler says.
+    pub fn compile(&self, phase: Phase, source: &Source) -> Result<Candidate, moac::nvrtc::CompileError> {
+        let lowered = self.lowered();
+        let kernel = lowered.layers[0][0].of(phase);
+        Ok(Candidate::of_lowered(&self.plan(), &lowered, kernel, nvrtc().compile(source)?))
+    }
+
+    /// The kernel of `phase`.
+    ///
+    /// # Panics
+    /// If it does not compile.
+    pub fn candidate(&self, phase: Phase) -> Candidate {
+        self.compile(phase, &self.source(phase)).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+}
+
+/// A harness on the emulator that has loaded `candidate`.
+///
+/// # Panics
+/// If the emulator does not know an instruction of it.
+pub fn harness(candidate: &Candidate, schedule: u64) -> Harness<Emulated> {
+    let inputs = Inputs::new(candidate.layer.dtype, candidate.layer.head_dim, 1);
+    let mut harness = Harness::new(Emulated::new(schedule), inputs, 1);
+    if let Err(error) = harness.device.load(candidate) {
+        panic!("{error}");
+    }
+    harness
+}
+
+/// Runs one case.
+///
+/// # Panics
+/// If it cannot be run.
+pub fn run(harness: &mut Harness<Emulated>, candidate: &Candidate, case: &Case) -> Outcome {
+    harness
+        .run(candidate, case)
+        .unwrap_or_else(|error| panic!("{}: {}: {error}", candidate.symbol, case.name))
+}
+
+/// Runs cases under a schedule; what failed, with the name of its case.
+pub fn failures(candidate: &Candidate, cases: &[Case], schedule: u64) -> Vec<(String, Failure)> {
+    let mut harness = harness(candidate, schedule);
+    let mut failures = Vec::new();
+    for case in cases {
+        let outcome = run(&mut harness, candidate, case);
+        failures.extend(outcome.failures.into_iter().map(|failure| (case.name.clone(), failure)));
+    }
+    failures
+}
