@@ -4,6 +4,10 @@
 //! up at every release by any of its lanes, and accesses are stamped with it. A [`Know`] says, for each warp, up to which clock the
 //! accesses of *all* its lanes are known, and beside that, in `extra`, what is known of single lanes only (an elected lane that
 //! releases alone says nothing of its neighbours: lock step orders nothing).
+//!
+//! Asynchronous operations are accesses of *agents*, which have ids beside those of the warps (see [`agent`]): who waits for the
+//! operation learns of its agent. And as the asynchronous proxy sees what ordinary accesses wrote only across a proxy fence, a
+//! [`Know`] also says, by space, what it knew when a fence stood somewhere along its way.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +21,28 @@ pub(crate) struct LaneClock {
     pub(crate) mask: u32,
 }
 
+/// Set in the ids of agents.
+const AGENT: u32 = 1 << 31;
+/// Agents of a CTA.
+pub(crate) const AGENTS: u32 = 256;
+
+/// Id of agent `index` of a CTA.
+pub(crate) fn agent(cta: u32, index: u32) -> u32 {
+    AGENT | (cta * AGENTS + index)
+}
+
+/// CTA and index of an agent; `None` for a warp's id.
+pub(crate) fn is_agent(warp: u32) -> Option<(u32, u32)> {
+    (warp & AGENT != 0).then_some(((warp & !AGENT) / AGENTS, warp % AGENTS))
+}
+
+/// Memory that a proxy fence can be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fenced {
+    Shared = 0,
+    Global = 1,
+}
+
 /// What is known to have happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Know {
@@ -24,6 +50,10 @@ pub(crate) struct Know {
     first: u32,
     /// Clock by warp of that CTA; 0 is "nothing".
     local: Vec<u32>,
+    /// Clock by agent of that CTA, as far as any is known.
+    agents: Vec<u32>,
+    /// What was known at a proxy fence, by [`Fenced`].
+    fenced: [Option<Arc<Know>>; 2],
     /// Clocks of warps of other CTAs.
     remote: Option<Arc<BTreeMap<u32, u32>>>,
     /// Single lanes, beyond the above.
@@ -33,13 +63,27 @@ pub(crate) struct Know {
 impl Know {
     /// Knows nothing; for threads of the CTA whose warps are `first .. first + warps`.
     pub(crate) fn new(first: u32, warps: u32) -> Self {
-        Self { first, local: vec![0; warps as usize], remote: None, extra: Vec::new() }
+        Self { first, local: vec![0; warps as usize], ..Self::default() }
+    }
+
+    /// Knows nothing, for threads of the same CTA.
+    pub(crate) fn nothing(&self) -> Self {
+        Self::new(self.first, self.local.len() as u32)
+    }
+
+    /// The CTA's agent that an id stands for.
+    fn own_agent(&self, warp: u32) -> Option<usize> {
+        let (cta, index) = is_agent(warp)?;
+        (cta as usize * self.local.len() == self.first as usize).then_some(index as usize)
     }
 
     /// The clock up to which all lanes of `warp` are known.
     fn clock(&self, warp: u32) -> u32 {
-        match self.local.get(warp.wrapping_sub(self.first) as usize) {
-            Some(&c) => c,
+        if let Some(&c) = self.local.get(warp.wrapping_sub(self.first) as usize) {
+            return c;
+        }
+        match self.own_agent(warp) {
+            Some(i) => self.agents.get(i).copied().unwrap_or(0),
             None => self.remote.as_ref().and_then(|r| r.get(&warp).copied()).unwrap_or(0),
         }
     }
@@ -67,6 +111,11 @@ impl Know {
         if at.mask == u32::MAX {
             if let Some(c) = self.local.get_mut(at.warp.wrapping_sub(self.first) as usize) {
                 *c = at.clock;
+            } else if let Some(i) = self.own_agent(at.warp) {
+                if self.agents.len() <= i {
+                    self.agents.resize(i + 1, 0);
+                }
+                self.agents[i] = at.clock;
             } else {
                 let remote = Arc::make_mut(self.remote.get_or_insert_with(Arc::default));
                 remote.insert(at.warp, at.clock);
@@ -81,13 +130,69 @@ impl Know {
         }
     }
 
+    /// A proxy fence by lanes that know this and did `own`.
+    pub(crate) fn fence(&mut self, space: Fenced, own: LaneClock) {
+        let mut now = Self { fenced: [None, None], ..self.clone() };
+        now.learn(own);
+        match &mut self.fenced[space as usize] {
+            Some(old) => Arc::make_mut(old).join(&now),
+            none => *none = Some(Arc::new(now)),
+        }
+    }
+
+    /// What was known at a proxy fence along the way.
+    pub(crate) fn across_fence(&self, space: Fenced, at: LaneClock) -> bool {
+        self.fenced[space as usize].as_ref().is_some_and(|k| k.covers(at))
+    }
+
+    /// Whether everything that `other` knows is known, as far as that is cheap to say.
+    pub(crate) fn includes(&self, other: &Self) -> bool {
+        let all = |mine: &[u32], theirs: &[u32]| {
+            theirs.iter().enumerate().all(|(i, &t)| mine.get(i).copied().unwrap_or(0) >= t)
+        };
+        let same = |mine: &Option<Arc<Self>>, theirs: &Option<Arc<Self>>| match (mine, theirs) {
+            (_, None) => true,
+            (Some(m), Some(t)) => Arc::ptr_eq(m, t) || m.includes(t),
+            (None, Some(_)) => false,
+        };
+        self.first == other.first
+            && all(&self.local, &other.local)
+            && all(&self.agents, &other.agents)
+            && (0..2).all(|i| same(&self.fenced[i], &other.fenced[i]))
+            && (other.remote.is_none() || self.remote == other.remote)
+            && other.extra.iter().all(|&e| self.covers(e))
+    }
+
     /// Learns everything that `other` knows.
     pub(crate) fn join(&mut self, other: &Self) {
+        for (mine, theirs) in self.fenced.iter_mut().zip(&other.fenced) {
+            match (mine, theirs) {
+                (_, None) => {}
+                (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+                (Some(mine), Some(theirs)) => {
+                    if !Arc::ptr_eq(mine, theirs) {
+                        Arc::make_mut(mine).join(theirs);
+                    }
+                }
+            }
+        }
         if other.first == self.first {
             for (a, &b) in self.local.iter_mut().zip(&other.local) {
                 *a = (*a).max(b);
             }
+            if self.agents.len() < other.agents.len() {
+                self.agents.resize(other.agents.len(), 0);
+            }
+            for (a, &b) in self.agents.iter_mut().zip(&other.agents) {
+                *a = (*a).max(b);
+            }
         } else {
+            let cta = other.first / other.local.len().max(1) as u32;
+            for (i, &clock) in other.agents.iter().enumerate() {
+                if clock > 0 {
+                    self.learn(LaneClock { warp: agent(cta, i as u32), clock, mask: u32::MAX });
+                }
+            }
             for (i, &clock) in other.local.iter().enumerate() {
                 if clock > 0 {
                     self.learn(LaneClock { warp: other.first + i as u32, clock, mask: u32::MAX });

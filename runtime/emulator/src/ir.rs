@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::count::Class;
 use crate::hb::Scope;
+use crate::hopper;
 use crate::lanes::{Map, Test};
 
 /// Index of a general register, of any width.
@@ -349,6 +350,7 @@ pub(crate) enum Op {
     Fence {
         scope: Scope,
     },
+    Hopper(Box<hopper::ops::Op>),
 }
 
 /// One instruction.
@@ -360,6 +362,8 @@ pub(crate) struct Instr {
     pub(crate) class: Class,
     /// Line in the PTX text.
     pub(crate) line: u32,
+    /// If it touches registers of some `wgmma`: one more than the index of their list in [`Code::watched`]; else 0.
+    pub(crate) watch: u32,
 }
 
 impl Op {
@@ -443,6 +447,7 @@ impl Op {
                 f(Write, d);
             }
             Self::WarpBarrier { mask } => f(Read, mask),
+            Self::Hopper(op) => op.visit(f),
             Self::Barrier { id, count, d, .. } => {
                 f(Read, id);
                 all(f, Read, count.as_mut_slice());
@@ -526,6 +531,8 @@ pub(crate) struct Code {
     pub(crate) constants: Vec<Constant>,
     /// Bytes of local memory per thread.
     pub(crate) local: u32,
+    /// Registers of some `wgmma` that other instructions touch.
+    pub(crate) watched: Vec<Box<[Reg]>>,
     /// Whether CTAs may synchronise through global memory, so that they cannot run apart.
     pub(crate) communicates: bool,
 }

@@ -65,7 +65,9 @@ pub struct Launch {
     pub dynamic_shared: u32,
     /// The parameter block, laid out as [`Kernel::params`] says.
     pub params: Vec<u8>,
-    /// Only these CTAs of the grid, or all.
+    /// CTAs per axis of a cluster, where the kernel does not say it itself.
+    pub cluster: Option<Dim3>,
+    /// Only these CTAs of the grid (and the others of their clusters), or all.
     pub ctas: Option<Vec<Dim3>>,
     /// Seed of the schedule: which warp runs next, and for how long.
     pub schedule: u64,
@@ -92,6 +94,7 @@ impl Launch {
             block: (block, 1, 1),
             dynamic_shared: 0,
             params: Vec::new(),
+            cluster: None,
             ctas: None,
             schedule: 0,
             resident: 16,
@@ -153,6 +156,16 @@ impl Launch {
         {
             return Err(shape(format!("block {b:?} has {threads} threads, the kernel allows {m:?}")));
         }
+        let c = self.cluster.or(kernel.cluster.map(|[x, y, z]| (x, y, z))).unwrap_or((1, 1, 1));
+        let size = u64::from(c.0) * u64::from(c.1) * u64::from(c.2);
+        if !(1..=16).contains(&size) || g.0 % c.0 != 0 || g.1 % c.1 != 0 || g.2 % c.2 != 0 {
+            return Err(shape(format!("clusters of {c:?} CTAs (1 to 16 in all) do not divide grid {g:?}")));
+        }
+        if let (Some(a), Some(b)) = (self.cluster, kernel.cluster)
+            && b != [a.0, a.1, a.2]
+        {
+            return Err(shape(format!("clusters of {a:?}, but the kernel requires {b:?}")));
+        }
         if let Some(c) = self.ctas.iter().flatten().find(|c| c.0 >= g.0 || c.1 >= g.1 || c.2 >= g.2) {
             return Err(shape(format!("CTA {c:?} is not in grid {g:?}")));
         }
@@ -183,6 +196,7 @@ pub fn launch(module: &Module, memory: &mut Memory, launch: &Launch) -> Result<R
     ctas.dedup();
 
     let env = Env::new(module, kernel, launch, variables);
+    let clusters = env.clusters(&ctas);
     let labels: Vec<String> = memory.allocations.iter().map(|a| a.label.clone()).collect();
     let mut findings = Findings::new(launch.max_findings);
     let mut total = Tally::default();
@@ -201,13 +215,13 @@ pub fn launch(module: &Module, memory: &mut Memory, launch: &Launch) -> Result<R
         }
     };
     let writes = if kernel.code.communicates {
-        let (view, outcome) = Group::new(&env, View::new(base), ctas).run();
+        let (view, outcome) = Group::new(&env, View::new(base), clusters).run();
         absorb(outcome, &mut findings, &mut merged);
         view.into_writes()
     } else {
-        for chunk in ctas.chunks(CHUNK) {
-            let done: Vec<_> =
-                chunk.par_iter().map(|&c| Group::new(&env, View::new(base), vec![c]).run()).collect();
+        for chunk in clusters.chunks(CHUNK) {
+            let run = |c: &Vec<u32>| Group::new(&env, View::new(base), vec![c.clone()]).run();
+            let done: Vec<_> = chunk.par_iter().map(run).collect();
             for (view, outcome) in done {
                 for (_, _, touched) in &outcome.ctas {
                     for clash in merged.clashes(&view, touched, 4) {

@@ -31,6 +31,7 @@ mod count;
 mod decode;
 mod exec;
 mod hb;
+mod hopper;
 mod ir;
 mod lanes;
 mod launch;
@@ -41,6 +42,8 @@ mod report;
 mod schedule;
 
 pub use count::{Class, Counters, CtaCounters, SharedTraffic, Traffic, Transfers};
+pub use hopper::swizzle::Swizzle;
+pub use hopper::tensor_map::{OobFill, TensorMap, TensorMapError, TensorType};
 pub use launch::{Fault, Launch, launch};
 pub use memory::global::{HostAccess, Memory};
 pub use module::{Kernel, KernelParam, Module};

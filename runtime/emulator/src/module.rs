@@ -55,7 +55,21 @@ pub struct Kernel {
     pub max_threads: Option<[u32; 3]>,
     /// `.reqnctapercluster`, if given.
     pub cluster: Option<[u32; 3]>,
+    /// `.minnctapersm`, if given.
+    pub min_ctas: Option<u32>,
+    /// `.maxnreg`, if given.
+    pub max_registers: Option<u32>,
     pub(crate) code: Code,
+}
+
+impl Kernel {
+    /// Registers per thread at launch, as far as the bounds in the text determine them: the most that let the promised number of CTAs
+    /// share a multiprocessor's 65536.
+    pub(crate) fn registers(&self) -> Option<u32> {
+        let threads: u32 = self.required_threads.or(self.max_threads)?.iter().product();
+        let share = 65536 / threads.next_multiple_of(128).max(1) / self.min_ctas.unwrap_or(1);
+        Some(self.max_registers.unwrap_or(share).min(share).min(256) / 8 * 8)
+    }
 }
 
 impl Module {

@@ -89,6 +89,7 @@ impl<'a> Decoder<'a> {
     pub(super) fn memory(&mut self, i: &'a Instruction, m: &mut Mods) -> Result<()> {
         match i.op[0].as_str() {
             "ld" | "ldu" => self.load(i, m),
+            "st" if i.op.iter().any(|m| m == "async") => self.store_async(i, m),
             "st" => self.store(i, m),
             "atom" | "red" => self.atomic(i, m),
             // Hints: nothing that can be observed happens.
@@ -260,11 +261,10 @@ impl<'a> Decoder<'a> {
 
     /// `cp.async` and its commits and waits.
     pub(super) fn async_copy(&mut self, i: &'a Instruction, m: &mut Mods) -> Result<()> {
-        if !m.take("async")
-            || m.left.contains(&"bulk")
-            || m.left.contains(&"mbarrier")
-            || m.left.contains(&"reduce")
-        {
+        if self.bulk_copy(i, m)? {
+            return Ok(());
+        }
+        if !m.take("async") || m.left.contains(&"reduce") {
             return Err(self.error(format!("the emulator does not know the instruction `{}`", i.name())));
         }
         if m.take("commit_group") {

@@ -3,6 +3,7 @@
 mod control;
 mod convert;
 mod float;
+mod hopper;
 mod integer;
 mod matrix;
 mod memory;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use crate::cfg;
 use crate::count::Class;
+use crate::hopper::wgmma::watch;
 use crate::ir::{Code, Constant, Instr, Op, Pred, Reg};
 use crate::lanes::{Ty, low};
 use crate::memory::shared::SHARED_BASE;
@@ -69,6 +71,8 @@ fn kernel(unit: &Unit, f: &Function) -> Result<Kernel> {
         required_threads: f.required_threads,
         max_threads: f.max_threads,
         cluster: f.cluster,
+        min_ctas: f.min_ctas,
+        max_registers: f.max_registers,
         code,
     })
 }
@@ -277,7 +281,7 @@ impl<'a> Decoder<'a> {
 
     fn push(&mut self, op: Op, class: Class) {
         let guard = self.guard;
-        self.instrs.push(Instr { op, guard, class, line: self.line });
+        self.instrs.push(Instr { op, guard, class, line: self.line, watch: 0 });
     }
 
     fn lookup(&self, name: &str) -> Option<Binding> {
@@ -458,6 +462,9 @@ impl<'a> Decoder<'a> {
                 self.memory(i, &mut m)?;
             }
             "cp" => self.async_copy(i, &mut m)?,
+            "mbarrier" | "wgmma" | "setmaxnreg" | "griddepcontrol" | "mapa" | "getctarank" => {
+                self.hopper(i, &mut m)?;
+            }
             "ldmatrix" | "stmatrix" | "mma" | "movmatrix" => self.matrix(i, &mut m)?,
             "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "nanosleep" | "pmevent" => {
                 self.control(i, &mut m)?;
@@ -517,9 +524,11 @@ impl<'a> Decoder<'a> {
         };
         let rank = cfg::ranks(&self.instrs);
         let regs = self.next_reg + constants.len() as u32;
+        let watched = watch(&mut self.instrs, regs);
         let code = Code {
             instrs: self.instrs,
             rank,
+            watched,
             regs,
             preds: self.next_pred,
             constants,

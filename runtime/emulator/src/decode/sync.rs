@@ -22,6 +22,9 @@ impl<'a> Decoder<'a> {
                 Ok(())
             }
             "fence" => {
+                if self.proxy_fence(i, m)? {
+                    return Ok(());
+                }
                 if m.one_of(&["acq_rel", "sc", "acquire", "release"]).is_none() {
                     return Err(
                         self.error(format!("the emulator does not know the instruction `{}`", i.name()))
@@ -57,8 +60,8 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         m.take("cta");
-        if m.left.contains(&"cluster") {
-            return Err(self.error(format!("the emulator does not know the instruction `{}`", i.name())));
+        if self.cluster_barrier(i, m)? {
+            return Ok(());
         }
         let aligned = m.take("aligned") || i.op[0] == "bar";
         if m.take("red") {

@@ -31,6 +31,8 @@ pub(crate) struct Copies {
     pending: Vec<VecDeque<Copy>>,
     /// Groups that each lane has committed.
     committed: [u32; 32],
+    /// Copies of each lane that have landed.
+    taken: [usize; 32],
 }
 
 impl Copies {
@@ -40,10 +42,25 @@ impl Copies {
         }
     }
 
+    /// Number of copies that a lane has issued.
+    pub(crate) fn issued(&self, lane: u32) -> usize {
+        self.taken[lane as usize] + self.pending.get(lane as usize).map_or(0, VecDeque::len)
+    }
+
+    /// Takes a lane's oldest copy, if it is among the first `end` that the lane issued.
+    pub(crate) fn take(&mut self, lane: u32, end: usize) -> Option<(usize, usize, Option<[u8; 16]>, Entry)> {
+        let queue = self.pending.get_mut(lane as usize)?;
+        let c = if self.taken[lane as usize] < end { queue.pop_front() } else { None }?;
+        self.taken[lane as usize] += 1;
+        Some((c.offset, c.len, c.data, c.stamp))
+    }
+
     /// Takes a lane's oldest copy, if its group is older than `before`.
     fn pop(&mut self, lane: u32, before: u32) -> Option<Copy> {
         let queue = self.pending.get_mut(lane as usize)?;
-        if queue.front()?.group < before { queue.pop_front() } else { None }
+        let c = if queue.front()?.group < before { queue.pop_front() } else { None }?;
+        self.taken[lane as usize] += 1;
+        Some(c)
     }
 }
 

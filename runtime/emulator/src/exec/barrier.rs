@@ -89,6 +89,7 @@ pub(crate) fn waits(cta: &Cta) -> String {
         }
     }
     out.extend(converging);
+    out.extend(crate::hopper::state::waits(cta));
     if !exited.is_empty() {
         out.push(format!("exited: warps {}", exited.join(", ")));
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::exec::Env;
-use crate::hb::LaneClock;
+use crate::hb::{LaneClock, is_agent};
+use crate::hopper::state::issuing_warp;
 use crate::memory::global::Memory;
 use crate::memory::shadow::{Entry, PC};
 use crate::memory::view::CrossClash;
@@ -120,6 +121,12 @@ impl Findings {
 impl Env<'_> {
     /// CTA and thread index of the first lane of a stamp.
     pub(crate) fn thread(&self, at: LaneClock) -> (u32, u32) {
+        if let Some((cta, index)) = is_agent(at.warp) {
+            return (
+                cta,
+                issuing_warp(index) * 32 + if at.mask == u32::MAX { 0 } else { at.mask.trailing_zeros() },
+            );
+        }
         (at.warp / self.warps, at.warp % self.warps * 32 + at.mask.trailing_zeros().min(31))
     }
 }

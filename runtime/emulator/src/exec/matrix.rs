@@ -38,7 +38,7 @@ pub(crate) fn element(e: Element, word: u64, i: usize) -> f32 {
 
 impl Step<'_, '_> {
     /// Warp-wide instructions need every lane of the warp.
-    fn whole_warp(&mut self, active: u32, mask: u32) -> Result<(), Flow> {
+    pub(crate) fn whole_warp(&mut self, active: u32, mask: u32) -> Result<(), Flow> {
         self.converged(u32::MAX, mask)?;
         if active != u32::MAX {
             self.report(FindingKind::MaskMismatch, active.trailing_zeros(), None, || {

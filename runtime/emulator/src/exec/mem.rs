@@ -5,7 +5,7 @@ use crate::exec::traffic::{Request, count_shared};
 use crate::exec::warp::bits;
 use crate::ir::{Address, Extend, MemSpace, Order, Place, Reg};
 use crate::lanes::{low, sext};
-use crate::memory::shadow::{Access, Clash, IN_FLIGHT, PC, STRONG};
+use crate::memory::shadow::{ASYNC_PROXY, Access, Clash, IN_FLIGHT, PC, STRONG};
 use crate::memory::shared::SHARED_BASE;
 use crate::memory::view::Spot;
 use crate::memory::{LOCAL_WINDOW, PAGE, PARAM_WINDOW, SHARED_WINDOW, WINDOW, all_set, set_bits};
@@ -86,7 +86,7 @@ impl Step<'_, '_> {
     /// Checks an access to global or shared memory for races.
     pub(crate) fn race(&mut self, at: At, len: usize, lane: u32, flags: u32, write: bool) -> Option<Clash> {
         let by = self.warp.stamp(lane, self.pc | flags);
-        let access = Access { by, write, know: self.warp.know(lane) };
+        let access = Access { by, write, know: self.warp.know(lane), issuer: None };
         match at {
             At::Global(spot, _) => self.view.check(spot, len, &access),
             At::Shared(offset) => self.ctas[self.at].shared.check(offset, len, &access),
@@ -101,12 +101,13 @@ impl Step<'_, '_> {
             At::Shared(_) => (Space::Shared, clash.offset as u64 + u64::from(SHARED_BASE)),
             _ => return,
         };
-        let kind =
-            if clash.with.pc & IN_FLIGHT != 0 { FindingKind::AsyncInFlight } else { FindingKind::Race };
+        let under_way = clash.with.pc & (IN_FLIGHT | ASYNC_PROXY) != 0;
+        let kind = if under_way { FindingKind::AsyncInFlight } else { FindingKind::Race };
         let what = if write { "store" } else { "load" };
         self.report_with(kind, lane, Some(access), Some((clash.with, clash.write)), || {
             if kind == FindingKind::AsyncInFlight {
-                format!("{what} of bytes that an asynchronous copy nobody has waited for still writes")
+                let still = if clash.write { "writes" } else { "reads" };
+                format!("{what} of bytes that an asynchronous operation still {still}: this thread has not waited for it")
             } else {
                 format!("{what} with nothing to order it")
             }

@@ -6,10 +6,10 @@ mod barrier;
 mod collective;
 pub(crate) mod findings;
 mod matrix;
-mod mem;
-mod step;
+pub(crate) mod mem;
+pub(crate) mod step;
 mod traffic;
-mod warp;
+pub(crate) mod warp;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ use crate::exec::findings::{Defect, Findings};
 use crate::exec::step::Step;
 use crate::exec::warp::{State, Warp};
 use crate::hb::{Know, Published};
+use crate::hopper::events::Pending;
+use crate::hopper::state::CtaState;
 use crate::ir::{Code, Constant, Special};
 use crate::launch::Launch;
 use crate::memory::shared::Shared;
@@ -58,10 +60,46 @@ impl<'a> Env<'a> {
         (linear % x, linear / x % y, linear / x / y)
     }
 
+    /// CTAs of a cluster, by axis.
+    pub(crate) fn cluster_shape(&self) -> Dim3 {
+        self.launch.cluster.or(self.kernel.cluster.map(|[x, y, z]| (x, y, z))).unwrap_or((1, 1, 1))
+    }
+
     /// Linear index of a CTA's cluster.
-    #[allow(clippy::unused_self)] // clusters of more than one CTA will need it
     pub(crate) fn cluster(&self, cta: u32) -> u32 {
-        cta
+        let (c, s, g) = (self.cta(cta), self.cluster_shape(), self.launch.grid);
+        c.0 / s.0 + g.0 / s.0 * (c.1 / s.1 + g.1 / s.1 * (c.2 / s.2))
+    }
+
+    /// CTAs of a cluster.
+    pub(crate) fn cluster_size(&self) -> u32 {
+        let s = self.cluster_shape();
+        s.0 * s.1 * s.2
+    }
+
+    /// Linear index of the CTA at a rank of another's cluster, if the cluster has that rank.
+    pub(crate) fn cluster_member(&self, cta: u32, rank: u32) -> Option<u32> {
+        let (c, s, g) = (self.cta(cta), self.cluster_shape(), self.launch.grid);
+        let r = (rank % s.0, rank / s.0 % s.1, rank / s.0 / s.1);
+        let at = (c.0 / s.0 * s.0 + r.0, c.1 / s.1 * s.1 + r.1, c.2 / s.2 * s.2 + r.2);
+        (r.2 < s.2).then_some(at.0 + g.0 * (at.1 + g.1 * at.2))
+    }
+
+    /// Rank of a CTA in its cluster.
+    pub(crate) fn cluster_rank(&self, cta: u32) -> u32 {
+        let (c, s) = (self.cta(cta), self.cluster_shape());
+        c.0 % s.0 + s.0 * (c.1 % s.1 + s.1 * (c.2 % s.2))
+    }
+
+    /// The clusters that CTAs are in, each with all its CTAs: those of a cluster only run together.
+    pub(crate) fn clusters(&self, ctas: &[u32]) -> Vec<Vec<u32>> {
+        let mut out = BTreeMap::new();
+        for &cta in ctas {
+            out.entry(self.cluster(cta)).or_insert_with(|| {
+                (0..self.cluster_size()).filter_map(|r| self.cluster_member(cta, r)).collect()
+            });
+        }
+        out.into_values().collect()
     }
 
     /// Bytes of shared memory of a CTA.
@@ -80,8 +118,10 @@ impl<'a> Env<'a> {
         match s {
             Special::Tid(a) => axis((t % b.0, t / b.0 % b.1, t / b.0 / b.1), a),
             Special::Ntid(a) => axis(b, a),
-            Special::Ctaid(a) | Special::ClusterId(a) => axis(self.cta(cta), a),
-            Special::Nctaid(a) | Special::NClusterId(a) => axis(self.launch.grid, a),
+            Special::Ctaid(a) => axis(self.cta(cta), a),
+            Special::Nctaid(a) => axis(self.launch.grid, a),
+            Special::ClusterId(a) => axis(self.cta(cta), a) / axis(self.cluster_shape(), a),
+            Special::NClusterId(a) => axis(self.launch.grid, a) / axis(self.cluster_shape(), a),
             Special::LaneId => lane,
             Special::WarpId => warp,
             Special::NWarpId => self.warps,
@@ -94,8 +134,11 @@ impl<'a> Env<'a> {
             Special::LaneMaskGt => !((1 << lane) | ((1 << lane) - 1)),
             Special::DynamicShared => self.launch.dynamic_shared,
             Special::TotalShared => self.shared(),
-            Special::ClusterNCtaId(_) | Special::ClusterNCtaRank => 1,
-            Special::GridId | Special::ClusterCtaId(_) | Special::ClusterCtaRank => 0,
+            Special::ClusterNCtaId(a) => axis(self.cluster_shape(), a),
+            Special::ClusterNCtaRank => self.cluster_size(),
+            Special::ClusterCtaId(a) => axis(self.cta(cta), a) % axis(self.cluster_shape(), a),
+            Special::ClusterCtaRank => self.cluster_rank(cta),
+            Special::GridId => 0,
         }
     }
 }
@@ -114,6 +157,7 @@ pub(crate) struct Cta {
     pub(crate) locations: Locations,
     /// Warps with threads that have not exited.
     pub(crate) running: u32,
+    pub(crate) hopper: CtaState,
 }
 
 impl Cta {
@@ -143,6 +187,7 @@ impl Cta {
             linear,
             shared: Shared::new(env.shared() as usize),
             running: env.warps,
+            hopper: CtaState::new(linear, first, env.warps),
             warps,
             barriers: (0..16).map(|_| Barrier::new(first, env.warps)).collect(),
             tally: Tally::default(),
@@ -191,13 +236,15 @@ pub(crate) struct Outcome {
 pub(crate) struct Group<'a, 'm> {
     env: &'a Env<'a>,
     pub(crate) view: View<'m>,
-    /// CTAs still to start, the next one last.
-    waiting: Vec<u32>,
-    ctas: Vec<Cta>,
+    /// Clusters of CTAs still to start, the next one last.
+    waiting: Vec<Vec<u32>>,
+    pub(crate) ctas: Vec<Cta>,
     locations: Locations,
     rng: Rng,
-    findings: Findings,
+    pub(crate) findings: Findings,
     done: Vec<(u32, Tally, Touched)>,
+    /// Asynchronous operations under way.
+    pub(crate) pending: Pending,
 }
 
 /// How a warp's turn ended.
@@ -210,10 +257,10 @@ pub(crate) enum Turn {
 }
 
 impl<'a, 'm> Group<'a, 'm> {
-    pub(crate) fn new(env: &'a Env<'a>, view: View<'m>, ctas: Vec<u32>) -> Self {
-        let stream = ctas.first().copied().unwrap_or(0);
+    pub(crate) fn new(env: &'a Env<'a>, view: View<'m>, clusters: Vec<Vec<u32>>) -> Self {
+        let stream = clusters.first().and_then(|c| c.first()).copied().unwrap_or(0);
         let mut rng = Rng::new(env.launch.schedule, u64::from(stream) + 1);
-        let mut waiting = ctas;
+        let mut waiting = clusters;
         // CTAs start in any order; so they do here.
         for i in (1..waiting.len()).rev() {
             waiting.swap(i, rng.below(i + 1));
@@ -228,6 +275,7 @@ impl<'a, 'm> Group<'a, 'm> {
             rng,
             findings,
             done: Vec::new(),
+            pending: Pending::new(env.launch.schedule, u64::from(stream)),
         }
     }
 
@@ -237,6 +285,7 @@ impl<'a, 'm> Group<'a, 'm> {
         let mut ready: Vec<(u32, u32)> = Vec::new();
         self.refill(&mut ready);
         while !self.ctas.is_empty() {
+            self.land_some(&mut ready);
             if ready.is_empty() {
                 self.deadlock();
                 completed = false;
@@ -266,6 +315,7 @@ impl<'a, 'm> Group<'a, 'm> {
                 rng: &mut self.rng,
                 findings: &mut self.findings,
                 woken: &mut woken,
+                pending: &mut self.pending,
                 pc: 0,
             };
             let turn = step.run(quantum as u32);
@@ -280,6 +330,7 @@ impl<'a, 'm> Group<'a, 'm> {
             }
             ready.extend(woken);
             if over && self.ctas[at].running == 0 {
+                self.settle(linear, &mut ready);
                 let cta = self.ctas.remove(at);
                 self.done.push((cta.linear, cta.tally, cta.touched));
                 self.refill(&mut ready);
@@ -292,9 +343,13 @@ impl<'a, 'm> Group<'a, 'm> {
 
     fn refill(&mut self, ready: &mut Vec<(u32, u32)>) {
         while self.ctas.len() < self.env.launch.resident.max(1) as usize {
-            let Some(linear) = self.waiting.pop() else { return };
-            self.ctas.push(Cta::new(self.env, linear));
-            ready.extend((0..self.env.warps).map(|w| (linear, w)));
+            for linear in self.waiting.pop().unwrap_or_default() {
+                self.ctas.push(Cta::new(self.env, linear));
+                ready.extend((0..self.env.warps).map(|w| (linear, w)));
+            }
+            if self.waiting.is_empty() {
+                return;
+            }
         }
     }
 
@@ -311,7 +366,7 @@ impl<'a, 'm> Group<'a, 'm> {
                             _ => FindingKind::MaskMismatch,
                         },
                         State::WarpBarrier(_) => FindingKind::MaskMismatch,
-                        State::Barrier(_) => FindingKind::Deadlock,
+                        State::Barrier(_) | State::Async(_) => FindingKind::Deadlock,
                     };
                     let thread = (cta.linear, warp.index * 32 + s.mask.trailing_zeros());
                     self.findings.add(kind, s.pc, || Defect {

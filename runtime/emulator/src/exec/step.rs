@@ -3,6 +3,7 @@
 use crate::exec::findings::{Defect, Findings};
 use crate::exec::warp::{Split, State, Warp};
 use crate::exec::{Cta, Env, Locations, Turn};
+use crate::hopper::events::Pending;
 use crate::ir::{Clock, Logic, Op, Pred, Reg};
 use crate::lanes::{Lanes, low};
 use crate::memory::view::View;
@@ -26,6 +27,8 @@ pub(crate) struct Step<'s, 'm> {
     pub(crate) findings: &'s mut Findings,
     /// Warps that this turn unblocked: linear CTA index and warp.
     pub(crate) woken: &'s mut Vec<(u32, u32)>,
+    /// Asynchronous operations under way.
+    pub(crate) pending: &'s mut Pending,
     /// The instruction being executed.
     pub(crate) pc: u32,
 }
@@ -100,6 +103,9 @@ impl Step<'_, '_> {
                     });
                     return Turn::Fatal;
                 }
+                if instr.watch != 0 {
+                    self.touch(instr.watch);
+                }
                 match self.execute(&instr.op, active, mask) {
                     Flow::Next => pc += 1,
                     Flow::Jump(taken, target) if taken == mask => pc = target,
@@ -168,6 +174,8 @@ impl Step<'_, '_> {
     }
 
     fn exit(&mut self, gone: u32) {
+        self.exit_async(gone);
+        self.recheck_cluster(gone);
         self.warp.live &= !gone;
         self.warp.recheck();
         self.land_all(gone);
@@ -328,6 +336,7 @@ impl Step<'_, '_> {
             Op::Barrier { kind, aligned, id, count, input, d, p } => {
                 return self.barrier(*kind, *aligned, *id, *count, *input, *d, *p, active, mask);
             }
+            Op::Hopper(op) => return self.hopper(op, active, mask),
             Op::Fence { scope } => {
                 let linear = self.ctas[self.at].linear;
                 self.warp.fence(active, *scope, linear, self.env.cluster(linear));

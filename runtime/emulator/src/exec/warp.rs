@@ -1,7 +1,8 @@
 //! A warp: its registers, its groups of threads that stand at one instruction, and what its lanes know of other threads.
 
 use crate::exec::async_copy::Copies;
-use crate::hb::{Know, LaneClock, Published, Scope};
+use crate::hb::{Fenced, Know, LaneClock, Published, Scope};
+use crate::hopper::state::{Wait, WarpState};
 use crate::ir::Code;
 use crate::lanes::Lanes;
 use crate::memory::shadow::Entry;
@@ -16,6 +17,8 @@ pub(crate) enum State {
     WarpBarrier(u32),
     /// Waits at a CTA barrier.
     Barrier(u32),
+    /// Waits for something asynchronous, and looks again once that has gone on.
+    Async(Wait),
 }
 
 /// Threads of a warp that stand at the same instruction.
@@ -53,6 +56,7 @@ pub(crate) struct Warp {
     pub(crate) local_init: Vec<u64>,
     pub(crate) executed: u64,
     pub(crate) copies: Copies,
+    pub(crate) hopper: WarpState,
     clock: u32,
     know: Know,
     /// What single lanes know beyond `know`.
@@ -75,6 +79,7 @@ impl Warp {
             local_init: vec![0; (code.local as usize * 32).div_ceil(64)],
             executed: 0,
             copies: Copies::default(),
+            hopper: WarpState::default(),
             clock: 1,
             know,
             lanes: Vec::new(),
@@ -163,6 +168,52 @@ impl Warp {
         for lane in bits(mask) {
             self.lanes[lane as usize].get_or_insert_with(|| Box::new(self.know.clone())).join(other);
         }
+    }
+
+    /// Lets the lanes of `mask` know of one stamp.
+    pub(crate) fn learn(&mut self, mask: u32, at: LaneClock) {
+        let mut know = self.know.nothing();
+        know.learn(at);
+        self.acquire(mask, &know);
+    }
+
+    /// What any lane knows.
+    pub(crate) fn together(&self) -> Know {
+        let mut out = self.know.clone();
+        for k in self.lanes.iter().flatten() {
+            out.join(k);
+        }
+        out
+    }
+
+    /// The lanes of `mask` have seen a release without acquiring it: a later fence does.
+    pub(crate) fn saw(&mut self, mask: u32, what: &Published) {
+        if self.fences.is_empty() {
+            self.fences = vec![Fences::default(); 32];
+        }
+        for lane in bits(mask) {
+            self.fences[lane as usize].pending.push(what.clone());
+        }
+    }
+
+    /// A fence between the generic and the asynchronous proxy by the lanes of `mask`.
+    pub(crate) fn proxy_fence(&mut self, mask: u32, space: Fenced) {
+        let at = LaneClock { warp: self.id, clock: self.clock, mask: u32::MAX };
+        if mask == self.present {
+            self.know.fence(space, at);
+            for k in self.lanes.iter_mut().flatten() {
+                k.fence(space, at);
+            }
+        } else {
+            if self.lanes.is_empty() {
+                self.lanes = vec![None; 32];
+            }
+            for lane in bits(mask) {
+                let know = self.lanes[lane as usize].get_or_insert_with(|| Box::new(self.know.clone()));
+                know.fence(space, LaneClock { mask: 1 << lane, ..at });
+            }
+        }
+        self.clock += 1;
     }
 
     /// Orders the lanes of `mask` among each other; what they know afterwards.

@@ -3,7 +3,7 @@
 //! Cells start as large as the first access allows and are split when a smaller or less aligned access arrives, so the answer is
 //! exact to the byte and costs little where everything moves in 16-byte pieces.
 
-use crate::hb::{Know, LaneClock};
+use crate::hb::{Fenced, Know, LaneClock};
 
 /// Set in [`Entry::pc`]: the access was strong (atomic, volatile, relaxed or stronger).
 pub(crate) const STRONG: u32 = 1 << 31;
@@ -35,19 +35,22 @@ struct Cell {
 /// The access being checked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access<'a> {
-    /// The thread: `mask` has one bit.
+    /// The thread, with one bit in `mask`; or the agent of an asynchronous operation.
     pub(crate) by: Entry,
     pub(crate) write: bool,
     pub(crate) know: &'a Know,
+    /// Of an asynchronous operation: who issued it, and the space whose proxy fences count.
+    pub(crate) issuer: Option<(LaneClock, Fenced)>,
 }
 
 impl Access<'_> {
     /// Whether `e` happened before this access, or is this thread's own.
     #[inline]
-    fn ordered(&self, e: &Entry) -> bool {
+    pub(crate) fn ordered(&self, e: &Entry) -> bool {
         let mut at = e.at;
-        if at.warp == self.by.at.warp {
-            at.mask &= !self.by.at.mask;
+        let me = self.issuer.map_or(self.by.at, |i| i.0);
+        if at.warp == me.warp {
+            at.mask &= !me.mask;
             if at.mask == 0 {
                 return true;
             }
@@ -58,6 +61,14 @@ impl Access<'_> {
     #[inline]
     fn clashes(&self, e: &Entry) -> bool {
         e.at.mask != 0 && (e.pc & IN_FLIGHT != 0 || (e.pc & self.by.pc & STRONG == 0 && !self.ordered(e)))
+    }
+
+    /// Like `clashes`, of an earlier write: the asynchronous proxy sees an ordinary one only across a proxy fence.
+    #[inline]
+    fn clashes_write(&self, e: &Entry) -> bool {
+        let unfenced =
+            |(_, space)| e.at.mask != 0 && e.pc & ASYNC_PROXY == 0 && !self.know.across_fence(space, e.at);
+        self.clashes(e) || self.issuer.is_some_and(unfenced)
     }
 }
 
@@ -121,7 +132,7 @@ impl Shadow {
     fn write(&mut self, i: usize, a: &Access) -> Option<(Entry, bool)> {
         let cell = &mut self.cells[i];
         let mut clash = None;
-        if a.clashes(&cell.write) {
+        if a.clashes_write(&cell.write) {
             clash = Some((cell.write, true));
         }
         if cell.read.at.mask != 0 {
@@ -149,7 +160,7 @@ impl Shadow {
     #[inline]
     fn read(&mut self, i: usize, a: &Access) -> Option<(Entry, bool)> {
         let cell = &mut self.cells[i];
-        let clash = a.clashes(&cell.write).then_some((cell.write, true));
+        let clash = a.clashes_write(&cell.write).then_some((cell.write, true));
         let r = &mut cell.read;
         if r.at.mask == 0 {
             if r.at.warp == MANY {
@@ -233,7 +244,12 @@ mod tests {
         for warp in 0..3 {
             for lane in 0..32 {
                 assert_eq!(
-                    s.access(64, 16, 16, &Access { by: by(warp, 1, lane), write: false, know: &none }),
+                    s.access(
+                        64,
+                        16,
+                        16,
+                        &Access { by: by(warp, 1, lane), write: false, know: &none, issuer: None }
+                    ),
                     None
                 );
             }
@@ -244,16 +260,25 @@ mod tests {
         }
         let mut all = most.clone();
         let w = by(3, 1, 0);
-        let clash = s.clone().access(64, 20, 2, &Access { by: w, write: true, know: &most }).unwrap();
+        let clash =
+            s.clone().access(64, 20, 2, &Access { by: w, write: true, know: &most, issuer: None }).unwrap();
         assert_eq!(
             (clash.with.at.warp, clash.with.at.mask, clash.write, clash.offset),
             (1, u32::MAX, false, 20)
         );
         all.learn(LaneClock { warp: 1, clock: 1, mask: u32::MAX });
-        assert_eq!(s.access(64, 20, 2, &Access { by: w, write: true, know: &all }), None);
+        assert_eq!(s.access(64, 20, 2, &Access { by: w, write: true, know: &all, issuer: None }), None);
         // The neighbours of the two bytes still remember their readers, not the write.
-        assert!(s.clone().access(64, 22, 2, &Access { by: w, write: true, know: &most }).is_some());
-        assert_eq!(s.access(64, 18, 2, &Access { by: by(0, 2, 0), write: false, know: &none }), None);
-        assert!(s.access(64, 21, 1, &Access { by: by(0, 2, 0), write: false, know: &none }).is_some());
+        assert!(
+            s.clone().access(64, 22, 2, &Access { by: w, write: true, know: &most, issuer: None }).is_some()
+        );
+        assert_eq!(
+            s.access(64, 18, 2, &Access { by: by(0, 2, 0), write: false, know: &none, issuer: None }),
+            None
+        );
+        assert!(
+            s.access(64, 21, 1, &Access { by: by(0, 2, 0), write: false, know: &none, issuer: None })
+                .is_some()
+        );
     }
 }

@@ -68,4 +68,14 @@ impl Shared {
     pub(crate) fn complete(&mut self, offset: usize, len: usize, old: Entry, new: Entry) {
         self.shadow[offset / BLOCK].complete(offset % BLOCK, len, old, new);
     }
+
+    /// The same of any number of bytes.
+    pub(crate) fn complete_range(&mut self, offset: usize, len: usize, old: Entry, new: Entry) {
+        let mut at = offset;
+        while at < offset + len {
+            let n = (offset + len - at).min(BLOCK - at % BLOCK);
+            self.complete(at, n, old, new);
+            at += n;
+        }
+    }
 }

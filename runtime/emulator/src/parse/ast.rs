@@ -92,6 +92,8 @@ pub(crate) struct Function {
     pub(crate) required_threads: Option<[u32; 3]>,
     pub(crate) max_threads: Option<[u32; 3]>,
     pub(crate) cluster: Option<[u32; 3]>,
+    pub(crate) min_ctas: Option<u32>,
+    pub(crate) max_registers: Option<u32>,
 }
 
 /// A whole file.

@@ -72,6 +72,8 @@ fn function(c: &mut Cursor, entry: bool, line: u32) -> Result<Option<Function>> 
         required_threads: None,
         max_threads: None,
         cluster: None,
+        min_ctas: None,
+        max_registers: None,
     };
     loop {
         if c.eat(';') {
@@ -86,7 +88,9 @@ fn function(c: &mut Cursor, entry: bool, line: u32) -> Result<Option<Function>> 
             ".maxntid" => f.max_threads = Some(c.ints3()?),
             ".reqntid" => f.required_threads = Some(c.ints3()?),
             ".reqnctapercluster" => f.cluster = Some(c.ints3()?),
-            ".minnctapersm" | ".maxnreg" | ".maxnctapersm" | ".maxclusterrank" => {
+            ".minnctapersm" => f.min_ctas = u32::try_from(c.int()?).ok().filter(|&n| n > 0),
+            ".maxnreg" => f.max_registers = u32::try_from(c.int()?).ok(),
+            ".maxnctapersm" | ".maxclusterrank" => {
                 c.int()?;
             }
             ".explicitcluster" | ".noreturn" | ".blocksareclusters" => {}

@@ -1,0 +1,460 @@
+//! Bulk and tensor copies: what is checked when one is issued, and the groups that stores are waited for by.
+//!
+//! A copy is an asynchronous operation that begins when it is issued and may touch memory at any time until its completion is awaited.
+//! Both its reads and its writes are therefore checked against what the issuing thread knows, when it is issued, and stamped with an
+//! agent that only who waits for the completion learns of. The bytes move when the schedule says so (see `events`).
+
+use super::events::{Event, Target, What};
+use super::ops::{Bulk, Reduce, SharedPlace};
+use super::state::{BulkGroups, Wait, bulk_reads, bulk_writes};
+use super::swizzle::Swizzle;
+use super::tensor_map::{Row, TensorMap, TensorType};
+use crate::exec::mem::At;
+use crate::exec::step::{Flow, Step};
+use crate::exec::warp::{State, bits};
+use crate::hb::{Fenced, LaneClock};
+use crate::hopper::ops::ReduceTy;
+use crate::ir::{Address, MemSpace, Reg};
+use crate::memory::PAGE;
+use crate::memory::shadow::{ASYNC_PROXY, Access, Clash, Entry, STRONG};
+use crate::memory::shared::SHARED_BASE;
+use crate::report::{FindingKind, Space};
+
+/// Alignment of the addresses and sizes of bulk copies, and of tensor copies' shared memory.
+const BULK: usize = 16;
+const TENSOR: usize = 128;
+
+/// A copy's box as rows, and how it lies in shared memory.
+struct Shape {
+    rows: Vec<Row>,
+    bytes: usize,
+    align: usize,
+    swizzle: Swizzle,
+    /// Element type, if a tensor map says it.
+    element: Option<TensorType>,
+}
+
+/// Splits `len` bytes at `address` into pieces that lie in one page each.
+pub(crate) fn pages(address: u64, len: usize) -> impl Iterator<Item = (u64, usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let a = address.wrapping_add(at as u64);
+        let n = (len - at).min(PAGE - a as usize % PAGE);
+        at += n;
+        (n > 0).then_some((a, n))
+    })
+}
+
+impl Step<'_, '_> {
+    /// The rows that a lane's copy moves; `None`, reported, if it cannot be.
+    fn shape(&mut self, bulk: &Bulk, lane: u32) -> Option<Shape> {
+        match bulk {
+            Bulk::Linear { global, bytes } => {
+                let address = self.address(*global, lane);
+                let n = self.reg(*bytes)[lane as usize] as u32;
+                if !(n as usize).is_multiple_of(BULK) || !address.is_multiple_of(BULK as u64) {
+                    self.report(FindingKind::Misaligned, lane, Some((Space::Global, address)), || {
+                        format!("a bulk copy of {n} bytes: size and addresses must be multiples of {BULK}")
+                    });
+                    return None;
+                }
+                let rows = if n == 0 {
+                    Vec::new()
+                } else {
+                    vec![Row { offset: 0, width: n, skip: 0, len: n, address }]
+                };
+                Some(Shape { rows, bytes: n as usize, align: BULK, swizzle: Swizzle::None, element: None })
+            }
+            Bulk::Tensor { map, coords } => {
+                let map = self.tensor_map(*map, lane)?;
+                if map.extents.len() != coords.len() {
+                    self.report(FindingKind::Misuse, lane, None, || {
+                        format!(
+                            "a copy of {} dimensions with a tensor map of {}",
+                            coords.len(),
+                            map.extents.len()
+                        )
+                    });
+                    return None;
+                }
+                let coords: Vec<i32> = coords.iter().map(|c| self.reg(*c)[lane as usize] as i32).collect();
+                let bytes = map.box_bytes() as usize;
+                Some(Shape {
+                    rows: map.rows(&coords),
+                    bytes,
+                    align: TENSOR,
+                    swizzle: map.swizzle,
+                    element: Some(map.element),
+                })
+            }
+        }
+    }
+
+    fn tensor_map(&mut self, address: Address, lane: u32) -> Option<TensorMap> {
+        let a = self.address(address, lane);
+        if !a.is_multiple_of(64) {
+            self.report(FindingKind::Misaligned, lane, None, || {
+                format!("a tensor map at {a:#x}, which is not a multiple of 64")
+            });
+            return None;
+        }
+        let mut bytes = [0; 128];
+        for (k, piece) in bytes.chunks_mut(32).enumerate() {
+            let at = self.locate(MemSpace::Generic, a + 32 * k as u64, 32, lane)?;
+            self.fetch(at, lane, piece);
+        }
+        match TensorMap::decode(&bytes) {
+            Ok(map) => Some(map),
+            Err(what) => {
+                self.report(FindingKind::Misuse, lane, None, || what);
+                None
+            }
+        }
+    }
+
+    /// Checks `len` bytes of a CTA's shared memory for an asynchronous access that `agent` stands for.
+    pub(crate) fn async_shared(
+        &mut self,
+        cta: usize,
+        offset: usize,
+        len: usize,
+        agent: LaneClock,
+        write: bool,
+        lane: u32,
+    ) {
+        if len == 0 {
+            return;
+        }
+        let by = Entry { at: agent, pc: self.pc | ASYNC_PROXY };
+        let me = self.warp.stamp(lane, 0).at;
+        let access = Access { by, write, know: self.warp.know(lane), issuer: Some((me, Fenced::Shared)) };
+        if let Some(c) = self.ctas[cta].shared.check(offset, len, &access) {
+            let ordered = access.ordered(&c.with);
+            self.async_clash(
+                c,
+                ordered,
+                lane,
+                (Space::Shared, c.offset as u64 + u64::from(SHARED_BASE)),
+                write,
+            );
+        }
+    }
+
+    pub(crate) fn async_clash(
+        &mut self,
+        c: Clash,
+        ordered: bool,
+        lane: u32,
+        access: (Space, u64),
+        write: bool,
+    ) {
+        let kind = if c.write && ordered { FindingKind::MissingProxyFence } else { FindingKind::Race };
+        let what = if write { "an asynchronous write" } else { "an asynchronous read" };
+        self.report_with(kind, lane, Some(access), Some((c.with, c.write)), || match kind {
+            FindingKind::Race => format!("{what} with nothing to order it"),
+            _ => format!("{what} of bytes stored through the generic proxy, without a proxy fence between"),
+        });
+    }
+
+    /// Checks the global side of a copy; whether all of it exists.
+    fn async_global(&mut self, rows: &[Row], agent: LaneClock, flags: u32, write: bool, lane: u32) -> bool {
+        let mut sound = true;
+        let mut last_sector = None;
+        let mut bytes = Vec::<(u32, u64, u64)>::new();
+        for (a, n) in rows.iter().flat_map(|r| pages(r.address, r.len as usize)) {
+            let Some(spot) = self.view.spot(a, n) else {
+                self.report(FindingKind::OutOfBounds, lane, Some((Space::Global, a)), || {
+                    format!("{n} bytes of a copy are not inside one allocation")
+                });
+                sound = false;
+                continue;
+            };
+            if write && self.read_only(At::Global(spot, a), lane) {
+                sound = false;
+                continue;
+            }
+            let by = Entry { at: agent, pc: self.pc | ASYNC_PROXY | flags };
+            let me = self.warp.stamp(lane, 0).at;
+            let access = Access { by, write, know: self.warp.know(lane), issuer: Some((me, Fenced::Global)) };
+            if let Some(c) = self.view.check(spot, n, &access) {
+                let ordered = access.ordered(&c.with);
+                self.async_clash(
+                    c,
+                    ordered,
+                    lane,
+                    (Space::Global, a / PAGE as u64 * PAGE as u64 + c.offset as u64),
+                    write,
+                );
+            }
+            let cta = &mut self.ctas[self.at];
+            cta.touched.mark(spot.page, spot.allocation, spot.offset(), n, write);
+            if flags & STRONG != 0 {
+                cta.touched.mark(spot.page, spot.allocation, spot.offset(), n, false);
+            }
+            // Neighbouring rows may share a sector, which is moved once.
+            let (first, end) = (a / 32, (a + n as u64).div_ceil(32));
+            let sectors = end - first - u64::from(last_sector == Some(first));
+            last_sector = Some(end - 1);
+            match bytes.iter_mut().find(|b| b.0 == spot.allocation) {
+                Some(b) => *b = (b.0, b.1 + n as u64, b.2 + sectors),
+                None => bytes.push((spot.allocation, n as u64, sectors)),
+            }
+        }
+        let tally = &mut self.ctas[self.at].tally;
+        for (allocation, bytes, sectors) in bytes {
+            let t = tally.traffic(allocation as usize);
+            let reads = !write || flags & STRONG != 0;
+            for side in [write.then_some(&mut t.written), reads.then_some(&mut t.read)].into_iter().flatten()
+            {
+                side.requests += 1;
+                side.bytes += bytes;
+                side.sectors += sectors;
+            }
+        }
+        sound
+    }
+
+    /// The barrier that a copy completes on: its CTA, offset and agent. It must be fenced for the asynchronous proxy.
+    pub(crate) fn completion(&mut self, cta: usize, offset: u32, lane: u32) -> Option<LaneClock> {
+        let b = self.ctas[cta].hopper.barriers.get(&offset)?;
+        let (agent, made, fenced) = (b.agent(), b.initialised, b.fenced);
+        if !fenced && !self.warp.know(lane).across_fence(Fenced::Shared, made) {
+            let access = (Space::Shared, u64::from(offset + SHARED_BASE));
+            self.report(FindingKind::MissingProxyFence, lane, Some(access), || {
+                "the mbarrier object was initialised with neither `fence.mbarrier_init` nor `fence.proxy.async` before this copy".to_owned()
+            });
+        }
+        Some(agent)
+    }
+
+    pub(crate) fn bulk_load(
+        &mut self,
+        from: &Bulk,
+        to: SharedPlace,
+        barrier: SharedPlace,
+        multicast: Option<Reg>,
+        active: u32,
+    ) {
+        for lane in bits(active) {
+            let Some(shape) = self.shape(from, lane) else { continue };
+            let Some((cta, offset)) = self.shared_at(to, shape.bytes, shape.align, lane) else { continue };
+            let Some((signal, at)) = self.barrier_at(barrier, lane) else { continue };
+            // With a mask, the copy goes to the same places of several CTAs of the cluster.
+            let mut ctas = vec![(cta, signal)];
+            if let Some(mask) = multicast {
+                let mask = self.reg(mask)[lane as usize] as u16;
+                ctas.clear();
+                for rank in bits(mask.into()) {
+                    let Some(c) = self.cluster_cta(rank) else {
+                        self.report(FindingKind::Misuse, lane, None, || {
+                            format!("multicast to rank {rank}, which the cluster does not have")
+                        });
+                        continue;
+                    };
+                    ctas.push((c, c));
+                }
+            }
+            let mut targets = Vec::new();
+            for (cta, signal) in ctas {
+                let Some(agent) = self.completion(signal, at, lane) else {
+                    self.report(FindingKind::Misuse, lane, None, || {
+                        "a CTA of the multicast has no mbarrier object at this place".to_owned()
+                    });
+                    continue;
+                };
+                self.async_shared(cta, offset, shape.bytes, agent, true, lane);
+                let (cta, signal) = (self.ctas[cta].linear, self.ctas[signal].linear);
+                targets.push(Target { cta, offset, signal, barrier: at, agent });
+            }
+            let Some(agent) = targets.first().map(|t| t.agent) else { continue };
+            self.async_global(&shape.rows, agent, 0, false, lane);
+            let what = What::Load { rows: shape.rows, bytes: shape.bytes, swizzle: shape.swizzle, targets };
+            self.issue(lane, what);
+        }
+    }
+
+    pub(crate) fn issue(&mut self, lane: u32, what: What) {
+        let issuer = (self.ctas[self.at].linear, self.warp.index, lane);
+        self.pending.events.push(Event { pc: self.pc, issuer, what });
+    }
+
+    fn bulk_groups(&mut self) -> &mut Vec<BulkGroups> {
+        let bulk = &mut self.warp.hopper.bulk;
+        if bulk.is_empty() {
+            *bulk = vec![BulkGroups::default(); 32];
+        }
+        bulk
+    }
+
+    pub(crate) fn bulk_store(&mut self, to: &Bulk, from: SharedPlace, reduce: Option<Reduce>, active: u32) {
+        let (linear, warp) = (self.ctas[self.at].linear, self.warp.index);
+        for lane in bits(active) {
+            let Some(shape) = self.shape(to, lane) else { continue };
+            let Some((cta, offset)) = self.shared_at(from, shape.bytes, shape.align, lane) else { continue };
+            let reduce = match reduce {
+                Some(Reduce { op, ty }) => {
+                    let Some(ty) = ty.or_else(|| shape.element.and_then(reduce_type)) else {
+                        self.report(FindingKind::Misuse, lane, None, || {
+                            format!("a reduction of {:?} is not supported", shape.element)
+                        });
+                        continue;
+                    };
+                    Some((op, ty))
+                }
+                None => None,
+            };
+            let groups = &mut self.bulk_groups()[lane as usize];
+            groups.issue();
+            let group = groups.committed;
+            let at = |agent| LaneClock { warp: agent, clock: group + 1, mask: 1 << lane };
+            self.async_shared(cta, offset, shape.bytes, at(bulk_reads(linear, warp)), false, lane);
+            let flags = if reduce.is_some() { STRONG } else { 0 };
+            self.async_global(&shape.rows, at(bulk_writes(linear, warp)), flags, true, lane);
+            let what = What::Store {
+                rows: shape.rows,
+                bytes: shape.bytes,
+                swizzle: shape.swizzle,
+                offset,
+                group,
+                reduce,
+                data: None,
+            };
+            self.issue(lane, what);
+        }
+    }
+
+    pub(crate) fn bulk_commit(&mut self, active: u32) {
+        let groups = self.bulk_groups();
+        for lane in bits(active) {
+            let g = &mut groups[lane as usize];
+            g.committed += 1;
+            g.open = 0;
+        }
+    }
+
+    pub(crate) fn bulk_wait(&mut self, left: u32, read: bool, active: u32) -> Flow {
+        let (linear, warp) = (self.ctas[self.at].linear, self.warp.index);
+        let groups = self.bulk_groups();
+        let end = |g: &BulkGroups| g.committed.saturating_sub(left);
+        if !bits(active).all(|l| groups[l as usize].done(end(&groups[l as usize]), read)) {
+            return Flow::Block(State::Async(Wait::Bulk));
+        }
+        for lane in bits(active) {
+            let g = &mut self.warp.hopper.bulk[lane as usize];
+            let clock = end(g);
+            if clock == 0 {
+                continue;
+            }
+            g.waited = g.waited.max(clock);
+            let at = |agent| LaneClock { warp: agent, clock, mask: 1 << lane };
+            self.warp.learn(1 << lane, at(bulk_reads(linear, warp)));
+            if !read {
+                self.warp.learn(1 << lane, at(bulk_writes(linear, warp)));
+            }
+        }
+        Flow::Next
+    }
+
+    /// Lanes exit: shared memory may be gone before the copies that nobody else can wait for have read it.
+    pub(crate) fn exit_async(&mut self, gone: u32) {
+        if !self.warp.hopper.bulk.is_empty() {
+            for lane in bits(gone) {
+                let g = &self.warp.hopper.bulk[lane as usize];
+                if g.waited < g.committed || g.open > 0 {
+                    self.report(FindingKind::AsyncInFlight, lane, None, || {
+                        "the thread exits without having waited for its bulk copies to read shared memory"
+                            .to_owned()
+                    });
+                }
+            }
+        }
+        self.exit_products(gone);
+    }
+
+    /// `cp.async.bulk` from this CTA's shared memory to one of the cluster.
+    pub(crate) fn bulk_send(
+        &mut self,
+        from: SharedPlace,
+        bytes: Reg,
+        to: SharedPlace,
+        barrier: SharedPlace,
+        active: u32,
+    ) {
+        let bytes = *self.reg(bytes);
+        for lane in bits(active) {
+            let n = bytes[lane as usize] as u32 as usize;
+            if !n.is_multiple_of(BULK) {
+                self.report(FindingKind::Misaligned, lane, None, || {
+                    format!("a bulk copy of {n} bytes, which is not a multiple of {BULK}")
+                });
+                continue;
+            }
+            let Some((source, from)) = self.shared_at(from, n, BULK, lane) else { continue };
+            let Some((cta, offset)) = self.shared_at(to, n, BULK, lane) else { continue };
+            let Some((signal, at)) = self.barrier_at(barrier, lane) else { continue };
+            let Some(agent) = self.completion(signal, at, lane) else { continue };
+            self.async_shared(source, from, n, agent, false, lane);
+            self.async_shared(cta, offset, n, agent, true, lane);
+            let (cta, signal) = (self.ctas[cta].linear, self.ctas[signal].linear);
+            let target = Target { cta, offset, signal, barrier: at, agent };
+            self.issue(lane, What::Send { from, bytes: n, target });
+        }
+    }
+
+    /// `cp.async.mbarrier.arrive`: an arrival once the lane's copies so far have landed.
+    pub(crate) fn copy_arrive(&mut self, at: SharedPlace, noinc: bool, active: u32) {
+        for lane in bits(active) {
+            let Some((cta, barrier)) = self.barrier_at(at, lane) else { continue };
+            if let Some(b) = self.ctas[cta].hopper.barriers.get_mut(&barrier)
+                && !noinc
+                && let Err(what) = b.add_pending()
+            {
+                self.report(FindingKind::Misuse, lane, None, || what);
+                continue;
+            }
+            // The copies' bytes become those of the barrier's agent; the rest of the thread's history is not released.
+            let copies = self.warp.copies.issued(lane);
+            self.issue(lane, What::CopyArrive { copies, barrier });
+        }
+    }
+
+    /// `st.async`.
+    pub(crate) fn store_async(
+        &mut self,
+        to: SharedPlace,
+        values: &[Reg],
+        bytes: usize,
+        barrier: SharedPlace,
+        active: u32,
+    ) {
+        for lane in bits(active) {
+            let len = bytes * values.len();
+            let Some((cta, offset)) = self.shared_at(to, len, len, lane) else { continue };
+            let Some((signal, at)) = self.barrier_at(barrier, lane) else { continue };
+            let Some(agent) = self.completion(signal, at, lane) else { continue };
+            self.async_shared(cta, offset, len, agent, true, lane);
+            let data = values
+                .iter()
+                .flat_map(|r| self.reg(*r)[lane as usize].to_le_bytes()[..bytes].to_vec())
+                .collect();
+            let (cta, signal) = (self.ctas[cta].linear, self.ctas[signal].linear);
+            let target = Target { cta, offset, signal, barrier: at, agent };
+            self.issue(lane, What::Value { data, target });
+        }
+    }
+}
+
+/// The type that a tensor's elements are reduced in.
+fn reduce_type(t: TensorType) -> Option<ReduceTy> {
+    Some(match t {
+        TensorType::U32 => ReduceTy::U32,
+        TensorType::S32 => ReduceTy::S32,
+        TensorType::U64 => ReduceTy::U64,
+        TensorType::S64 => ReduceTy::S64,
+        TensorType::F16 => ReduceTy::F16,
+        TensorType::Bf16 => ReduceTy::Bf16,
+        TensorType::F32 => ReduceTy::F32,
+        TensorType::F64 => ReduceTy::F64,
+        TensorType::U8 | TensorType::U16 => return None,
+    })
+}

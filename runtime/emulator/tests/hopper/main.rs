@@ -1,0 +1,4 @@
+//! Hopper's instructions against results computed independently, and every misuse against its finding.
+
+mod attention;
+mod support;
