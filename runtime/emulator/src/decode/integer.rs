@@ -269,6 +269,8 @@ impl<'a> Decoder<'a> {
             self.map(int::dp4a(a.signed(), b.signed()), d, &s, Class::Integer);
             return Ok(());
         }
+        // `prmt` alone has its mode behind the type.
+        let mode = m.one_of(&["f4e", "b4e", "rc8", "ecl", "ecr", "rc16"]).filter(|_| head == "prmt");
         let ty = self.ty(m)?;
         let w = ty.bits();
         let u32s = Ty::B(32);
@@ -312,15 +314,12 @@ impl<'a> Decoder<'a> {
                     .ok_or_else(|| self.error("`.clamp` or `.wrap` is missing"))?;
                 self.plain(&format!("shf.{side}.{mode}"), ty, i, Class::Integer)
             }
-            "prmt" => {
-                let mode = m.one_of(&["f4e", "b4e", "rc8", "ecl", "ecr", "rc16"]);
-                self.plain(
-                    &mode.map_or_else(|| "prmt".to_owned(), |x| format!("prmt.{x}")),
-                    ty,
-                    i,
-                    Class::Integer,
-                )
-            }
+            "prmt" => self.plain(
+                &mode.map_or_else(|| "prmt".to_owned(), |x| format!("prmt.{x}")),
+                ty,
+                i,
+                Class::Integer,
+            ),
             "lop3" => {
                 let [d, a, b, c, Operand::Int(table)] = self.operands(i)? else {
                     return Err(self.error("`lop3` takes a literal table; `lop3.BoolOp` is not supported"));

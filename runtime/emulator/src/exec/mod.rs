@@ -368,10 +368,12 @@ impl<'a, 'm> Group<'a, 'm> {
                         State::WarpBarrier(_) => FindingKind::MaskMismatch,
                         State::Barrier(_) | State::Async(_) => FindingKind::Deadlock,
                     };
+                    // Groups at a barrier go on behind it; the others will execute their instruction again.
+                    let pc = if matches!(s.state, State::Converge(_)) { s.pc } else { s.pc - 1 };
                     let thread = (cta.linear, warp.index * 32 + s.mask.trailing_zeros());
-                    self.findings.add(kind, s.pc, || Defect {
+                    self.findings.add(kind, pc, || Defect {
                         kind,
-                        pc: s.pc,
+                        pc,
                         thread,
                         access: None,
                         place: None,

@@ -63,7 +63,8 @@ impl Step<'_, '_> {
         let mut left = quantum;
         while left > 0 {
             let Some(at) = self.warp.pick(rank) else { break };
-            let Split { mut pc, mask, turns, .. } = self.warp.splits[at];
+            let split = self.warp.splits[at];
+            let Split { mut pc, mask, turns, .. } = split;
             // Ready neighbours further on: where this group meets or passes one, it has to look again.
             let alone = self.warp.splits.len() == 1;
             let others = self
@@ -73,7 +74,9 @@ impl Step<'_, '_> {
                 .enumerate()
                 .filter(|(i, s)| *i != at && s.state == State::Ready && s.turns == turns);
             let meet = others.map(|(_, s)| rank[s.pc as usize]).min().unwrap_or(u32::MAX);
-            let mut burst = 0;
+            // Whether this group's entry among the splits is up to date.
+            let mut settled = false;
+            let mut burst = if alone { 0 } else { split.ran };
             while left > 0 && rank[pc as usize] < meet {
                 left -= 1;
                 burst += 1;
@@ -110,14 +113,13 @@ impl Step<'_, '_> {
                     Flow::Next => pc += 1,
                     Flow::Jump(taken, target) if taken == mask => pc = target,
                     Flow::Jump(taken, target) => {
-                        self.warp.splits[at] =
-                            Split { pc: pc + 1, mask: mask & !taken, state: State::Ready, turns };
-                        self.warp.splits.push(Split { pc: target, mask: taken, state: State::Ready, turns });
-                        burst = u32::MAX;
+                        self.warp.splits[at] = Split { pc: pc + 1, mask: mask & !taken, ran: burst, ..split };
+                        self.warp.splits.push(Split { pc: target, mask: taken, ran: burst, ..split });
+                        settled = true;
                         break;
                     }
                     Flow::Scattered => {
-                        burst = u32::MAX;
+                        settled = true;
                         break;
                     }
                     Flow::Exit(gone) => {
@@ -126,23 +128,23 @@ impl Step<'_, '_> {
                             self.warp.splits.swap_remove(at);
                         } else {
                             self.warp.splits[at] =
-                                Split { pc: pc + 1, mask: mask & !gone, state: State::Ready, turns };
+                                Split { pc: pc + 1, mask: mask & !gone, ran: burst, ..split };
                         }
-                        burst = u32::MAX;
+                        settled = true;
                         break;
                     }
                     Flow::Block(state) => {
                         // It did not execute yet.
                         self.ctas[self.at].tally.classes[instr.class as usize] -= 1;
                         self.ctas[self.at].tally.thread_instructions -= u64::from(active.count_ones());
-                        self.warp.splits[at] = Split { pc, mask, state, turns };
+                        self.warp.splits[at] = Split { pc, state, ran: 0, ..split };
                         self.gather(pc, state);
-                        burst = u32::MAX;
+                        settled = true;
                         break;
                     }
                     Flow::BlockAfter(state) => {
-                        self.warp.splits[at] = Split { pc: pc + 1, mask, state, turns };
-                        burst = u32::MAX;
+                        self.warp.splits[at] = Split { pc: pc + 1, state, ran: 0, ..split };
+                        settled = true;
                         break;
                     }
                     Flow::Fatal => return Turn::Fatal,
@@ -151,9 +153,10 @@ impl Step<'_, '_> {
                     break;
                 }
             }
-            if burst != u32::MAX {
-                let turns = if !alone && burst >= BURST { turns + 1 } else { turns };
-                self.warp.splits[at] = Split { pc, mask, state: State::Ready, turns };
+            if !settled {
+                let tired = !alone && burst >= BURST;
+                let (turns, ran) = if tired { (turns + 1, 0) } else { (turns, burst) };
+                self.warp.splits[at] = Split { pc, turns, ran, ..split };
             }
             if self.warp.live == 0 {
                 break;
@@ -394,14 +397,8 @@ impl Step<'_, '_> {
             return Flow::Jump(m, t);
         }
         let Some(at) = self.warp.splits.iter().position(|s| s.mask & mask != 0) else { return Flow::Next };
-        let turns = self.warp.splits[at].turns;
-        self.warp.splits.swap_remove(at);
-        self.warp.splits.extend(ways.into_iter().map(|(pc, mask)| Split {
-            pc,
-            mask,
-            state: State::Ready,
-            turns,
-        }));
+        let split = self.warp.splits.swap_remove(at);
+        self.warp.splits.extend(ways.into_iter().map(|(pc, mask)| Split { pc, mask, ..split }));
         Flow::Scattered
     }
 }

@@ -27,8 +27,9 @@ pub(crate) struct Split {
     pub(crate) pc: u32,
     pub(crate) mask: u32,
     pub(crate) state: State,
-    /// How often this group has run for so long that others had their turn.
+    /// How often this group has run for so long that others had their turn, and for how long it has run since.
     pub(crate) turns: u32,
+    pub(crate) ran: u32,
 }
 
 /// What a lane's fences have prepared.
@@ -71,7 +72,7 @@ impl Warp {
             id,
             present,
             live: present,
-            splits: vec![Split { pc: 0, mask: present, state: State::Ready, turns: 0 }],
+            splits: vec![Split { pc: 0, mask: present, state: State::Ready, turns: 0, ran: 0 }],
             regs: vec![[0; 32]; code.regs as usize],
             preds: vec![0; code.preds as usize],
             carry: 0,
@@ -99,6 +100,7 @@ impl Warp {
             if let Some(j) = self.splits[..i].iter().position(same) {
                 self.splits[j].mask |= a.mask;
                 self.splits[j].turns = self.splits[j].turns.min(a.turns);
+                self.splits[j].ran = self.splits[j].ran.max(a.ran);
                 self.splits.swap_remove(i);
             } else {
                 i += 1;

@@ -6,6 +6,16 @@ fn widen(ty: Ty, v: u64) -> i128 {
     if ty.signed() { sext(v, ty.bits()).into() } else { low(v, ty.bits()).into() }
 }
 
+/// The product, exactly: its low 128 bits with the sign of the type.
+fn product(ty: Ty, a: u64, b: u64) -> u128 {
+    widen(ty, a).wrapping_mul(widen(ty, b)) as u128
+}
+
+/// The upper half of the product.
+fn high(ty: Ty, a: u64, b: u64) -> u64 {
+    (product(ty, a, b) >> ty.bits()) as u64
+}
+
 /// Two operands, one result of the same width; `None` for an operation this file does not know.
 pub(crate) fn binary(op: &str, ty: Ty) -> Option<Map> {
     let w = ty.bits();
@@ -19,8 +29,8 @@ pub(crate) fn binary(op: &str, ty: Ty) -> Option<Map> {
             map2(move |a, b| low((sext(a, w) - sext(b, w)).clamp(i32::MIN.into(), i32::MAX.into()) as u64, w))
         }
         "mul.lo" => map2(move |a, b| low(a.wrapping_mul(b), w)),
-        "mul.hi" => map2(move |a, b| low(((widen(ty, a) * widen(ty, b)) >> w) as u64, w)),
-        "mul.wide" => map2(move |a, b| low((widen(ty, a) * widen(ty, b)) as u64, 2 * w)),
+        "mul.hi" => map2(move |a, b| low(high(ty, a, b), w)),
+        "mul.wide" => map2(move |a, b| low(product(ty, a, b) as u64, 2 * w)),
         // Division by zero gives all ones, and the remainder its dividend, as the hardware does.
         "div" => map2(move |a, b| match (widen(ty, a), widen(ty, b)) {
             (_, 0) => low(u64::MAX, w),
@@ -92,10 +102,8 @@ pub(crate) fn ternary(op: &str, ty: Ty) -> Option<Map> {
     let w = ty.bits();
     Some(match op {
         "mad.lo" => map3(move |a, b, c| low(a.wrapping_mul(b).wrapping_add(c), w)),
-        "mad.hi" => {
-            map3(move |a, b, c| low((((widen(ty, a) * widen(ty, b)) >> w) as u64).wrapping_add(c), w))
-        }
-        "mad.wide" => map3(move |a, b, c| low(((widen(ty, a) * widen(ty, b)) as u64).wrapping_add(c), 2 * w)),
+        "mad.hi" => map3(move |a, b, c| low(high(ty, a, b).wrapping_add(c), w)),
+        "mad.wide" => map3(move |a, b, c| low((product(ty, a, b) as u64).wrapping_add(c), 2 * w)),
         "sad" => {
             map3(move |a, b, c| low(((widen(ty, a) - widen(ty, b)).unsigned_abs() as u64).wrapping_add(c), w))
         }
