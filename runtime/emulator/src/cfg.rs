@@ -6,50 +6,65 @@
 
 use crate::ir::Instr;
 
-/// Rank by instruction.
-pub(crate) fn ranks(code: &[Instr]) -> Vec<u32> {
-    let n = code.len();
-    let mut leader = vec![false; n + 1];
-    leader[0] = true;
-    for (i, instr) in code.iter().enumerate() {
-        for &t in instr.op.targets() {
-            leader[t as usize] = true;
+/// The basic blocks of a kernel.
+pub(crate) struct Blocks {
+    /// First instruction of each block, and the end of the last.
+    starts: Vec<usize>,
+    /// Blocks that control can go to, by block.
+    pub(crate) next: Vec<Vec<u32>>,
+    /// The order in which diverged threads run them.
+    pub(crate) order: Vec<u32>,
+}
+
+impl Blocks {
+    pub(crate) fn new(code: &[Instr]) -> Self {
+        let n = code.len();
+        let mut leader = vec![false; n + 1];
+        leader[0] = true;
+        leader[n] = true;
+        for (i, instr) in code.iter().enumerate() {
+            for &t in instr.op.targets() {
+                leader[t as usize] = true;
+            }
+            if !instr.op.targets().is_empty() || instr.op.diverts() {
+                leader[i + 1] = true;
+            }
         }
-        if !instr.op.targets().is_empty() || instr.op.diverts() {
-            leader[i + 1] = true;
+        let starts: Vec<usize> = (0..=n).filter(|&i| leader[i]).collect();
+        let mut block_of = vec![0u32; n];
+        for (b, w) in starts.windows(2).enumerate() {
+            block_of[w[0]..w[1]].fill(b as u32);
         }
-    }
-    let starts: Vec<usize> = (0..n).filter(|&i| leader[i]).collect();
-    let mut block_of = vec![0u32; n];
-    for (b, &s) in starts.iter().enumerate() {
-        let end = starts.get(b + 1).copied().unwrap_or(n);
-        block_of[s..end].fill(b as u32);
-    }
-    let next: Vec<Vec<u32>> = starts
-        .iter()
-        .enumerate()
-        .map(|(b, _)| {
-            let end = starts.get(b + 1).copied().unwrap_or(n);
-            let last = &code[end - 1];
+        let successors = |w: &[usize]| {
+            let last = &code[w[1] - 1];
             let mut out: Vec<u32> = last.op.targets().iter().map(|&t| block_of[t as usize]).collect();
-            if (!last.op.diverts() || last.guard.is_some()) && end < n {
-                out.push(block_of[end]);
+            if (!last.op.diverts() || last.guard.is_some()) && w[1] < n {
+                out.push(block_of[w[1]]);
             }
             out
-        })
-        .collect();
-    let order = weak_order(&next);
-    let mut rank = vec![0; n];
-    let mut at = 0;
-    for b in order {
-        let s = starts[b as usize];
-        let end = starts.get(b as usize + 1).copied().unwrap_or(n);
-        for r in &mut rank[s..end] {
-            *r = at;
-            at += 1;
-        }
+        };
+        let next: Vec<Vec<u32>> = starts.windows(2).map(successors).collect();
+        let order = weak_order(&next);
+        Self { starts, next, order }
     }
-    rank
+
+    /// The instructions of a block.
+    pub(crate) fn range(&self, block: u32) -> std::ops::Range<usize> {
+        self.starts[block as usize]..self.starts[block as usize + 1]
+    }
+
+    /// Rank by instruction.
+    pub(crate) fn ranks(&self) -> Vec<u32> {
+        let mut rank = vec![0; self.starts.last().copied().unwrap_or(0)];
+        let mut at = 0;
+        for &b in &self.order {
+            for i in self.range(b) {
+                rank[i] = at;
+                at += 1;
+            }
+        }
+        rank
+    }
 }
 
 /// All blocks in weak topological order; blocks that nothing reaches come last.

@@ -7,13 +7,14 @@ mod hopper;
 mod integer;
 mod matrix;
 mod memory;
+mod registers;
 mod scope;
 mod sync;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cfg;
+use crate::cfg::Blocks;
 use crate::count::Class;
 use crate::hopper::wgmma::watch;
 use crate::ir::{Code, Constant, Instr, Op, Pred, Reg};
@@ -486,6 +487,9 @@ impl<'a> Decoder<'a> {
         let dynamic = self.shared.next_multiple_of(self.dynamic_align);
         let labels = std::mem::take(&mut self.labels);
         let mut end = false;
+        // A label at the very end needs something to stand before.
+        self.guard = None;
+        self.push(Op::Exit, Class::Control);
         for i in &mut self.instrs {
             match &mut i.op {
                 Op::Branch { target } => *target = labels[*target as usize],
@@ -495,19 +499,20 @@ impl<'a> Decoder<'a> {
                 _ => {}
             }
             end |= i.op.targets().contains(&u32::MAX);
-            let regs = self.next_reg;
+        }
+        if end {
+            return Err(self.error("a branch to a label that is not defined"));
+        }
+        let blocks = Blocks::new(&self.instrs);
+        let rank = blocks.ranks();
+        let regs = registers::assign(&mut self.instrs, &blocks, &rank, self.next_reg, CONSTANT);
+        for i in &mut self.instrs {
             i.op.visit(&mut |_, r| {
                 if *r & CONSTANT != 0 {
                     *r = regs + (*r & !CONSTANT);
                 }
             });
         }
-        if end {
-            return Err(self.error("a branch to a label that is not defined"));
-        }
-        // A label at the very end needs something to stand before.
-        self.guard = None;
-        self.push(Op::Exit, Class::Control);
         let constants: Vec<Constant> = self
             .constant_list
             .iter()
@@ -522,8 +527,7 @@ impl<'a> Decoder<'a> {
         let Some(local) = local else {
             return Err(self.error(format!("{} bytes of local memory per thread", self.local)));
         };
-        let rank = cfg::ranks(&self.instrs);
-        let regs = self.next_reg + constants.len() as u32;
+        let regs = regs + constants.len() as u32;
         let watched = watch(&mut self.instrs, regs);
         let code = Code {
             instrs: self.instrs,

@@ -36,6 +36,18 @@ pub(crate) fn element(e: Element, word: u64, i: usize) -> f32 {
     }
 }
 
+/// The elements of a register, as f32: two or four of them.
+#[inline]
+fn unpack(e: Element, word: u64) -> [f32; 4] {
+    match e {
+        Element::Bf16 => {
+            [f32::from_bits((word as u32) << 16), f32::from_bits(word as u32 & 0xffff_0000), 0.0, 0.0]
+        }
+        Element::F16 => [f16(word & 0xffff), f16(word >> 16 & 0xffff), 0.0, 0.0],
+        _ => std::array::from_fn(|i| element(e, word, i)),
+    }
+}
+
 impl Step<'_, '_> {
     /// Warp-wide instructions need every lane of the warp.
     pub(crate) fn whole_warp(&mut self, active: u32, mask: u32) -> Result<(), Flow> {
@@ -161,8 +173,8 @@ impl Step<'_, '_> {
             let words = self.reg(reg);
             for (lane, &w) in words.iter().enumerate() {
                 let (row, from) = (lane / 4 + 8 * (r % 2), lane % 4 * e + r / 2 * 4 * e);
-                for i in 0..e {
-                    a[row][from + i] = element(*ea, w, i);
+                for (x, y) in a[row][from..from + e].iter_mut().zip(unpack(*ea, w)) {
+                    *x = y;
                 }
             }
         }
@@ -170,8 +182,8 @@ impl Step<'_, '_> {
             let words = self.reg(reg);
             for (lane, &w) in words.iter().enumerate() {
                 let from = lane % 4 * e + r * 4 * e;
-                for i in 0..e {
-                    b[from + i][lane / 4] = element(*eb, w, i);
+                for (i, x) in unpack(*eb, w).into_iter().enumerate().take(e) {
+                    b[from + i][lane / 4] = x;
                 }
             }
         }
