@@ -5,7 +5,6 @@ use rayon::prelude::*;
 use crate::count::{CtaCounters, Tally};
 use crate::exec::findings::Findings;
 use crate::exec::{Env, Group, Outcome};
-use crate::memory::PAGE;
 use crate::memory::global::Memory;
 use crate::memory::view::{Merged, View};
 use crate::module::{Kernel, Module};
@@ -257,11 +256,7 @@ impl Memory {
             .map(|v| {
                 let bytes = v.bytes.unwrap_or(0);
                 // Variables without an initialiser are zero.
-                let a = self.alloc_filled(v.name.clone(), bytes, 0);
-                if v.align > 256 {
-                    debug_assert!(v.align <= PAGE as u64);
-                }
-                a
+                self.alloc_filled(v.name.clone(), bytes, 0)
             })
             .collect();
         for (v, &address) in module.variables.iter().zip(&addresses) {

@@ -63,6 +63,9 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         match (d, s) {
+            (Operand::Vector(parts), _) | (_, Operand::Vector(parts)) if !matches!(parts.len(), 2 | 4) => {
+                Err(self.error(format!("`mov` packs 2 or 4 registers, found {}", parts.len())))
+            }
             (Operand::Vector(parts), s) => {
                 let part = w / parts.len() as u32;
                 let s = self.src(s, ty)?;

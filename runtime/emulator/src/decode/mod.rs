@@ -7,6 +7,7 @@ mod hopper;
 mod integer;
 mod matrix;
 mod memory;
+mod operand;
 mod registers;
 mod scope;
 mod sync;
@@ -18,11 +19,11 @@ use crate::cfg::Blocks;
 use crate::count::Class;
 use crate::hopper::wgmma::watch;
 use crate::ir::{Code, Constant, Instr, Op, Pred, Reg};
-use crate::lanes::{Ty, low};
+use crate::lanes::Ty;
 use crate::memory::shared::SHARED_BASE;
 use crate::module::{Kernel, KernelParam};
 use crate::parse::Error;
-use crate::parse::ast::{Function, Instruction, Operand, Statement, Unit, Variable};
+use crate::parse::ast::{Function, Instruction, Statement, Unit, Variable};
 use scope::{Binding, Scope};
 
 type Result<T> = std::result::Result<T, Error>;
@@ -30,6 +31,8 @@ type Result<T> = std::result::Result<T, Error>;
 /// Inlining deeper than this, or larger than [`MAX_CODE`], is refused: it is recursion.
 const MAX_CALLS: usize = 32;
 const MAX_CODE: usize = 4 << 20;
+/// Bytes of static shared memory that are refused outright.
+const MAX_SHARED: u64 = 1 << 20;
 /// Marks constant registers until the number of the others is known.
 const CONSTANT: Reg = 1 << 31;
 
@@ -233,13 +236,21 @@ impl<'a> Decoder<'a> {
             s => return Err(self.error(format!("`.{s}` variables inside a function are not supported"))),
         };
         self.here().bind(v.name.clone(), binding);
-        Ok(())
+        self.check_shared()
     }
 
     fn allocate_shared(&mut self, align: u64, bytes: u64) -> u64 {
         let at = self.shared.next_multiple_of(align);
         self.shared = at + bytes;
         at + u64::from(SHARED_BASE)
+    }
+
+    /// Static shared memory that no GPU has is refused early, before sums of sizes can overflow.
+    fn check_shared(&self) -> Result<()> {
+        if self.shared > MAX_SHARED {
+            return Err(self.error(format!("{} bytes of static shared memory", self.shared)));
+        }
+        Ok(())
     }
 
     fn new_reg(&mut self) -> Reg {
@@ -287,162 +298,6 @@ impl<'a> Decoder<'a> {
 
     fn lookup(&self, name: &str) -> Option<Binding> {
         self.scopes.iter().rev().find_map(|s| s.get(name)).cloned()
-    }
-
-    /// What a name outside registers and labels stands for: a constant with its address in its own space.
-    fn symbol(&mut self, name: &str, offset: i64) -> Result<Constant> {
-        let plus = |v: u64| Constant::Bits(v.wrapping_add(offset as u64));
-        if let Some(b) = self.lookup(name) {
-            return match b {
-                Binding::Param(at) | Binding::Shared(at) | Binding::Local(at) | Binding::CallParam(at) => {
-                    Ok(plus(at))
-                }
-                _ => Err(self.error(format!("`{name}` is no address"))),
-            };
-        }
-        if let Some(&at) = self.shared_symbols.get(name) {
-            return Ok(plus(at));
-        }
-        let mut index = 0;
-        for v in &self.unit.variables {
-            if v.space != "shared" {
-                if v.name == name {
-                    return Ok(Constant::Variable(index, offset));
-                }
-                index += 1;
-            } else if v.name == name {
-                let Some(bytes) = v.bytes else {
-                    self.dynamic_align = self.dynamic_align.max(v.align);
-                    return Ok(Constant::DynamicShared(offset));
-                };
-                let at = self.allocate_shared(v.align, bytes);
-                self.shared_symbols.insert(name.to_owned(), at);
-                return Ok(plus(at));
-            }
-        }
-        if let Some(special) = scope::special(name) {
-            return Ok(Constant::Special(special));
-        }
-        Err(self.error(format!("`{name}` is not declared")))
-    }
-
-    /// A source operand of a type.
-    fn src(&mut self, o: &Operand, ty: Ty) -> Result<Reg> {
-        let w = ty.bits();
-        let v = match o {
-            Operand::Name(n) => match self.lookup(n) {
-                Some(Binding::Reg(r, bits)) => {
-                    if bits < w {
-                        return Err(
-                            self.error(format!("register `{n}` has {bits} bits, the instruction reads {w}"))
-                        );
-                    }
-                    return Ok(r);
-                }
-                Some(Binding::Pred(_)) => {
-                    return Err(self.error(format!("`{n}` is a predicate, a register is expected")));
-                }
-                _ => {
-                    let c = self.symbol(n, 0)?;
-                    return Ok(self.constant(c));
-                }
-            },
-            Operand::Offset(n, off) => {
-                let c = self.symbol(n, *off)?;
-                return Ok(self.constant(c));
-            }
-            Operand::Int(v) if ty.is_int() || matches!(ty, Ty::F16x2 | Ty::Bf16x2 | Ty::F16 | Ty::Bf16) => {
-                low(*v as u64, w)
-            }
-            Operand::Int(v) if ty == Ty::F32 => (*v as f32).to_bits().into(),
-            Operand::Int(v) => (*v as f64).to_bits(),
-            Operand::Bits32(v) if w == 32 => (*v).into(),
-            Operand::Bits64(v) if w == 64 => *v,
-            Operand::Bits64(v) if ty == Ty::F32 => (f64::from_bits(*v) as f32).to_bits().into(),
-            Operand::Bits32(v) if ty == Ty::F64 => f64::from(f32::from_bits(*v)).to_bits(),
-            Operand::Decimal(v) if ty == Ty::F32 => (*v as f32).to_bits().into(),
-            Operand::Decimal(v) if ty == Ty::F64 => v.to_bits(),
-            o => return Err(self.error(format!("an operand that does not fit here: {o:?}"))),
-        };
-        Ok(self.bits(v))
-    }
-
-    /// A destination register and its width.
-    fn dst(&mut self, o: &Operand) -> Result<(Reg, u32)> {
-        match o {
-            Operand::Name(n) if n == "_" => Ok((self.scratch(), 64)),
-            Operand::Name(n) => match self.lookup(n) {
-                Some(Binding::Reg(r, bits)) => Ok((r, bits)),
-                _ => Err(self.error(format!("`{n}` is no register"))),
-            },
-            o => Err(self.error(format!("expected a register, found {o:?}"))),
-        }
-    }
-
-    /// A destination of exactly the width of a type.
-    fn dst_of(&mut self, o: &Operand, bits: u32) -> Result<Reg> {
-        let (r, w) = self.dst(o)?;
-        if w != bits && *o != Operand::Name("_".to_owned()) {
-            return Err(self.error(format!("the destination has {w} bits, the result {bits}")));
-        }
-        Ok(r)
-    }
-
-    fn predicate(&self, name: &str) -> Result<Pred> {
-        match self.lookup(name) {
-            Some(Binding::Pred(p)) => Ok(p),
-            _ => Err(self.error(format!("`{name}` is no predicate"))),
-        }
-    }
-
-    /// A predicate operand and whether it is negated.
-    fn pred(&self, o: &Operand) -> Result<(Pred, bool)> {
-        match o {
-            Operand::Name(n) => Ok((self.predicate(n)?, false)),
-            Operand::Not(n) => Ok((self.predicate(n)?, true)),
-            o => Err(self.error(format!("expected a predicate, found {o:?}"))),
-        }
-    }
-
-    /// A destination predicate; `_` is nowhere.
-    fn dst_pred(&mut self, o: &Operand) -> Result<Pred> {
-        match o {
-            Operand::Name(n) if n == "_" => Ok(self.scratch_pred()),
-            Operand::Name(n) => self.predicate(n),
-            o => Err(self.error(format!("expected a predicate, found {o:?}"))),
-        }
-    }
-
-    /// The operands of an instruction, exactly `N`.
-    fn operands<const N: usize>(&self, i: &'a Instruction) -> Result<[&'a Operand; N]> {
-        let found = i.operands.len();
-        let all: Vec<&Operand> = i.operands.iter().collect();
-        all.try_into()
-            .map_err(|_| self.error(format!("`{}` takes {N} operands here, found {found}", i.name())))
-    }
-
-    /// A vector of registers, or one register.
-    fn vector(o: &Operand) -> &[Operand] {
-        match o {
-            Operand::Vector(v) => v,
-            o => std::slice::from_ref(o),
-        }
-    }
-
-    fn sources(&mut self, o: &Operand, ty: Ty, n: usize) -> Result<Box<[Reg]>> {
-        let v = Self::vector(o);
-        if v.len() != n {
-            return Err(self.error(format!("expected {n} registers, found {}", v.len())));
-        }
-        v.iter().map(|o| self.src(o, ty)).collect()
-    }
-
-    fn destinations(&mut self, o: &Operand, bits: u32, n: usize) -> Result<Box<[Reg]>> {
-        let v = Self::vector(o);
-        if v.len() != n {
-            return Err(self.error(format!("expected {n} registers, found {}", v.len())));
-        }
-        v.iter().map(|o| self.dst_of(o, bits)).collect()
     }
 
     fn instruction(&mut self, i: &'a Instruction) -> Result<()> {
@@ -546,21 +401,6 @@ impl<'a> Decoder<'a> {
         let mut regs = [s[0]; 4];
         regs[..s.len()].copy_from_slice(s);
         self.push(Op::Map { f, d, s: regs, n: s.len() as u8 }, class);
-    }
-
-    fn label(&self, o: &Operand) -> Result<u32> {
-        match o {
-            Operand::Name(n) => match self.lookup(n) {
-                Some(Binding::Label(id)) => Ok(id),
-                _ => Err(self.error(format!("`{n}` is no label in reach"))),
-            },
-            o => Err(self.error(format!("expected a label, found {o:?}"))),
-        }
-    }
-
-    fn new_label(&mut self) -> u32 {
-        self.labels.push(u32::MAX);
-        self.labels.len() as u32 - 1
     }
 
     fn switch(&mut self, index: Reg, targets: Vec<u32>) {

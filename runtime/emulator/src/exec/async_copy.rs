@@ -13,6 +13,7 @@ use crate::exec::warp::bits;
 use crate::ir::{Address, MemSpace, Pred, Reg};
 use crate::lanes::Lanes;
 use crate::memory::shadow::{Entry, IN_FLIGHT};
+use crate::report::FindingKind;
 
 /// A copy under way.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +88,11 @@ impl Step<'_, '_> {
             let source = self.address(from, lane);
             let n =
                 if ignored >> lane & 1 != 0 { 0 } else { (sizes[lane as usize] as u32 as usize).min(len) };
+            if sizes[lane as usize] as u32 as usize > len {
+                self.report(FindingKind::Misuse, lane, None, || {
+                    format!("{} source bytes of a copy of {len}", sizes[lane as usize] as u32)
+                });
+            }
             let mut data = [0; 16];
             if n > 0 {
                 // The whole source must be aligned; only the bytes that are copied must exist.

@@ -140,8 +140,11 @@ impl Cursor {
             }
         }
         let align = align.unwrap_or(element).max(1);
-        if !align.is_power_of_two() {
-            return Err(self.error(format!("alignment {align} of `{name}` is no power of two")));
+        // Shared memory starts at a multiple of 1024, an allocation at one of 256.
+        let most = if space == "shared" { 1024 } else { 256 };
+        if !align.is_power_of_two() || align > most {
+            return Err(self
+                .error(format!("alignment {align} of `{name}`: powers of two up to {most} are supported")));
         }
         Ok(Variable { name, space: space.to_owned(), align, element: element / vector, bytes, init, line })
     }

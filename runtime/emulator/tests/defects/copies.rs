@@ -85,6 +85,12 @@ fn a_pipeline_of_two_stages() {
 #[test]
 fn the_source_is_checked_when_the_copy_is_issued() {
     found(&COPY.replace("[%rd2], 16", "[%rd2+4096], 16"), WARP, K::OutOfBounds, "cp.async");
+    found(
+        "mov.u32 %r5, 17; cp.async.cg.shared.global [%r3], [%rd1], 16, %r5; cp.async.wait_all;",
+        On { threads: 1, ..WARP },
+        K::Misuse,
+        "cp.async",
+    );
     // A store to the source races with the copy of another warp.
     let body = format!(
         "{COPY}cp.async.wait_all; xor.b32 %r6, %r1, 64; mul.wide.u32 %rd4, %r6, 16; add.s64 %rd5, %rd1, %rd4;\nst.global.u32 [%rd5], %r1;"

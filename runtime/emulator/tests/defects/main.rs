@@ -6,6 +6,7 @@ mod cooperation;
 mod copies;
 mod global_races;
 mod limits;
+mod mutations;
 mod shared_races;
 
 use moac_emulator::{Dim3, Finding, FindingKind, Launch, Memory, Module, Report, launch};
