@@ -16,6 +16,7 @@ pub mod error;
 pub mod fetch;
 pub mod headers;
 pub mod interrupt;
+pub mod ledger;
 pub mod lower;
 pub mod names;
 pub mod nvrtc;

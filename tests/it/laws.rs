@@ -128,7 +128,12 @@ fn same(a: &Outputs, b: &Outputs, tolerance: f64) -> Result<(), TestCaseError> {
 }
 
 /// Law 1: where every span covers the sequence, it is dense causal attention.
-pub(crate) fn law_dense(make: Make<'_>, spans: &Spans, request: &Sequence, tolerance: f64) -> Result<(), TestCaseError> {
+pub(crate) fn law_dense(
+    make: Make<'_>,
+    spans: &Spans,
+    request: &Sequence,
+    tolerance: f64,
+) -> Result<(), TestCaseError> {
     let tokens = request.tokens();
     let wide = Spans {
         length: spans.length.max(tokens as u32),
@@ -221,7 +226,12 @@ pub(crate) fn law_batch(
 }
 
 /// Law 5: GQA is MHA with the KV heads repeated.
-pub(crate) fn law_gqa(make: Make<'_>, spans: &Spans, request: &Sequence, tolerance: f64) -> Result<(), TestCaseError> {
+pub(crate) fn law_gqa(
+    make: Make<'_>,
+    spans: &Spans,
+    request: &Sequence,
+    tolerance: f64,
+) -> Result<(), TestCaseError> {
     let repeated: Vec<usize> = (0..spans.heads()).map(|head| spans.kv_head(head)).collect();
     let mha = Spans { kv_span: spans.span.clone(), ..spans.clone() };
     let heads: Vec<usize> = (0..spans.heads()).collect();

@@ -4,6 +4,7 @@
 mod artifact;
 mod cache;
 mod cli;
+mod compile;
 mod emulate;
 mod geometry;
 mod laws;
