@@ -7,6 +7,7 @@ mod cli;
 mod compile;
 mod emulate;
 mod geometry;
+mod gpu;
 mod laws;
 mod lowering;
 mod model_shapes;
