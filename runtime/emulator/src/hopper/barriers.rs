@@ -8,7 +8,7 @@ use crate::exec::step::{Flow, Step};
 use crate::exec::warp::{State, bits};
 use crate::hb::{Published, Scope};
 use crate::ir::{Pred, Reg};
-use crate::memory::shadow::STRONG;
+use crate::memory::shadow::{Access, STRONG};
 use crate::memory::shared::SHARED_BASE;
 use crate::memory::{SHARED_WINDOW, WINDOW};
 use crate::report::{FindingKind, Space};
@@ -62,14 +62,11 @@ impl Step<'_, '_> {
     }
 
     /// Marks the use of a barrier's bytes, and reports an initialisation that nothing orders before it.
-    fn use_barrier(&mut self, cta: usize, offset: usize, lane: u32, write: bool) {
-        if cta != self.at {
-            return;
-        }
-        let at = At::Shared(offset);
-        let flags = if write { 0 } else { STRONG };
-        if let Some(c) = self.race(at, BYTES, lane, flags, write) {
-            self.clash(c, at, lane, write);
+    pub(crate) fn use_barrier(&mut self, cta: usize, offset: usize, lane: u32, write: bool) {
+        let by = self.warp.stamp(lane, self.pc | if write { 0 } else { STRONG });
+        let access = Access { by, write, know: self.warp.know(lane), issuer: None };
+        if let Some(c) = self.ctas[cta].shared.check(offset, BYTES, &access) {
+            self.clash(c, At::Shared(offset), lane, write);
         }
     }
 

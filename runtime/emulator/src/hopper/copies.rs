@@ -262,6 +262,7 @@ impl Step<'_, '_> {
                     });
                     continue;
                 };
+                self.use_barrier(signal, at as usize, lane, false);
                 self.async_shared(cta, offset, shape.bytes, agent, true, lane);
                 let (cta, signal) = (self.ctas[cta].linear, self.ctas[signal].linear);
                 targets.push(Target { cta, offset, signal, barrier: at, agent });

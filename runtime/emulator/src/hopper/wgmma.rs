@@ -74,7 +74,9 @@ pub(crate) struct WgmmaWarp {
     touched: Vec<u32>,
     /// One more than the group until whose end a register may not be touched; 0 is none.
     busy: Vec<u32>,
-    /// Registers of A fragments under way.
+    /// Whether a register that is under way holds a fragment of A; otherwise an accumulator.
+    fragment: Vec<bool>,
+    /// Registers of fragments under way.
     fragments: Vec<Reg>,
     chains: Vec<Chain>,
 }
@@ -139,6 +141,7 @@ impl Step<'_, '_> {
                 fences: 0,
                 touched: vec![0; regs],
                 busy: vec![0; regs],
+                fragment: vec![false; regs],
                 fragments: Vec::new(),
                 chains: Vec::new(),
             })
@@ -303,11 +306,10 @@ impl Step<'_, '_> {
         };
         let a: &[Reg] = if let OperandA::Registers(a) = &op.a { a } else { &[] };
         let unfenced = op.d.iter().chain(a).filter(|&&r| w.touched[r as usize] == w.fences).count();
-        let mine = |c: &&Chain| c.regs == op.d && c.acc == op.acc;
-        let own = w.chains.iter().find(mine).is_some();
-        let clash = (!own && op.d.iter().any(|&r| w.busy[r as usize] != 0))
-            || a.iter().any(|r| w.chains.iter().any(|c| c.regs.contains(r)))
-            || (own && op.d.iter().any(|r| w.fragments.contains(r)));
+        let own = w.chains.iter().any(|c| c.regs == op.d && c.acc == op.acc);
+        let taken = |r: &Reg, role| w.busy[*r as usize] != 0 && w.fragment[*r as usize] == role;
+        let clash = op.d.iter().any(|r| taken(r, true) || (!own && taken(r, false)))
+            || a.iter().any(|r| taken(r, false));
         if unfenced > 0 {
             self.report(FindingKind::Misuse, 0, None, || {
                 format!("{unfenced} registers of the product were accessed since the last `wgmma.fence`")
@@ -514,11 +516,15 @@ impl Step<'_, '_> {
         }
         for &r in &op.d {
             w.busy[r as usize] = group + 1;
+            w.fragment[r as usize] = false;
         }
         if let OperandA::Registers(a) = &op.a {
             for &r in a {
+                if w.busy[r as usize] == 0 {
+                    w.fragments.push(r);
+                }
                 w.busy[r as usize] = group + 1;
-                w.fragments.push(r);
+                w.fragment[r as usize] = true;
             }
         }
         self.warp.hopper.wgmma = Some(w);

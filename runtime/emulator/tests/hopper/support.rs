@@ -38,3 +38,17 @@ pub(crate) fn bytes_of(values: &[u16]) -> Vec<u8> {
 pub(crate) fn words_of(bytes: &[u8]) -> Vec<u16> {
     bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect()
 }
+
+/// Replaces the `nth` occurrence (from 1) of a text.
+#[derive(Clone, Copy)]
+pub(crate) struct Edit(pub(crate) &'static str, pub(crate) usize, pub(crate) &'static str);
+
+/// Edits a text.
+pub(crate) fn apply(source: &str, Edit(needle, nth, with): Edit) -> String {
+    let at = source
+        .match_indices(needle)
+        .nth(nth - 1)
+        .unwrap_or_else(|| panic!("no occurrence {nth} of `{needle}`"))
+        .0;
+    format!("{}{with}{}", &source[..at], &source[at + needle.len()..])
+}
