@@ -11,5 +11,6 @@ mod gpu;
 mod laws;
 mod lowering;
 mod model_shapes;
+mod mutants;
 mod nvrtc;
 mod plans;
