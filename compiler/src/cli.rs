@@ -43,6 +43,7 @@ enum Command {
     Emit(commands::emit::Args),
     Inspect(commands::inspect::Args),
     Diff(commands::diff::Args),
+    Verify(commands::verify::Args),
     Doctor(commands::doctor::Args),
     Completions(commands::completions::Args),
 }
@@ -51,6 +52,7 @@ impl Command {
     fn run(&self, context: &Context) -> Result<ExitStatus, Error> {
         match self {
             Self::Compile(args) => commands::compile::run(args, context),
+            Self::Verify(args) => commands::verify::run(args, context),
             Self::Doctor(args) => commands::doctor::run(args, context),
             Self::Emit(args) => commands::emit::run(args, context),
             Self::Inspect(args) => commands::inspect::run(args, context),

@@ -52,6 +52,34 @@ pub enum Error {
         /// The artifact.
         path: PathBuf,
     },
+    /// An artifact with PTX that is no text.
+    #[error("`{}`: its PTX is no text: {source}", path.display())]
+    Ptx {
+        /// The artifact.
+        path: PathBuf,
+        /// Where it stops being text.
+        source: std::str::Utf8Error,
+    },
+    /// An artifact without a kernel for the architectures asked for.
+    #[error(
+        "`{}` has no kernel for these architectures: it has {}", path.display(),
+        found.iter().map(|arch| arch.name()).collect::<Vec<_>>().join(", ")
+    )]
+    NoKernels {
+        /// The artifact.
+        path: PathBuf,
+        /// What it has.
+        found: Vec<moac_runtime::arch::Arch>,
+    },
+    /// The GPU cannot be used.
+    #[error(transparent)]
+    Gpu(#[from] moac_runtime::gpu::GpuError),
+    /// Kernels could not be run.
+    #[error(transparent)]
+    Verify(#[from] crate::verify::Error),
+    /// The ledger cannot be read or written.
+    #[error(transparent)]
+    Ledger(#[from] crate::verify::ledger::LedgerError),
     /// `CUDA_COMPUTE_CAP` names no architecture.
     #[error("CUDA_COMPUTE_CAP: {0}")]
     ComputeCap(#[source] moac_runtime::arch::UnknownArch),
@@ -86,11 +114,19 @@ impl Hint for Error {
             Self::Nvrtc(error) => error.hints(),
             Self::Build(error) => error.hints(),
             Self::Fetch(error) => error.hints(),
+            Self::Gpu(moac_runtime::gpu::GpuError::NoDriver { .. }) => {
+                vec!["with --emulate the kernels run on the CPU".to_owned()]
+            }
             Self::Render(_)
             | Self::Open { .. }
             | Self::Fixed { .. }
+            | Self::Ptx { .. }
+            | Self::NoKernels { .. }
+            | Self::Verify(_)
+            | Self::Ledger(_)
             | Self::ComputeCap(_)
             | Self::File { .. }
+            | Self::Gpu(_)
             | Self::Output(_) => Vec::new(),
         }
     }

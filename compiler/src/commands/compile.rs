@@ -1,9 +1,11 @@
 //! `moac compile`: plan to artifact.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use moac_runtime::artifact::{self, Digest, Kernel, Manifest};
+use moac_runtime::plan::Plan;
 use serde::Serialize;
 
 use super::Context;
@@ -30,7 +32,7 @@ pub struct Args {
     pub out: Option<PathBuf>,
     /// Compilations at once [default: one per core]
     #[arg(short, long, value_name = "N")]
-    pub jobs: Option<std::num::NonZeroUsize>,
+    pub jobs: Option<NonZeroUsize>,
     /// Print what was compiled as JSON
     #[arg(long)]
     pub json: bool,
@@ -40,27 +42,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let out = out(&args.plan.plan, args.out.as_deref())?;
     let plan = args.plan.read()?;
-    let lowered = lower::lower(&plan, &args.target.target(&plan, context)?)?;
-    let nvrtc = Nvrtc::find()?;
-    let bar = progress(lowered.kernels.len());
-    let builder = Builder {
-        nvrtc: &nvrtc,
-        cache: &Cache::of_this_machine(),
-        jobs: args.jobs,
-        stop: interrupt::flag(),
-        progress: &|source, _| {
-            bar.set_message(source.symbol.clone());
-            bar.inc(1);
-        },
-    };
-    let built = builder.build(&plan, &lowered);
-    bar.finish_and_clear();
-    let built = built?;
-    for (kernel, warnings) in built.artifact.manifest().kernels.iter().zip(&built.warnings) {
-        for warning in warnings {
-            context.note(format!("{} for {}: {warning}", kernel.symbol, kernel.arch));
-        }
-    }
+    let built = build(&plan, &args.target, args.jobs, context)?;
     artifact::write(&out, built.artifact.bytes()).map_err(Error::file("write", &out))?;
     let summary = Summary::new(&out, &built);
     if args.json {
@@ -69,6 +51,37 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         context.print(summary.line())?;
     }
     Ok(ExitStatus::Done)
+}
+
+/// Compiles a plan for `target`, with progress and the compiler's warnings on stderr.
+pub fn build(
+    plan: &Plan,
+    target: &TargetArgs,
+    jobs: Option<NonZeroUsize>,
+    context: &Context,
+) -> Result<Built, Error> {
+    let lowered = lower::lower(plan, &target.target(plan, context)?)?;
+    let nvrtc = Nvrtc::find()?;
+    let bar = progress(lowered.kernels.len());
+    let builder = Builder {
+        nvrtc: &nvrtc,
+        cache: &Cache::of_this_machine(),
+        jobs,
+        stop: interrupt::flag(),
+        progress: &|source, _| {
+            bar.set_message(source.symbol.clone());
+            bar.inc(1);
+        },
+    };
+    let built = builder.build(plan, &lowered);
+    bar.finish_and_clear();
+    let built = built?;
+    for (kernel, warnings) in built.artifact.manifest().kernels.iter().zip(&built.warnings) {
+        for warning in warnings {
+            context.note(format!("{} for {}: {warning}", kernel.symbol, kernel.arch));
+        }
+    }
+    Ok(built)
 }
 
 /// Where the artifact goes. Found out first: a compilation is long, and a wrong path should not wait for it.

@@ -7,11 +7,13 @@ mod inspection;
 mod page;
 mod palette;
 mod tables;
+mod verdicts;
 mod view;
 
 pub use self::diff::Diff;
 pub use self::inspection::{BucketReport, GroupReport, Inspection, KernelReport, LayerReport};
 pub use self::page::page;
+pub use self::verdicts::verdicts_table;
 pub use self::view::{KernelView, View};
 
 use moac_runtime::plan::Rule;

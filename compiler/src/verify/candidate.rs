@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact::{Artifact, Resources};
+use moac_runtime::artifact::{self, Artifact, Resources};
 use moac_runtime::geometry::{BucketGeometry, LayerGeometry};
 use moac_runtime::launch::{LaunchRule, Phase};
 use moac_runtime::plan::{DType, Plan};
@@ -25,7 +25,9 @@ pub struct Candidate {
     pub rule: LaunchRule,
     /// What it takes of a multiprocessor.
     pub resources: Resources,
-    /// What the layer sees.
+    /// The layers that use it.
+    pub layers: Vec<u32>,
+    /// What those layers see: the same, all of them.
     pub layer: Layer,
     /// The PTX that the emulator runs.
     pub ptx: String,
@@ -120,17 +122,19 @@ impl Candidate {
     /// # Errors
     /// PTX that is no text.
     pub fn of_artifact(
-        artifact: &Artifact,
-        wanted: impl Fn(Arch, Phase) -> bool,
+        opened: &Artifact,
+        wanted: impl Fn(Arch) -> bool,
     ) -> Result<Vec<Self>, std::str::Utf8Error> {
-        let manifest = artifact.manifest();
+        let manifest = opened.manifest();
         let mut candidates = Vec::new();
         for (index, kernel) in manifest.kernels.iter().enumerate() {
-            let uses = |layer: &&moac_runtime::artifact::Layer| {
+            let uses = |layer: &artifact::Layer| {
                 layer.kernels.get(&kernel.arch).is_some_and(|ids| ids.of(kernel.phase) == index)
             };
-            let Some(layer) = manifest.layers.iter().position(|layer| uses(&layer)) else { continue };
-            if !wanted(kernel.arch, kernel.phase) {
+            let layers = (0..).zip(&manifest.layers).filter(|(_, layer)| uses(layer));
+            let layers: Vec<u32> = layers.map(|(index, _)| index).collect();
+            let Some(&first) = layers.first() else { continue };
+            if !wanted(kernel.arch) {
                 continue;
             }
             candidates.push(Self {
@@ -139,9 +143,10 @@ impl Candidate {
                 phase: kernel.phase,
                 rule: kernel.launch,
                 resources: kernel.resources,
-                layer: Layer::new(&manifest.plan, manifest.dtype, &manifest.geometry.layers[layer]),
-                ptx: artifact.ptx(kernel)?.to_owned(),
-                cubin: artifact.cubin(kernel).to_vec(),
+                layer: Layer::new(&manifest.plan, manifest.dtype, &manifest.geometry.layers[first as usize]),
+                layers,
+                ptx: opened.ptx(kernel)?.to_owned(),
+                cubin: opened.cubin(kernel).to_vec(),
             });
         }
         Ok(candidates)
@@ -162,6 +167,7 @@ impl Candidate {
             rule: spec.launch,
             resources: compiled.resources,
             layer: Layer::new(plan, spec.dtype, &lowered.geometry.layers[layers[0] as usize]),
+            layers,
             ptx: compiled.ptx,
             cubin: compiled.cubin,
         }

@@ -13,6 +13,9 @@ use super::case::{Case, Layout, Request, Work};
 /// Keys, in tiles, that the chosen CTAs of one boundary case may walk: about a second on the emulator.
 const WALK: u32 = 512;
 
+/// The longest bucket that counts as short.
+const SHORT: u32 = 1024;
+
 /// Every code path, each launch whole.
 pub fn whole(candidate: &Candidate) -> Vec<Case> {
     match candidate.phase {
@@ -94,6 +97,12 @@ fn whole_decode(layer: &Layer) -> Vec<Case> {
     let idle = vec![(0, 9, 0), (last, 70, 0)];
     cases.push(case("nobody has a token", idle, Work::Decode { ctas: 2 }, Layout::Packed, true));
     cases
+}
+
+/// What the emulator can do in seconds: everything of a short context, the edges of a long one.
+pub fn for_emulator(candidate: &Candidate) -> Vec<Case> {
+    let longest = candidate.layer.geometry.buckets.iter().map(|bucket| bucket.length).max().unwrap_or(0);
+    if longest <= SHORT { whole(candidate) } else { boundary(candidate) }
 }
 
 /// The edges of a layer's own spans, met by few CTAs.

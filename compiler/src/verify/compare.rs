@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use half::{bf16, f16};
 use moac_runtime::plan::DType;
 use serde::Serialize;
 
@@ -18,7 +17,7 @@ pub fn tolerance(dtype: DType) -> f64 {
 pub const ROW: f64 = 2.0;
 
 /// The largest difference of a log-sum-exp, absolute. It is sharp: one key too many or too few among 16384 shows.
-pub const LSE: f64 = 3e-5;
+pub const LSE: f64 = 1e-5;
 
 /// Whether a difference is at most `bound`; what is not a number is not.
 pub fn within(difference: f64, bound: f64) -> bool {
@@ -45,8 +44,10 @@ pub enum Kind {
     Finding,
     /// It reads, writes or computes more or less than it should.
     Count,
-    /// It could not be parsed, loaded or started.
+    /// It could not be parsed or loaded.
     Load,
+    /// It could not be started, or the device failed while it ran.
+    Launch,
 }
 
 /// One way in which a case failed.
@@ -68,15 +69,6 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)
-    }
-}
-
-/// Elements as they lie in memory, widened.
-pub fn widen(dtype: DType, bytes: &[u8]) -> Vec<f32> {
-    let element = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
-    match dtype {
-        DType::Bf16 => bytes.chunks_exact(2).map(|pair| bf16::from_bits(element(pair)).to_f32()).collect(),
-        DType::F16 => bytes.chunks_exact(2).map(|pair| f16::from_bits(element(pair)).to_f32()).collect(),
     }
 }
 

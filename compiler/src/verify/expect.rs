@@ -41,8 +41,8 @@ pub struct Expectations {
     known: BTreeMap<Query, Answer>,
 }
 
-/// Answers that are kept: 256 MB of them at `head_dim` 128.
-const MOST: usize = 1 << 19;
+/// Answers that are kept: a gigabyte of them at `head_dim` 128. A plan of 32 layers has about as many.
+const MOST: usize = 1 << 21;
 
 impl Expectations {
     /// The answers to `queries`, in their order. All are of one layer shape and of one source of inputs, for life.

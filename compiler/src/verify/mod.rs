@@ -15,9 +15,11 @@ pub mod expect;
 pub mod gpu;
 pub mod image;
 pub mod inputs;
+pub mod ledger;
 mod outputs;
 pub mod rows;
 pub mod run;
+pub mod session;
 mod stage;
 mod verdict;
 

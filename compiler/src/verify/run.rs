@@ -2,12 +2,13 @@
 
 use moac_runtime::abi::Task;
 use moac_runtime::backend::LayerError;
+use moac_runtime::element::from_bytes;
 use moac_runtime::launch::Phase;
 use thiserror::Error;
 
 use super::candidate::Candidate;
 use super::case::{Case, Work};
-use super::compare::{self, Kind, Norms};
+use super::compare::{Kind, Norms};
 use super::device::{Device, DeviceError, Launch, Seen};
 use super::expect::{Expectations, Query};
 use super::image;
@@ -98,7 +99,7 @@ impl<D: Device> Harness<D> {
         let mut all = Norms::default();
         for (at, answer) in checked.iter().zip(answers) {
             let (o, lse) = &found[at];
-            let norms = Norms::of(&compare::widen(dtype, o), &answer.o);
+            let norms = Norms::of(&from_bytes(dtype, o), &answer.o);
             all.add(norms);
             run.row(*at, norms.error(), lse.map(|lse| (f64::from(lse) - answer.lse).abs()));
         }
