@@ -1,8 +1,10 @@
 //! The kernels on the PTX emulator: right, free of races and stray accesses, and moving no byte too many.
 
 use moac::verify::{Case, Layout, Request, Work, cases};
+use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
-use moac_tests::emulate::{SHAPES, Shape, failures, harness, run};
+use moac_runtime::plan::DType;
+use moac_tests::emulate::{SHAPES, Shape, failures, harness, plan_names, run, shipped, wrong};
 
 /// Orders of warps that every small layer is run in.
 const SCHEDULES: u64 = 3;
@@ -111,4 +113,44 @@ fn what_others_say_changes_no_bit_of_a_request() {
         let same: Vec<bool> = before.iter().zip(&after).map(|(a, b)| a == b).collect();
         assert_eq!(same, [false, false, true, false], "{phase:?}");
     }
+}
+
+/// Every kernel of a shipped plan, in both element types, at the edges of its own spans.
+fn check_shipped(name: &str) {
+    for dtype in [DType::Bf16, DType::F16] {
+        let candidates = shipped(name, dtype, &[Arch::Sm90]);
+        let wrong = wrong(&candidates, &[0], &|_| {});
+        assert!(!candidates.is_empty() && wrong.is_empty(), "{name}, {dtype}:\n{}", wrong.join("\n"));
+    }
+}
+
+#[test]
+fn kernels_of_llama_3_8b() {
+    check_shipped("llama-3-8b");
+}
+
+#[test]
+fn kernels_of_vicuna_7b() {
+    check_shipped("vicuna-7b");
+}
+
+#[test]
+fn kernels_of_smollm2_135m() {
+    check_shipped("smollm2-135m");
+}
+
+#[test]
+fn kernels_of_dense() {
+    check_shipped("dense");
+}
+
+#[test]
+fn kernels_of_one_rule_per_head() {
+    check_shipped("one-rule-per-head");
+}
+
+#[test]
+fn no_shipped_plan_is_forgotten() {
+    let tested = ["dense", "llama-3-8b", "one-rule-per-head", "smollm2-135m", "vicuna-7b"];
+    assert_eq!(plan_names(), tested);
 }

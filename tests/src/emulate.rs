@@ -1,9 +1,15 @@
 //! Kernels on the PTX emulator: small layers whose every launch runs whole, and the shipped plans' own kernels on the
 //! CTAs at their edges. `cargo xtask emulate --full` runs more of the same than the tests do.
 
-use moac::build;
-use moac::lower::{Lowered, Target, lower};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use moac::build::{self, Builder};
+use moac::cache::Cache;
+use moac::lower::{Lowered, Target, buckets, lower};
 use moac::nvrtc::Source;
+use moac::plan;
+use moac::verify::session::{self, Verdict, Watch};
 use moac::verify::{Candidate, Case, Device as _, Emulated, Failure, Harness, Inputs, Outcome};
 use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
@@ -188,4 +194,64 @@ pub fn failures(candidate: &Candidate, cases: &[Case], schedule: u64) -> Vec<(St
         failures.extend(outcome.failures.into_iter().map(|failure| (case.name.clone(), failure)));
     }
     failures
+}
+
+/// The names of the shipped plans: the files in `plans/`.
+///
+/// # Panics
+/// If the folder cannot be read.
+pub fn plan_names() -> Vec<String> {
+    let files = plan_folder().read_dir().expect("the shipped plans are there");
+    let paths = files.map(|file| file.expect("a folder can be listed").path());
+    let mut names: Vec<String> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .filter(|name| !name.ends_with(".schema"))
+        .collect();
+    names.sort();
+    names
+}
+
+fn plan_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../plans")
+}
+
+/// Every kernel of a shipped plan, at the default buckets.
+///
+/// # Panics
+/// If it does not compile.
+pub fn shipped(name: &str, dtype: DType, archs: &[Arch]) -> Vec<Candidate> {
+    let path = plan_folder().join(format!("{name}.json"));
+    let plan = plan::read(&path, None).unwrap_or_else(|error| panic!("{error}"));
+    let lengths = buckets(&plan, &[]).expect("the default buckets suit every plan").buckets;
+    let target = Target { kv_heads: 0..plan.model.num_kv_heads, lengths, dtype, archs: archs.to_vec() };
+    let lowered = lower(&plan, &target).expect("a shipped plan lowers");
+    let sources = build::sources(&lowered).expect("the template renders");
+    let builder = Builder {
+        nvrtc: nvrtc(),
+        cache: &Cache::of_this_machine(),
+        jobs: None,
+        stop: &AtomicBool::new(false),
+        progress: &|_, _| {},
+    };
+    let compiled = builder.compile(&sources).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let compiled = compiled.into_iter().map(|(compiled, _)| compiled).enumerate();
+    compiled.map(|(kernel, compiled)| Candidate::of_lowered(&plan, &lowered, kernel, compiled)).collect()
+}
+
+/// Runs kernels as `moac verify --emulate` does; what failed, one line each.
+///
+/// # Panics
+/// If a case cannot be run.
+pub fn wrong(candidates: &[Candidate], schedules: &[u64], done: &(dyn Fn(&Verdict) + Sync)) -> Vec<String> {
+    let watch = Watch { case: &|_, _| {}, done, stop: &AtomicBool::new(false) };
+    let verdicts =
+        session::on_emulator(candidates, schedules, &watch).unwrap_or_else(|error| panic!("{error}"));
+    let lines = verdicts.iter().flat_map(|verdict| {
+        let line = |wrong: &session::Wrong| {
+            format!("{} for {}: {}: {}", verdict.symbol, verdict.arch, wrong.case, wrong.failure)
+        };
+        verdict.failures.iter().map(line)
+    });
+    lines.collect()
 }
