@@ -44,6 +44,7 @@ enum Command {
     Inspect(commands::inspect::Args),
     Diff(commands::diff::Args),
     Verify(commands::verify::Args),
+    Exec(commands::exec::Args),
     Doctor(commands::doctor::Args),
     Completions(commands::completions::Args),
 }
@@ -53,6 +54,7 @@ impl Command {
         match self {
             Self::Compile(args) => commands::compile::run(args, context),
             Self::Verify(args) => commands::verify::run(args, context),
+            Self::Exec(args) => commands::exec::run(args, context),
             Self::Doctor(args) => commands::doctor::run(args, context),
             Self::Emit(args) => commands::emit::run(args, context),
             Self::Inspect(args) => commands::inspect::run(args, context),

@@ -77,6 +77,15 @@ pub enum Error {
     /// Kernels could not be run.
     #[error(transparent)]
     Verify(#[from] crate::verify::Error),
+    /// A layer cannot be run on these inputs.
+    #[error(transparent)]
+    Exec(#[from] crate::exec::ExecError),
+    /// The caller's tensors are wrong.
+    #[error(transparent)]
+    Tensors(#[from] crate::exec::tensors::TensorError),
+    /// The emulator cannot run a layer.
+    #[error(transparent)]
+    Emulator(#[from] crate::exec::emulator::EmulatorError),
     /// The ledger cannot be read or written.
     #[error(transparent)]
     Ledger(#[from] crate::verify::ledger::LedgerError),
@@ -115,7 +124,10 @@ impl Hint for Error {
             Self::Build(error) => error.hints(),
             Self::Fetch(error) => error.hints(),
             Self::Gpu(moac_runtime::gpu::GpuError::NoDriver { .. }) => {
-                vec!["with --emulate the kernels run on the CPU".to_owned()]
+                vec![
+                    "without a GPU: `moac verify --emulate`, `moac exec --device cpu` or `--device emulator`"
+                        .to_owned(),
+                ]
             }
             Self::Render(_)
             | Self::Open { .. }
@@ -123,6 +135,9 @@ impl Hint for Error {
             | Self::Ptx { .. }
             | Self::NoKernels { .. }
             | Self::Verify(_)
+            | Self::Exec(_)
+            | Self::Tensors(_)
+            | Self::Emulator(_)
             | Self::Ledger(_)
             | Self::ComputeCap(_)
             | Self::File { .. }

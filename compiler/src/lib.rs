@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod emit;
 pub mod env;
 pub mod error;
+pub mod exec;
 pub mod fetch;
 pub mod headers;
 pub mod interrupt;
