@@ -1,5 +1,6 @@
 //! From statements to the compact form: names become indexes, modifiers become code, device functions are inlined.
 
+mod bulk;
 mod control;
 mod convert;
 mod float;

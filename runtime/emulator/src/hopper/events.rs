@@ -1,5 +1,6 @@
 //! Asynchronous operations under way: they land in any order and at any time, as the schedule's seed decides.
 
+use super::access::pages;
 use super::cluster::ClusterBarriers;
 use super::ops::{ReduceOp, ReduceTy};
 use super::state::{Wait, wake};
@@ -8,7 +9,6 @@ use super::tensor_map::Row;
 use crate::exec::findings::Defect;
 use crate::exec::{Cta, Group};
 use crate::hb::LaneClock;
-use crate::hopper::copies::pages;
 use crate::lanes::format::{BF16, F16, Format, Round};
 use crate::memory::shadow::{ASYNC_PROXY, Entry, IN_FLIGHT};
 use crate::memory::shared::SHARED_BASE;

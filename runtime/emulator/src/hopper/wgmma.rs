@@ -6,48 +6,45 @@
 
 use std::collections::VecDeque;
 
-use super::descriptor::{Descriptor, Major};
 use super::fragment;
 use super::ops::{self, OperandA, Wgmma};
-use super::product::{ROWS, from_f16, multiply, to_f16, widen};
+use super::product::{ROWS, from_f16, multiply, to_f16};
 use super::state::{Wait, products, wake};
 use crate::exec::step::{Flow, Step};
 use crate::exec::warp::State;
-use crate::hb::{Fenced, Know, LaneClock};
-use crate::ir::{Accumulator, Element, Instr, Op, Reg};
-use crate::memory::shadow::{ASYNC_PROXY, Access, Entry};
-use crate::memory::shared::SHARED_BASE;
-use crate::report::{FindingKind, Space};
+use crate::hb::{Know, LaneClock};
+use crate::ir::{Accumulator, Instr, Op, Reg};
+use crate::report::FindingKind;
 
 /// What the warps of a warpgroup must agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Operands {
-    pc: u32,
-    a: u64,
-    b: u64,
-    add: bool,
+pub(super) struct Operands {
+    pub(super) pc: u32,
+    pub(super) a: u64,
+    pub(super) b: u64,
+    pub(super) add: bool,
 }
 
 /// A product that some of the four warps have issued.
 #[derive(Debug)]
-struct Product {
-    operands: Operands,
+pub(super) struct Product {
+    pub(super) operands: Operands,
     /// Operand B, k x n.
-    b: Vec<f32>,
+    pub(super) b: Vec<f32>,
     /// What the first warp knew, which sufficed to read B.
-    know: Know,
-    warps: u32,
+    pub(super) know: Know,
+    pub(super) warps: u32,
 }
 
 /// A warpgroup.
 #[derive(Debug, Default)]
 pub(crate) struct Warpgroup {
     /// Products issued, and groups committed, by warp.
-    issued: [u64; 4],
+    pub(super) issued: [u64; 4],
     pub(crate) committed: [u32; 4],
     /// Products from number `first` on.
-    first: u64,
-    products: VecDeque<Product>,
+    pub(super) first: u64,
+    pub(super) products: VecDeque<Product>,
     /// Counts of the `setmaxnreg` instructions executed, by the warps that are ahead.
     pub(crate) registers: Vec<(u32, bool)>,
     pub(crate) register_steps: [usize; 4],
@@ -68,7 +65,7 @@ struct Chain {
 /// The asynchronous products of a warp.
 #[derive(Debug)]
 pub(crate) struct WgmmaWarp {
-    committed: u32,
+    pub(super) committed: u32,
     /// Goes up at every `wgmma.fence`; a register touched at this count has not been fenced since.
     fences: u32,
     touched: Vec<u32>,
@@ -319,177 +316,6 @@ impl Step<'_, '_> {
             self.report(FindingKind::WgmmaInFlight, 0, None, || {
                 "registers of a product of another shape that has not been waited for".to_owned()
             });
-        }
-        true
-    }
-
-    /// Operand B for this warp: read by the warp of the group that comes first, which must agree with the others on what it is.
-    fn operand_b(&mut self, op: &Wgmma, operands: Operands, group: usize, index: usize) -> Option<Vec<f32>> {
-        let know = self.warp.together();
-        let g = &mut self.ctas[self.at].hopper.groups[group];
-        let at = (g.issued[index] - g.first) as usize;
-        let known = g.products.get_mut(at).map(|p| (p.operands, p.know.clone(), std::mem::take(&mut p.b)));
-        if let Some((other, first, widened)) = known {
-            if other != operands {
-                self.report(FindingKind::Misuse, 0, None, || {
-                    "the warps of the warpgroup do not execute the same product".to_owned()
-                });
-            } else if know.includes(&first) && !widened.is_empty() {
-                return Some(widened);
-            }
-        }
-        let mut widened = vec![0.0; op.k() * op.n];
-        let n = op.n;
-        let sign = if op.negate[1] { -1.0 } else { 1.0 };
-        let per = 16 / op.b_type.bytes();
-        let major = if op.transpose[1] { Major::Mn } else { Major::K };
-        let (mns, ks) = if op.transpose[1] { (n as u32 / 8, 16) } else { (n as u32, 2) };
-        let ok = self.read_operand(operands.b, major, 0..mns, ks, &know, op.b_type, sign, |mn, k, i, v| {
-            let (k, column) = if major == Major::K {
-                (k as usize * per + i, mn as usize)
-            } else {
-                (k as usize, mn as usize * 8 + i)
-            };
-            widened[k * n + column] = v;
-        });
-        if !ok {
-            return None;
-        }
-        let g = &mut self.ctas[self.at].hopper.groups[group];
-        if g.products.len() <= at {
-            g.products.push_back(Product { operands, b: Vec::new(), know, warps: 0 });
-        }
-        Some(widened)
-    }
-
-    /// Puts B back for the other warps, or drops it after the last.
-    fn hand_back(&mut self, group: usize, b: Vec<f32>) {
-        let index = self.warp.index as usize % 4;
-        let g = &mut self.ctas[self.at].hopper.groups[group];
-        let at = (g.issued[index] - g.first) as usize;
-        g.issued[index] += 1;
-        if let Some(p) = g.products.get_mut(at) {
-            p.warps += 1;
-            p.b = b;
-        }
-        while g.products.front().is_some_and(|p| p.warps == 4) {
-            g.products.pop_front();
-            g.first += 1;
-        }
-    }
-
-    /// This warp's rows of A, 16 x k.
-    fn operand_a(&mut self, op: &Wgmma, descriptor: u64, index: usize) -> Option<Vec<f32>> {
-        let k = op.k();
-        let mut out = vec![0.0; ROWS * k];
-        let sign = if op.negate[0] { -1.0 } else { 1.0 };
-        let per = 4 / op.a_type.bytes();
-        match &op.a {
-            OperandA::Registers(regs) => {
-                for (r, &reg) in regs.iter().enumerate() {
-                    for (lane, &v) in self.reg(reg).iter().enumerate() {
-                        let (row, from) = fragment::a(r, lane, per);
-                        widen(op.a_type, sign, &(v as u32).to_le_bytes(), |i, v| out[row * k + from + i] = v);
-                    }
-                }
-            }
-            OperandA::Shared(_) => {
-                let know = self.warp.together();
-                let major = if op.transpose[0] { Major::Mn } else { Major::K };
-                let (mns, ks) = if op.transpose[0] { (2, 16) } else { (16, 2) };
-                let first = mns * index as u32;
-                let ok = self.read_operand(
-                    descriptor,
-                    major,
-                    first..first + mns,
-                    ks,
-                    &know,
-                    op.a_type,
-                    sign,
-                    |mn, piece, i, v| {
-                        let (row, at) = if major == Major::K {
-                            ((mn - first) as usize, piece as usize * 4 * per + i)
-                        } else {
-                            ((mn - first) as usize * 8 + i, piece as usize)
-                        };
-                        out[row * k + at] = v;
-                    },
-                );
-                if !ok {
-                    return None;
-                }
-            }
-        }
-        Some(out)
-    }
-
-    /// Reads, checks and widens pieces of an operand in shared memory; `put` gets each element with its piece and its place in that.
-    #[allow(clippy::too_many_arguments)] // one operand: what it is, and where it goes
-    fn read_operand(
-        &mut self,
-        descriptor: u64,
-        major: Major,
-        mns: std::ops::Range<u32>,
-        ks: u32,
-        know: &Know,
-        element: Element,
-        sign: f32,
-        mut put: impl FnMut(u32, u32, usize, f32),
-    ) -> bool {
-        let d = match Descriptor::decode(descriptor) {
-            Ok(d) => d,
-            Err(what) => {
-                self.report(FindingKind::Misuse, 0, None, || what);
-                return false;
-            }
-        };
-        let group = self.warp.hopper.wgmma.as_ref().map_or(0, |w| w.committed);
-        let linear = self.ctas[self.at].linear;
-        let agent =
-            LaneClock { warp: products(linear, self.warp.index / 4), clock: group + 1, mask: u32::MAX };
-        let me = LaneClock { mask: u32::MAX, ..self.warp.stamp(0, 0).at };
-        let access = Access {
-            by: Entry { at: agent, pc: self.pc | ASYNC_PROXY },
-            write: false,
-            know,
-            issuer: Some((me, Fenced::Shared)),
-        };
-        let mut clash = None;
-        let mut blank = None;
-        for mn in mns {
-            for k in 0..ks {
-                let address = d.piece(major, mn, k);
-                let shared = &mut self.ctas[self.at].shared;
-                let Some(offset) = shared.offset(address, 16) else {
-                    let all = shared.len();
-                    self.report(FindingKind::OutOfBounds, 0, Some((Space::Shared, address.into())), || {
-                        format!(
-                            "a piece of an operand; shared memory is {all} bytes from address {SHARED_BASE}"
-                        )
-                    });
-                    return false;
-                };
-                if let Some(c) = shared.check(offset, 16, &access)
-                    && clash.is_none()
-                {
-                    clash = Some(c);
-                }
-                let mut piece = [0; 16];
-                if !shared.read(offset, &mut piece) && blank.is_none() {
-                    blank = Some(address);
-                }
-                widen(element, sign, &piece, |i, v| put(mn, k, i, v));
-            }
-        }
-        if let Some(address) = blank {
-            let access = Some((Space::Shared, address.into()));
-            self.report(FindingKind::Uninitialised, 0, access, || {
-                "some bytes of an operand were never written".to_owned()
-            });
-        }
-        if let Some(c) = clash {
-            let ordered = access.ordered(&c.with);
-            self.async_clash(c, ordered, 0, (Space::Shared, c.offset as u64 + u64::from(SHARED_BASE)), false);
         }
         true
     }

@@ -6,3 +6,4 @@ mod misuse;
 mod mutants;
 mod support;
 mod wgmma;
+mod wgmma_rules;
