@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::plans;
 
 /// A run in `folder`, which also holds the cache.
-fn moac(folder: &Path, args: &[&str]) -> Command {
+pub(crate) fn moac(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moac-under-test"));
     command.args(args).current_dir(folder).stdin(Stdio::null());
     for var in moac::env::ALL {
@@ -31,7 +31,7 @@ fn moac(folder: &Path, args: &[&str]) -> Command {
 }
 
 /// (exit code, stdout, stderr)
-fn finish(command: &mut Command) -> (Option<i32>, String, String) {
+pub(crate) fn finish(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))

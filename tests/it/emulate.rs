@@ -1,10 +1,15 @@
 //! The kernels on the PTX emulator: right, free of races and stray accesses, and moving no byte too many.
 
+use moac::exec::emulator::EmulatedLayer;
 use moac::verify::{Case, Layout, Request, Work, cases};
 use moac_runtime::arch::Arch;
+use moac_runtime::backend::LayerBackend;
 use moac_runtime::launch::Phase;
 use moac_runtime::plan::DType;
+use moac_runtime::reference::Spans;
 use moac_tests::emulate::{SHAPES, Shape, failures, harness, plan_names, run, shipped, wrong};
+
+use crate::devices::{self, spans};
 
 /// Orders of warps that every small layer is run in.
 const SCHEDULES: u64 = 3;
@@ -153,4 +158,22 @@ fn kernels_of_one_rule_per_head() {
 fn no_shipped_plan_is_forgotten() {
     let tested = ["dense", "llama-3-8b", "one-rule-per-head", "smollm2-135m", "vicuna-7b"];
     assert_eq!(plan_names(), tested);
+}
+
+/// Two buckets are enough for the laws; the cases above know the rest.
+#[test]
+fn the_laws_hold() {
+    for (dtype, spans) in [
+        (DType::Bf16, spans(&[128, 256, 192, 256], 2, 128, 256)),
+        (DType::F16, spans(&[256, 128, 192, 128, 128, 256], 2, 64, 256)),
+    ] {
+        let make = |requests: &[Spans]| -> Box<dyn LayerBackend> {
+            let (plan, lengths) = devices::plan_of(requests);
+            let artifact = devices::artifact(&plan, &lengths, dtype, Arch::Sm90);
+            let bucket = |spans: &Spans| lengths.binary_search(&spans.length).unwrap();
+            let buckets: Vec<usize> = requests.iter().map(bucket).collect();
+            Box::new(EmulatedLayer::new(&artifact, 0, Arch::Sm90, &buckets).unwrap())
+        };
+        devices::laws_hold(&make, &spans, 192, 12, dtype);
+    }
 }

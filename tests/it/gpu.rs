@@ -3,58 +3,20 @@
 //! Ignored unless asked for, since they need a device, its driver and NVRTC:
 //! `cargo test -p moac-tests gpu:: -- --ignored --test-threads 1`.
 
-use std::sync::atomic::AtomicBool;
-
-use moac::build::Builder;
-use moac::cache::Cache;
-use moac::lower::{self, Target};
-use moac::nvrtc::Nvrtc;
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact::Artifact;
 use moac_runtime::backend::{LayerBackend, Qkv};
 use moac_runtime::call::View;
 use moac_runtime::element::{from_bytes, to_bytes};
-use moac_runtime::geometry::LayerGeometry;
 use moac_runtime::gpu::{Buffer, Device, GpuError, GpuLayer, LoadedArtifact, Request, Stream, Tensors};
-use moac_runtime::plan::{DType, ModelShape, PLAN_FORMAT, Plan};
+use moac_runtime::plan::{DType, Plan};
 use moac_runtime::reference::{Spans, oracle};
 use ndarray::{Array3, Axis, Slice};
 
-use super::laws::{self, Sequence, Step};
-
-const SINK: u32 = 64;
+use super::devices::{self, plan, sequence, spans, tolerance};
+use super::laws::{self, Sequence};
 
 fn device() -> Device {
     Device::open(0).expect("these tests need a GPU")
-}
-
-fn tolerance(dtype: DType) -> f64 {
-    match dtype {
-        DType::Bf16 => 5e-3,
-        DType::F16 => 1e-3,
-    }
-}
-
-/// A plan whose heads have the same span at every length, or the length where that is less: one list per layer.
-fn plan(spans: &[Vec<u32>], kv_heads: usize, head_dim: u32) -> Plan {
-    Plan {
-        format: PLAN_FORMAT.to_owned(),
-        model: ModelShape {
-            name: "test".to_owned(),
-            num_layers: spans.len() as u32,
-            num_heads: spans[0].len() as u32,
-            num_kv_heads: kv_heads as u32,
-            head_dim,
-            rope_theta: None,
-            context: None,
-            softmax_scale: None,
-        },
-        sink: SINK,
-        min_span: SINK + 64,
-        alphas: spans.iter().map(|layer| layer.iter().map(|&span| f64::from(span)).collect()).collect(),
-        betas: spans.iter().map(|layer| vec![0.0; layer.len()]).collect(),
-        provenance: None,
-    }
 }
 
 /// The plan's kernels for the device, compiled and loaded.
@@ -62,89 +24,25 @@ fn load(plan: &Plan, lengths: &[u32], dtype: DType) -> LoadedArtifact {
     let device = device();
     let [major, minor] = device.info().capability;
     let arch = Arch::ALL.into_iter().filter(|arch| arch.runs_on(major, minor)).max().expect("a known device");
-    let target =
-        Target { kv_heads: 0..plan.model.num_kv_heads, lengths: lengths.to_vec(), dtype, archs: vec![arch] };
-    let lowered = lower::lower(plan, &target).unwrap();
-    let nvrtc = Nvrtc::find().expect("these tests need NVRTC");
-    let (cache, stop) = (Cache::of_this_machine(), AtomicBool::new(false));
-    let builder = Builder { nvrtc: &nvrtc, cache: &cache, jobs: None, stop: &stop, progress: &|_, _| {} };
-    let artifact: Artifact = builder.build(plan, &lowered).unwrap().artifact;
-    artifact.load(&device).unwrap()
-}
-
-fn spans(span: &[u32], kv_heads: usize, head_dim: usize, length: u32) -> Spans {
-    let span: Vec<u32> = span.iter().map(|&span| span.min(length)).collect();
-    Spans {
-        head_dim,
-        scale: 1.0 / (head_dim as f64).sqrt(),
-        sink: SINK,
-        length,
-        kv_span: span.chunks(span.len() / kv_heads).map(|group| *group.iter().max().unwrap()).collect(),
-        span,
-    }
+    devices::artifact(plan, lengths, dtype, arch).load(&device).unwrap()
 }
 
 /// Makes a layer of one plan for requests whose spans differ only by their buckets.
 fn make(requests: &[Spans], dtype: DType) -> Box<dyn LayerBackend> {
-    let widest = requests.iter().max_by_key(|spans| spans.length).unwrap();
-    let plan = plan(std::slice::from_ref(&widest.span), widest.kv_heads(), widest.head_dim as u32);
-    let mut lengths: Vec<u32> = requests.iter().map(|spans| spans.length).collect();
-    lengths.sort_unstable();
-    lengths.dedup();
-    let geometry = LayerGeometry::new(&plan, 0, 0..plan.model.num_kv_heads, &lengths);
-    for spans in requests {
-        let bucket = lengths.binary_search(&spans.length).unwrap();
-        assert_eq!(&Spans::new(&plan, &geometry, bucket), spans, "the requests are of one plan");
-    }
+    let (plan, lengths) = devices::plan_of(requests);
     let max_len: Vec<u32> = requests.iter().map(|spans| spans.length).collect();
     Box::new(GpuLayer::new(&load(&plan, &lengths, dtype), 0, &max_len).unwrap())
-}
-
-/// A sequence of values that the device's type holds.
-fn sequence(spans: &Spans, tokens: usize, seed: u64, dtype: DType) -> Sequence {
-    let Sequence { q, k, v } = Sequence::random(spans, tokens, seed);
-    let round = |x: Array3<f32>| {
-        let shape = x.dim();
-        Array3::from_shape_vec(shape, from_bytes(dtype, &to_bytes(dtype, x))).unwrap()
-    };
-    Sequence { q: round(q), k: round(k), v: round(v) }
-}
-
-/// Group sizes of 2 and 3, spans from the smallest to all.
-fn shapes() -> [Spans; 2] {
-    [spans(&[128, 320, 192, 640], 2, 128, 640), spans(&[640, 128, 192, 128, 128, 256], 2, 64, 640)]
 }
 
 #[test]
 #[ignore = "needs a GPU and NVRTC"]
 fn the_laws_hold() {
     for dtype in [DType::Bf16, DType::F16] {
-        // Both sides of a law are off by the rounding of outputs.
-        let tolerance = 2.0 * tolerance(dtype);
-        let make = |spans: &[Spans]| make(spans, dtype);
-        for spans in shapes() {
-            let request = sequence(&spans, 587, 7, dtype);
-            let out = laws::at_once(&make, &spans, &request);
-            assert!(laws::error(&out.o, &request.oracle(&spans)) <= tolerance / 2.0, "{dtype}");
-            laws::law_dense(&make, &spans, &request, tolerance).unwrap();
-            let mut steps = vec![Step::Prefill(vec![200])];
-            steps.extend((0..150).map(|_| Step::Decode(vec![1])));
-            steps.extend([Step::Prefill(vec![1]), Step::Prefill(vec![236])]);
-            laws::law_steps(&make, &spans, &request, &steps, tolerance).unwrap();
-            let inside: Vec<usize> = (0..spans.group_size()).rev().collect();
-            laws::law_permutation(&make, &spans, &request, &[1, 0], &inside, tolerance).unwrap();
-            laws::law_gqa(&make, &spans, &request, tolerance).unwrap();
-            let short = Spans {
-                length: 256,
-                span: spans.span.iter().map(|&span| span.min(256)).collect(),
-                kv_span: spans.kv_span.iter().map(|&span| span.min(256)).collect(),
-                ..spans.clone()
-            };
-            let buckets = [short.clone(), spans.clone(), short];
-            let tokens = [201, 640, 77];
-            let batch: Vec<Sequence> =
-                (0..3).map(|b| sequence(&buckets[b], tokens[b], b as u64, dtype)).collect();
-            laws::law_batch(&make, &buckets, &batch, 99, tolerance).unwrap();
+        // Group sizes of 2 and 3, spans from the smallest to all.
+        for spans in
+            [spans(&[128, 320, 192, 640], 2, 128, 640), spans(&[640, 128, 192, 128, 128, 256], 2, 64, 640)]
+        {
+            devices::laws_hold(&|spans| make(spans, dtype), &spans, 256, 150, dtype);
         }
     }
 }

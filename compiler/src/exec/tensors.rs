@@ -164,9 +164,10 @@ impl Inputs {
 }
 
 fn find<'f>(file: &SafeTensors<'f>, tensor: &'static str) -> Result<TensorView<'f>, TensorError> {
-    file.tensor(tensor).map_err(|_| TensorError::Missing {
-        tensor,
-        found: file.names().into_iter().map(str::to_owned).collect(),
+    file.tensor(tensor).map_err(|_| {
+        let mut found: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
+        found.sort();
+        TensorError::Missing { tensor, found }
     })
 }
 
