@@ -46,6 +46,7 @@ enum Command {
     Verify(commands::verify::Args),
     Exec(commands::exec::Args),
     Doctor(commands::doctor::Args),
+    Quickstart(commands::quickstart::Args),
     Completions(commands::completions::Args),
 }
 
@@ -56,6 +57,7 @@ impl Command {
             Self::Verify(args) => commands::verify::run(args, context),
             Self::Exec(args) => commands::exec::run(args, context),
             Self::Doctor(args) => commands::doctor::run(args, context),
+            Self::Quickstart(args) => commands::quickstart::run(args, context),
             Self::Emit(args) => commands::emit::run(args, context),
             Self::Inspect(args) => commands::inspect::run(args, context),
             Self::Diff(args) => commands::diff::run(args, context),

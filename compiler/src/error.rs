@@ -44,6 +44,9 @@ pub enum Error {
         /// Why not.
         source: moac_runtime::artifact::OpenError,
     },
+    /// The CPU reference refused.
+    #[error("the reference: {0}")]
+    Reference(#[from] moac_runtime::backend::LayerError),
     /// A flag that only means something for a plan.
     #[error("{flag} cannot be given with an artifact: `{}` has its own", path.display())]
     Fixed {
@@ -131,6 +134,7 @@ impl Hint for Error {
             }
             Self::Render(_)
             | Self::Open { .. }
+            | Self::Reference(_)
             | Self::Fixed { .. }
             | Self::Ptx { .. }
             | Self::NoKernels { .. }

@@ -23,6 +23,7 @@ pub mod names;
 pub mod nvrtc;
 pub mod pack;
 pub mod plan;
+pub mod quickstart;
 pub mod render;
 pub mod report;
 pub mod subject;

@@ -358,3 +358,19 @@ fn a_bad_log_filter_is_told_and_ignored() {
     assert_eq!(run.code, 0);
     assert!(run.stderr.starts_with("warning: MOAC_LOG is ignored: "), "{}", run.stderr);
 }
+
+#[test]
+fn quickstart_goes_all_the_way_and_keeps_its_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    moac_tests::nvrtc(); // so that nothing is downloaded
+    let run = moac(&["quickstart", "--out", text(&out)]);
+    assert_eq!(run.status, Some(0), "{}", run.stderr);
+    for name in ["smollm2-135m.json", "smollm2-135m.moac", "smollm2-135m.html"] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+    let cpu = run.stdout.lines().find(|line| line.contains("from float64 they differ by")).unwrap();
+    let error: f64 = cpu.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(error < 1e-5, "{cpu}");
+    assert!(run.stdout.ends_with("8 passed, 0 failed, 0 not run\n"), "{}", run.stdout);
+}

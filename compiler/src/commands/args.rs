@@ -52,7 +52,7 @@ fn model_help() -> String {
 }
 
 /// What to compile for.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct TargetArgs {
     /// Architecture, repeatable [default: that of CUDA_COMPUTE_CAP, else sm_90a]
     #[arg(long = "arch", value_name = "ARCH", value_delimiter = ',')]

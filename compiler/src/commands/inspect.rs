@@ -27,6 +27,14 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Of an artifact: tables, or a page at `html`.
+    pub fn of(artifact: PathBuf, html: Option<PathBuf>) -> Self {
+        let model = ModelArg { model: None };
+        Self { file: artifact, model, target: TargetArgs::default(), html, json: false }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let subject = Subject::open(&args.file, args.model.name())?;

@@ -45,6 +45,21 @@ pub struct Args {
     pub json: bool,
 }
 
+impl Args {
+    /// Of an artifact.
+    pub fn of(artifact: PathBuf, emulate: bool) -> Self {
+        Self {
+            files: vec![artifact],
+            model: ModelArg { model: None },
+            target: TargetArgs::default(),
+            emulate,
+            schedules: std::num::NonZeroU32::MIN,
+            record: None,
+            json: false,
+        }
+    }
+}
+
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Summary<'a> {
