@@ -28,3 +28,8 @@ pub mod render;
 pub mod report;
 pub mod subject;
 pub mod verify;
+
+/// The README's snippets compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

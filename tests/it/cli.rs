@@ -363,9 +363,11 @@ fn a_bad_log_filter_is_told_and_ignored() {
 fn quickstart_goes_all_the_way_and_keeps_its_results() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    moac_tests::nvrtc(); // so that nothing is downloaded
-    let run = moac(&["quickstart", "--out", text(&out)]);
-    assert_eq!(run.status, Some(0), "{}", run.stderr);
+    let mut quickstart = command(&["quickstart", "--out", text(&out)]);
+    quickstart.env("MOAC_NVRTC", moac_tests::nvrtc().path()); // so that nothing is downloaded
+    quickstart.env("MOAC_CACHE_DIR", folder.path().join("cache"));
+    let run = finish(quickstart);
+    assert_eq!(run.code, 0, "{}", run.stderr);
     for name in ["smollm2-135m.json", "smollm2-135m.moac", "smollm2-135m.html"] {
         assert!(out.join(name).is_file(), "{name}");
     }
