@@ -116,15 +116,11 @@ impl Bounds<'_> {
     /// Rows of K and V that the chunks of the batch leave in rings.
     fn appended_rows(&self) -> u64 {
         let Self { candidate, case, .. } = self;
-        let rows = |request: &super::case::Request| -> u64 {
-            image::rings(&candidate.layer, request.bucket, request.sequence)
-                .map(|ring| {
-                    let to = request.cached + request.chunk;
-                    ring.changed(&candidate.layer, request.cached, to).len() as u64
-                })
-                .sum()
+        let rows = |request: &super::case::Request| -> usize {
+            let (from, to) = (request.cached, request.cached + request.chunk);
+            image::rings(&candidate.layer, request.bucket).map(|ring| ring.changed(from, to).count()).sum()
         };
-        case.requests.iter().map(rows).sum()
+        case.requests.iter().map(rows).sum::<usize>() as u64
     }
 
     fn fill(&mut self, total: &Count) {

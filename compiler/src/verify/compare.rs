@@ -16,8 +16,11 @@ pub fn tolerance(dtype: DType) -> f64 {
 /// What a single row's error may be, as a multiple of [`tolerance`]: a row is wrong though a thousand others are right.
 pub const ROW: f64 = 2.0;
 
-/// The largest difference of a log-sum-exp, absolute. It is sharp: one key too many or too few among 16384 shows.
-pub const LSE: f64 = 1e-5;
+/// The largest difference of a log-sum-exp over `visible` keys, absolute: a float32 sum of so many terms. It is sharp:
+/// of 16384 keys, most single ones show if they are missing or too many.
+pub fn lse_tolerance(visible: u32) -> f64 {
+    2e-6 + 1.6e-7 * f64::from(visible).sqrt()
+}
 
 /// Whether a difference is at most `bound`; what is not a number is not.
 pub fn within(difference: f64, bound: f64) -> bool {

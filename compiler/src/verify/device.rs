@@ -131,11 +131,17 @@ pub trait Device {
     /// If they are not inside one allocation.
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), DeviceError>;
 
-    /// Reads bytes.
+    /// Writes `bytes` bytes that `fill` makes.
     ///
     /// # Errors
     /// If they are not inside one allocation.
-    fn read(&mut self, address: u64, bytes: u64) -> Result<Vec<u8>, DeviceError>;
+    fn make(&mut self, address: u64, bytes: u64, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), DeviceError>;
+
+    /// Reads bytes, which stay until the next call.
+    ///
+    /// # Errors
+    /// If they are not inside one allocation.
+    fn read(&mut self, address: u64, bytes: u64) -> Result<&mut [u8], DeviceError>;
 
     /// Runs the loaded kernel to its end.
     ///

@@ -16,6 +16,8 @@ pub struct Emulated {
     memory: Memory,
     kernel: Option<Loaded>,
     labels: BTreeMap<u64, String>,
+    /// What was read last.
+    read: Option<Vec<u8>>,
     /// The schedule's seed.
     pub schedule: u64,
     /// Multiprocessors that it claims to have.
@@ -34,7 +36,7 @@ struct Loaded {
 impl Emulated {
     /// An empty machine that runs warps in the order of `schedule`.
     pub fn new(schedule: u64) -> Self {
-        Self { memory: Memory::new(), kernel: None, labels: BTreeMap::new(), schedule, sms: 4 }
+        Self { memory: Memory::new(), kernel: None, labels: BTreeMap::new(), read: None, schedule, sms: 4 }
     }
 
     fn failed(&self, address: u64, source: impl std::error::Error + Send + Sync + 'static) -> DeviceError {
@@ -91,8 +93,17 @@ impl Device for Emulated {
         self.memory.write(address, bytes).map_err(|source| self.failed(address, source))
     }
 
-    fn read(&mut self, address: u64, bytes: u64) -> Result<Vec<u8>, DeviceError> {
-        self.memory.read(address, bytes as usize).map_err(|source| self.failed(address, source))
+    fn make(&mut self, address: u64, bytes: u64, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), DeviceError> {
+        let mut made = vec![0; bytes as usize];
+        fill(&mut made);
+        self.write(address, &made)
+    }
+
+    fn read(&mut self, address: u64, bytes: u64) -> Result<&mut [u8], DeviceError> {
+        match self.memory.read(address, bytes as usize) {
+            Ok(bytes) => Ok(self.read.insert(bytes)),
+            Err(source) => Err(self.failed(address, source)),
+        }
     }
 
     fn launch(&mut self, asked: &Launch<'_>) -> Result<Seen, DeviceError> {

@@ -1,7 +1,7 @@
 //! What must come out: the float64 oracle on the same inputs, computed once for every row that several kernels,
 //! layers or buckets ask for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use moac_runtime::backend::{LayerError, Qkv};
 use moac_runtime::reference::oracle;
@@ -12,7 +12,7 @@ use super::candidate::Layer;
 use super::inputs::{At, Inputs, Tensor};
 
 /// A query row, named by all that its result depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Query {
     /// The sequence.
     pub sequence: u32,
@@ -38,7 +38,7 @@ pub struct Answer {
 /// Right answers, kept for the next kernel that needs them.
 #[derive(Debug, Default)]
 pub struct Expectations {
-    known: BTreeMap<Query, Answer>,
+    known: HashMap<Query, Answer>,
 }
 
 /// Answers that are kept: a gigabyte of them at `head_dim` 128. A plan of 32 layers has about as many.

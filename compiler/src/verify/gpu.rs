@@ -32,9 +32,13 @@ impl Gpu {
     }
 
     fn failed(&self, address: u64, source: GpuError) -> DeviceError {
+        DeviceError::Memory { label: self.label(address), source: source.into() }
+    }
+
+    /// The label of what lies at an address.
+    fn label(&self, address: u64) -> String {
         let near = self.labels.iter().filter(|(_, (start, _))| *start <= address);
-        let label = near.max_by_key(|(_, (start, _))| *start).map(|((label, _), _)| label.clone());
-        DeviceError::Memory { label: label.unwrap_or_default(), source: source.into() }
+        near.max_by_key(|(_, (start, _))| *start).map_or_else(String::new, |((label, _), _)| label.clone())
     }
 }
 
@@ -94,7 +98,7 @@ impl Device for Gpu {
         match fresh {
             Fresh::Unwritten | Fresh::Poison => self.trial.fill(address, POISON),
             Fresh::Zero => self.trial.fill(address, 0),
-            Fresh::Data(data) => self.trial.write(address, data),
+            Fresh::Data(data) => self.trial.write(address, data.len(), |to| to.copy_from_slice(data)),
         }
         .map_err(of_label)?;
         Ok(address)
@@ -106,13 +110,18 @@ impl Device for Gpu {
     }
 
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), DeviceError> {
-        self.trial.write(address, bytes).map_err(|source| self.failed(address, source))
+        self.make(address, bytes.len() as u64, &mut |to| to.copy_from_slice(bytes))
     }
 
-    fn read(&mut self, address: u64, bytes: u64) -> Result<Vec<u8>, DeviceError> {
-        let mut to = vec![0; bytes as usize];
-        self.trial.read(address, &mut to).map_err(|source| self.failed(address, source))?;
-        Ok(to)
+    fn make(&mut self, address: u64, bytes: u64, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), DeviceError> {
+        self.trial.write(address, bytes as usize, fill).map_err(|source| self.failed(address, source))
+    }
+
+    fn read(&mut self, address: u64, bytes: u64) -> Result<&mut [u8], DeviceError> {
+        let label = self.label(address);
+        self.trial
+            .read(address, bytes as usize)
+            .map_err(|source| DeviceError::Memory { label, source: source.into() })
     }
 
     fn launch(&mut self, launch: &Launch<'_>) -> Result<Seen, DeviceError> {

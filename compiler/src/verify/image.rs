@@ -9,108 +9,101 @@ use rayon::prelude::*;
 use super::candidate::Layer;
 use super::inputs::{At, Inputs, Tensor};
 
-/// One of the two rings of a KV head of a request.
+/// The rings of one layer of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingAt {
-    /// K or V.
-    pub tensor: Tensor,
+pub struct Image {
     /// The sequence of the request.
     pub sequence: u32,
     /// Its bucket.
     pub bucket: usize,
+    /// Tokens that have been appended: positions `0..len`.
+    pub len: u32,
+    /// The byte that slots hold which no token reached.
+    pub blank: u8,
+}
+
+/// One of the two rings of a KV head in a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// K or V.
+    pub tensor: Tensor,
     /// The KV head.
     pub kv_head: u32,
-}
-
-impl RingAt {
-    /// Where the ring starts, in bytes from the layer's base.
-    pub fn offset(&self, layer: &Layer) -> u64 {
-        let bucket = layer.bucket(self.bucket);
-        let g = self.kv_head as usize;
-        let rows = match self.tensor {
-            Tensor::V => bucket.ring[g] + u64::from(bucket.kv_span[g]),
-            Tensor::Q | Tensor::K => bucket.ring[g],
-        };
-        rows * layer.row_bytes()
-    }
-
+    /// Where it starts, in bytes from the layer's base.
+    pub offset: u64,
     /// Its slots.
-    pub fn slots(&self, layer: &Layer) -> u32 {
-        layer.bucket(self.bucket).kv_span[self.kv_head as usize]
-    }
-
-    /// The ring's bytes once positions `0..len` have been written; slots that none of them reached hold `blank`.
-    pub fn bytes(&self, layer: &Layer, inputs: &Inputs, len: u32, blank: u8) -> Vec<u8> {
-        let slots = self.slots(layer);
-        let row_bytes = layer.row_bytes() as usize;
-        let mut bytes = Vec::with_capacity(slots as usize * row_bytes);
-        for slot in 0..slots {
-            match position(slot, layer.sink, slots, len) {
-                Some(position) => inputs.bytes(self.row(position), &mut bytes),
-                None => bytes.resize(bytes.len() + row_bytes, blank),
-            }
-        }
-        bytes
-    }
-
-    /// Appends the bytes that a slot holds once positions `0..len` have been written.
-    pub fn slot_bytes(&self, layer: &Layer, inputs: &Inputs, slot: u32, len: u32, out: &mut Vec<u8>) {
-        if let Some(position) = position(slot, layer.sink, self.slots(layer), len) {
-            inputs.bytes(self.row(position), out);
-        }
-    }
-
-    /// Slots that hold a token once positions `0..len` have been written: the first ones.
-    pub fn written(&self, layer: &Layer, len: u32) -> u32 {
-        self.slots(layer).min(len)
-    }
-
-    /// The slots that change when positions `from..to` are appended, ascending.
-    pub fn changed(&self, layer: &Layer, from: u32, to: u32) -> Vec<u32> {
-        let slots = self.slots(layer);
-        // More than a window behind the last, a position of the range is overwritten by another one of it.
-        let stays = to.saturating_sub(slots - layer.sink).max(layer.sink).max(from);
-        let mut changed: Vec<u32> =
-            (from..to.min(layer.sink)).chain(stays..to).map(|p| slot(p, layer.sink, slots)).collect();
-        changed.sort_unstable();
-        changed
-    }
-
-    fn row(&self, position: u32) -> At {
-        At { tensor: self.tensor, sequence: self.sequence, position, head: self.kv_head }
-    }
+    pub slots: u32,
+    sink: u32,
 }
 
-/// Every ring of a layer of one request.
-pub fn rings(layer: &Layer, bucket: usize, sequence: u32) -> impl Iterator<Item = RingAt> {
-    (0..layer.kv_heads()).flat_map(move |kv_head| {
-        [Tensor::K, Tensor::V].map(|tensor| RingAt { tensor, sequence, bucket, kv_head })
+/// Every ring of a layer in a bucket, in the order in which they lie, without gaps.
+pub fn rings(layer: &Layer, bucket: usize) -> impl Iterator<Item = Ring> {
+    let at = layer.bucket(bucket);
+    let (row_bytes, sink) = (layer.row_bytes(), layer.sink);
+    (0..).zip(at.kv_span.iter().zip(&at.ring)).flat_map(move |(kv_head, (&slots, &first))| {
+        let ring = |tensor, row| Ring { tensor, kv_head, offset: row * row_bytes, slots, sink };
+        [ring(Tensor::K, first), ring(Tensor::V, first + u64::from(slots))]
     })
 }
 
-/// The whole layer of a request's slab, from the layer's base.
-pub fn layer_bytes(
-    layer: &Layer,
-    inputs: &Inputs,
-    bucket: usize,
-    sequence: u32,
-    len: u32,
-    blank: u8,
-) -> Vec<u8> {
-    let rings: Vec<RingAt> = rings(layer, bucket, sequence).collect();
-    let parts: Vec<Vec<u8>> = rings.par_iter().map(|ring| ring.bytes(layer, inputs, len, blank)).collect();
-    parts.concat()
-}
-
-/// Where byte `at` of a slab lies, in words. The layer's rings start at byte `base`.
-pub fn place(layer: &Layer, bucket: usize, at: u64, base: u64) -> String {
-    let inside = at.checked_sub(base).filter(|&at| at < layer.ring_bytes(bucket));
-    let ring = inside.and_then(|at| rings(layer, bucket, 0).filter(|ring| ring.offset(layer) <= at).last());
-    match (ring, inside) {
-        (Some(ring), Some(at)) => {
-            let slot = (at - ring.offset(layer)) / layer.row_bytes();
-            format!("slot {slot} of the {:?} ring of KV head {}", ring.tensor, ring.kv_head)
-        }
-        _ => format!("byte {at}, outside of the layer's rings"),
+impl Ring {
+    /// The slots that change when positions `from..to` are appended.
+    pub fn changed(&self, from: u32, to: u32) -> impl Iterator<Item = u32> + use<> {
+        let Self { slots, sink, .. } = *self;
+        // More than a window behind the last, a position of the range is overwritten by another one of it.
+        let stays = to.saturating_sub(slots - sink).max(sink).max(from);
+        (from..to.min(sink)).chain(stays..to).map(move |position| slot(position, sink, slots))
     }
 }
+
+impl Image {
+    /// Writes what a slot of a ring holds.
+    fn slot(&self, inputs: &Inputs, ring: &Ring, slot: u32, to: &mut [u8]) {
+        match position(slot, ring.sink, ring.slots, self.len) {
+            Some(position) => {
+                let Self { sequence, .. } = *self;
+                inputs.bytes(At { tensor: ring.tensor, sequence, position, head: ring.kv_head }, to);
+            }
+            None => to.fill(self.blank),
+        }
+    }
+
+    /// Writes a whole ring.
+    pub fn fill_ring(&self, layer: &Layer, inputs: &Inputs, ring: &Ring, to: &mut [u8]) {
+        let rows = to.par_chunks_mut(layer.row_bytes() as usize);
+        (0..ring.slots).into_par_iter().zip(rows).for_each(|(slot, row)| self.slot(inputs, ring, slot, row));
+    }
+
+    /// Writes all rings of the layer, from the layer's base.
+    pub fn fill(&self, layer: &Layer, inputs: &Inputs, mut to: &mut [u8]) {
+        for ring in rings(layer, self.bucket) {
+            let (own, rest) = to.split_at_mut(ring.slots as usize * layer.row_bytes() as usize);
+            self.fill_ring(layer, inputs, &ring, own);
+            to = rest;
+        }
+    }
+
+    /// Compares all rings of the layer with what they should be: how many slots differ, and the first in words.
+    pub fn compare(&self, layer: &Layer, inputs: &Inputs, found: &[u8]) -> Option<(usize, String)> {
+        let row_bytes = layer.row_bytes() as usize;
+        let differing: Vec<(Ring, u32)> = rings(layer, self.bucket)
+            .flat_map(|ring| {
+                let own = &found[ring.offset as usize..][..ring.slots as usize * row_bytes];
+                let rows = own.par_chunks(row_bytes).enumerate();
+                let differs = |(slot, row): (usize, &[u8])| {
+                    let mut expected = [0; MOST_ROW_BYTES];
+                    let expected = &mut expected[..row_bytes];
+                    self.slot(inputs, &ring, slot as u32, expected);
+                    (row != expected).then_some((ring, slot as u32))
+                };
+                rows.filter_map(differs).collect::<Vec<_>>()
+            })
+            .collect();
+        let (ring, slot) = differing.first()?;
+        let first = format!("slot {slot} of the {:?} ring of KV head {}", ring.tensor, ring.kv_head);
+        Some((differing.len(), first))
+    }
+}
+
+/// Bytes of a row at `head_dim` 128, the largest.
+const MOST_ROW_BYTES: usize = 256;

@@ -60,9 +60,14 @@ impl Inputs {
         self.head_dim
     }
 
-    /// Appends a row's bytes as they lie in memory.
-    pub fn bytes(&self, at: At, out: &mut Vec<u8>) {
-        self.draws(at, |draw| out.extend_from_slice(&self.bits[draw].to_le_bytes()));
+    /// Writes a row's bytes as they lie in memory.
+    pub fn bytes(&self, at: At, to: &mut [u8]) {
+        let mut elements = to.as_chunks_mut().0.iter_mut();
+        self.draws(at, |draw| {
+            if let Some(element) = elements.next() {
+                *element = self.bits[draw].to_le_bytes();
+            }
+        });
     }
 
     /// Appends a row's values.
@@ -156,7 +161,7 @@ mod tests {
         for tensor in [Tensor::Q, Tensor::K, Tensor::V] {
             for (sequence, position, head) in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1 << 19, 0)] {
                 let at = At { tensor, sequence, position, head };
-                let mut bytes = Vec::new();
+                let mut bytes = vec![0; 128];
                 inputs.bytes(at, &mut bytes);
                 let values = row(&inputs, tensor, sequence, position, head);
                 let widened =

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use moac_runtime::call::View;
+use moac_runtime::element::f32_from_bytes;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
@@ -37,30 +38,38 @@ impl<D: Device> Harness<D> {
         for (request, &start) in case.requests.iter().zip(&starts) {
             written[start as usize..][..request.chunk as usize].fill(true);
         }
+        let lse = self.read_lse(run, staged, &written)?;
         let (buffer, view) = &staged.placement.o;
-        let mut o = self.device.read(staged.params.o, buffer.elements * 2)?;
-        let mut found = Found::new();
+        let o = self.device.read(staged.params.o, buffer.elements * 2)?;
         let row_bytes = layer.row_bytes() as usize;
-        let mut lse = if case.lse {
-            self.device.read(staged.params.lse, staged.placement.lse.0.elements * 4)?
-        } else {
-            Vec::new()
-        };
-        let lse_view = staged.placement.lse.1;
+        let mut found = Found::new();
         for (request, head, token) in run.checked(self.seed) {
             let row = starts[request] + u64::from(token);
             let from = element(view, row, head) as usize * 2;
-            let at = element(&lse_view, row, head) as usize * 4;
-            let lse = lse.get(at..at + 4).and_then(single);
-            found.insert((request, head, token), (o[from..from + row_bytes].to_vec(), lse));
+            let at = element(&staged.placement.lse.1, row, head) as usize;
+            found.insert((request, head, token), (o[from..from + row_bytes].to_vec(), lse.get(at).copied()));
         }
         let finite = |bytes: &[u8]| compare::is_finite(dtype, bytes);
-        run.fail_all(regions("o", &mut o, view, row_bytes, 2, &written, finite));
-        if case.lse {
-            let finite = |bytes: &[u8]| single(bytes).is_some_and(f32::is_finite);
-            run.fail_all(regions("lse", &mut lse, &lse_view, 4, 4, &written, finite));
-        }
+        run.fail_all(regions("o", o, view, row_bytes, 2, &written, finite));
         Ok(found)
+    }
+
+    /// All of lse, as it lies in memory; nothing where it was not asked for.
+    fn read_lse(
+        &mut self,
+        run: &mut Run<'_>,
+        staged: &Staged,
+        written: &[bool],
+    ) -> Result<Vec<f32>, DeviceError> {
+        if !run.case.lse {
+            return Ok(Vec::new());
+        }
+        let (buffer, view) = &staged.placement.lse;
+        let lse = self.device.read(staged.params.lse, buffer.elements * 4)?;
+        let values = f32_from_bytes(lse);
+        let finite = |bytes: &[u8]| single(bytes).is_some_and(f32::is_finite);
+        run.fail_all(regions("lse", lse, view, 4, 4, written, finite));
+        Ok(values)
     }
 
     /// The rows of some tiles. That nothing else was written the counts tell.
@@ -78,10 +87,10 @@ impl<D: Device> Harness<D> {
             for token in case.tile_rows(tile, candidate.tile_m()) {
                 let row = starts[tile.request as usize] + u64::from(token);
                 let from = staged.params.o + element(&staged.placement.o.1, row, tile.head) * 2;
-                let o = self.device.read(from, layer.row_bytes())?;
+                let o = self.device.read(from, layer.row_bytes())?.to_vec();
                 let lse = if case.lse {
                     let from = staged.params.lse + element(&staged.placement.lse.1, row, tile.head) * 4;
-                    single(&self.device.read(from, 4)?)
+                    single(self.device.read(from, 4)?)
                 } else {
                     None
                 };

@@ -55,10 +55,10 @@ impl Chunk {
         let wraps = (1..=behind)
             .filter(move |&n| n <= WRAPS || n + WRAPS > behind)
             .map(move |n| sink + n * kv_window);
-        tiles
-            .chain(wraps)
-            .chain([cached, end, sink, window, sink + window])
-            .flat_map(|edge| [edge.wrapping_sub(1), edge, edge + 1])
+        // The last row of a tile and the first of the next; elsewhere also the one behind.
+        let tiles = tiles.flat_map(|edge| [edge.wrapping_sub(1), edge]);
+        let others = wraps.chain([cached, end, sink, window, sink + window]);
+        tiles.chain(others.flat_map(|edge| [edge.wrapping_sub(1), edge, edge + 1]))
     }
 }
 

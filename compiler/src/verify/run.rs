@@ -4,6 +4,7 @@ use moac_runtime::abi::Task;
 use moac_runtime::backend::LayerError;
 use moac_runtime::element::from_bytes;
 use moac_runtime::launch::Phase;
+use rayon::prelude::*;
 use thiserror::Error;
 
 use super::candidate::Candidate;
@@ -11,7 +12,7 @@ use super::case::{Case, Work};
 use super::compare::{Kind, Norms};
 use super::device::{Device, DeviceError, Launch, Seen};
 use super::expect::{Expectations, Query};
-use super::image;
+use super::image::Image;
 use super::inputs::Inputs;
 use super::outputs::digests;
 use super::stage::{Kept, Staged, grid, stage};
@@ -96,12 +97,19 @@ impl<D: Device> Harness<D> {
             checked.iter().map(|&(request, head, token)| run.query(request, head, token)).collect();
         let answers = self.expectations.answers(&run.candidate.layer, &self.inputs, &queries)?;
         let dtype = run.candidate.layer.dtype;
+        let compared: Vec<(Norms, Option<f64>)> = checked
+            .par_iter()
+            .zip(answers)
+            .map(|(at, answer)| {
+                let (o, lse) = &found[at];
+                let norms = Norms::of(&from_bytes(dtype, o), &answer.o);
+                (norms, lse.map(|lse| (f64::from(lse) - answer.lse).abs()))
+            })
+            .collect();
         let mut all = Norms::default();
-        for (at, answer) in checked.iter().zip(answers) {
-            let (o, lse) = &found[at];
-            let norms = Norms::of(&from_bytes(dtype, o), &answer.o);
+        for (&at, (norms, lse_error)) in checked.iter().zip(compared) {
             all.add(norms);
-            run.row(*at, norms.error(), lse.map(|lse| (f64::from(lse) - answer.lse).abs()));
+            run.row(at, norms.error(), lse_error);
         }
         run.total(checked.len(), all.error());
         Ok(())
@@ -110,31 +118,25 @@ impl<D: Device> Harness<D> {
     /// Every slab holds what it held, and what was appended if `appended`; byte for byte.
     fn check_slabs(&mut self, run: &mut Run<'_>, staged: &Staged, appended: bool) -> Result<(), DeviceError> {
         let layer = &run.candidate.layer;
+        let blank = self.device.blank();
+        let when = if appended { "the append" } else { "attention alone" };
         for (index, (request, slab)) in run.case.requests.iter().zip(&staged.slabs).enumerate() {
             let Some(slab) = slab else { continue };
-            let found = self.device.read(slab.address, slab.before.len() as u64)?;
-            let mut expected = slab.before.clone();
-            let row_bytes = layer.row_bytes() as usize;
-            for ring in image::rings(layer, request.bucket, request.sequence).filter(|_| appended) {
-                let to = request.cached + request.chunk;
-                let base = (slab.base + ring.offset(layer)) as usize;
-                for slot in ring.changed(layer, request.cached, to) {
-                    let mut row = Vec::with_capacity(row_bytes);
-                    ring.slot_bytes(layer, &self.inputs, slot, to, &mut row);
-                    expected[base + slot as usize * row_bytes..][..row_bytes].copy_from_slice(&row);
-                }
+            let len = if appended { request.cached + request.chunk } else { request.cached };
+            let image = Image { sequence: request.sequence, bucket: request.bucket, len, blank };
+            let found = self.device.read(slab.address, slab.bytes)?;
+            let (before, rest) = found.split_at(slab.base as usize);
+            let (rings, behind) = rest.split_at(layer.ring_bytes(request.bucket) as usize);
+            if before.iter().chain(behind).any(|&byte| byte != blank) {
+                let what = format!("slab of request {index}: written to outside of the layer's rings");
+                run.fail(Kind::Stray, what);
             }
-            if found == expected {
-                continue;
+            if let Some((count, first)) = image.compare(layer, &self.inputs, rings) {
+                let what = format!(
+                    "slab of request {index}: {count} slots are not what they must be after {when}; the first is {first}"
+                );
+                run.fail(Kind::Slab, what);
             }
-            let at = found.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(0);
-            let count = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
-            let place = image::place(layer, request.bucket, at as u64, slab.base);
-            let when = if appended { "the append" } else { "attention alone" };
-            run.fail(
-                Kind::Slab,
-                format!("slab of request {index}: {count} bytes are not what they must be after {when}; the first is at {place}"),
-            );
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::bounds::tiles_seen;
 use super::candidate::{Candidate, Layer};
 use super::case::{Case, Layout, Placement, Request, Work, element};
 use super::device::{Device, DeviceError, Fresh, POISON};
-use super::image;
+use super::image::{self, Image};
 use super::inputs::{At, Inputs, Tensor};
 
 /// Bytes before, between and behind the layers of a slab, which no kernel may touch.
@@ -27,8 +27,7 @@ pub(super) struct Slab {
     pub(super) address: u64,
     /// Bytes before the layer's rings.
     pub(super) base: u64,
-    /// The whole slab as it was put there.
-    pub(super) before: Vec<u8>,
+    pub(super) bytes: u64,
 }
 
 /// A case on a device, ready to be launched.
@@ -153,30 +152,33 @@ fn put_slab(
     let layer = &candidate.layer;
     let Request { sequence, bucket, cached, .. } = case.requests[number as usize];
     let bytes = base + layer.ring_bytes(bucket) + GUARD;
-    let blank = device.blank();
-    let mut before = vec![blank; base as usize];
-    if !device.is_sparse() {
-        before.extend(image::layer_bytes(layer, inputs, bucket, sequence, cached, blank));
-        before.resize(bytes as usize, blank);
-        let address = device.alloc("slab", number, bytes, Fresh::Data(&before))?;
-        return Ok(Slab { address, base, before });
-    }
+    let image = Image { sequence, bucket, len: cached, blank: device.blank() };
     let address = device.alloc("slab", number, bytes, Fresh::Unwritten)?;
-    let kv_heads: Vec<u32> = match &case.work {
-        Work::Tiles(tiles) => {
-            tiles.iter().filter(|tile| tile.request == number).map(|tile| layer.kv_head(tile.head)).collect()
+    let slab = Slab { address, base, bytes };
+    if !device.is_sparse() {
+        if cached > 0 {
+            let mut fill = |to: &mut [u8]| image.fill(layer, inputs, to);
+            device.make(address + base, layer.ring_bytes(bucket), &mut fill)?;
         }
-        _ => (0..layer.kv_heads()).collect(),
-    };
-    for ring in image::rings(layer, bucket, sequence).filter(|ring| kv_heads.contains(&ring.kv_head)) {
-        let content = ring.bytes(layer, inputs, cached, blank);
-        let written = u64::from(ring.written(layer, cached)) * layer.row_bytes();
-        device.write(address + base + ring.offset(layer), &content[..written as usize])?;
-        before.resize((base + ring.offset(layer)) as usize, blank);
-        before.extend(content);
+        return Ok(slab);
     }
-    before.resize(bytes as usize, blank);
-    Ok(Slab { address, base, before })
+    let of_tiles: Option<Vec<u32>> = match &case.work {
+        Work::Tiles(tiles) => {
+            let own = tiles.iter().filter(|tile| tile.request == number);
+            Some(own.map(|tile| layer.kv_head(tile.head)).collect())
+        }
+        _ => None,
+    };
+    for ring in image::rings(layer, bucket) {
+        if of_tiles.as_ref().is_none_or(|kv_heads| kv_heads.contains(&ring.kv_head)) {
+            let mut content = vec![0; u64::from(ring.slots) as usize * layer.row_bytes() as usize];
+            image.fill_ring(layer, inputs, &ring, &mut content);
+            // Tokens fill the slots from the first.
+            let written = u64::from(ring.slots.min(cached)) * layer.row_bytes();
+            device.write(address + base + ring.offset, &content[..written as usize])?;
+        }
+    }
+    Ok(slab)
 }
 
 fn put_inputs(
@@ -198,7 +200,7 @@ fn put_inputs(
             let (buffer, view) = placement.input(rows.tensor);
             let request = &case.requests[rows.request];
             for token in rows.tokens.clone() {
-                let mut bytes = Vec::with_capacity(inputs.head_dim() * 2);
+                let mut bytes = vec![0; inputs.head_dim() * 2];
                 inputs.bytes(rows.at(request, token), &mut bytes);
                 let to = element(view, starts[rows.request] + u64::from(token), rows.head);
                 device.write(buffers[*buffer] + to * 2, &bytes)?;
@@ -217,22 +219,25 @@ fn put_inputs(
     let number = kept.inputs.len() as u32;
     let mut buffers = Vec::new();
     for (index, buffer) in placement.inputs.iter().enumerate() {
-        let bytes = buffer_bytes(inputs, layer, case, placement, index);
-        kept.bytes += bytes.len() as u64;
-        buffers.push(device.alloc(buffer.label, number, bytes.len() as u64, Fresh::Data(&bytes))?);
+        let bytes = buffer.elements * 2;
+        kept.bytes += bytes;
+        let address = device.alloc(buffer.label, number, bytes, Fresh::Poison)?;
+        device.make(address, bytes, &mut |to| fill_buffer(inputs, layer, case, placement, index, to))?;
+        buffers.push(address);
     }
     kept.inputs.insert(key, buffers.clone());
     Ok(buffers)
 }
 
-/// All rows of one input buffer.
-fn buffer_bytes(
+/// Makes all rows of one input buffer; between them is poison.
+fn fill_buffer(
     inputs: &Inputs,
     layer: &Layer,
     case: &Case,
     placement: &Placement,
     buffer: usize,
-) -> Vec<u8> {
+    bytes: &mut [u8],
+) {
     let starts = case.starts();
     let views: Vec<(Tensor, &View)> = [Tensor::Q, Tensor::K, Tensor::V]
         .into_iter()
@@ -245,7 +250,6 @@ fn buffer_bytes(
         let token = row - starts[request];
         (token < u64::from(case.requests[request].chunk)).then_some((&case.requests[request], token as u32))
     };
-    let mut bytes = vec![POISON; placement.inputs[buffer].elements as usize * 2];
     let view = views[0].1;
     let by_token = view.token_stride >= view.head_stride;
     let (outer, inner) = if by_token {
@@ -254,7 +258,7 @@ fn buffer_bytes(
         (view.head_stride, view.rows)
     };
     bytes.par_chunks_mut(outer as usize * 2).enumerate().for_each(|(major, chunk)| {
-        let mut made = Vec::with_capacity(inputs.head_dim() * 2);
+        chunk.fill(POISON);
         for minor in 0..inner {
             let (row, head) = if by_token { (major as u64, minor) } else { (minor, major as u64) };
             let Some((request, token)) = request_of(row) else { continue };
@@ -265,14 +269,11 @@ fn buffer_bytes(
                     position: request.cached + token,
                     head: head as u32,
                 };
-                made.clear();
-                inputs.bytes(at, &mut made);
                 let to = (element(view, row, head as u32) - major as u64 * outer) as usize * 2;
-                chunk[to..to + made.len()].copy_from_slice(&made);
+                inputs.bytes(at, &mut chunk[to..to + inputs.head_dim() * 2]);
             }
         }
     });
-    bytes
 }
 
 /// Rows of one tensor, head and request that a kernel may read from the caller's tensors.

@@ -112,27 +112,20 @@ impl<'a> Run<'a> {
         error: f64,
         lse_error: Option<f64>,
     ) {
-        let row = || {
-            let position = self.case.requests[request].cached + token;
-            format!("request {request}, head {head}, position {position}")
-        };
-        let mut failures = Vec::new();
+        let Query { position, window, .. } = self.query(request, head, token);
+        let row = || format!("request {request}, head {head}, position {position}");
         let bound = compare::ROW * compare::tolerance(self.candidate.layer.dtype);
         if !compare::within(error, bound) {
-            failures.push(Failure::new(
-                Kind::Output,
-                format!("{}: relative error {error:.2e} > {bound:.2e}", row()),
-            ));
+            self.fail(Kind::Output, format!("{}: relative error {error:.2e} > {bound:.2e}", row()));
         }
+        let bound = compare::lse_tolerance((position + 1).min(self.candidate.layer.sink + window));
         if let Some(difference) = lse_error
-            && !compare::within(difference, compare::LSE)
+            && !compare::within(difference, bound)
         {
-            let what = format!("{}: lse is off by {difference:.2e} > {:.0e}", row(), compare::LSE);
-            failures.push(Failure::new(Kind::Lse, what));
+            self.fail(Kind::Lse, format!("{}: lse is off by {difference:.2e} > {bound:.1e}", row()));
         }
         self.outcome.row_error = worse(self.outcome.row_error, error);
         self.outcome.lse_error = worse(self.outcome.lse_error, lse_error.unwrap_or(0.0));
-        self.outcome.failures.extend(failures);
     }
 
     pub(super) fn total(&mut self, rows: usize, error: f64) {

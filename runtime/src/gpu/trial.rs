@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::memory::Pinned;
 use super::module::LoadedKernel;
 use super::{Buffer, Device, GpuError, Stream};
 use crate::abi::{Params, Task};
@@ -19,6 +20,7 @@ pub struct Trial {
     device: Device,
     stream: Stream,
     memory: BTreeMap<u64, Buffer>,
+    staging: Option<Pinned>,
 }
 
 /// A kernel that a [`Trial`] runs.
@@ -53,7 +55,12 @@ impl Trial {
     /// # Errors
     /// What the driver says.
     pub fn new(device: &Device) -> Result<Self, GpuError> {
-        Ok(Self { device: device.clone(), stream: device.new_stream()?, memory: BTreeMap::new() })
+        Ok(Self {
+            device: device.clone(),
+            stream: device.new_stream()?,
+            memory: BTreeMap::new(),
+            staging: None,
+        })
     }
 
     /// The device.
@@ -92,23 +99,46 @@ impl Trial {
         buffer.fill(&stream, value)
     }
 
-    /// Writes bytes.
+    /// Writes `bytes` bytes that `fill` makes, in memory that the device copies from at its full speed.
     ///
     /// # Errors
-    /// [`GpuError::Range`], or what the driver says.
-    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), GpuError> {
+    /// [`GpuError::Range`], [`GpuError::OutOfMemory`] of the host, or what the driver says.
+    pub fn write(
+        &mut self,
+        address: u64,
+        bytes: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), GpuError> {
+        let mut staging = self.staging(bytes)?;
+        let part = &mut staging.bytes_mut()[..bytes];
+        fill(part);
         let stream = self.stream.clone();
-        let (buffer, offset) = self.at_mut(address)?;
-        buffer.upload(&stream, offset, bytes)
+        let written = self.at_mut(address).and_then(|(buffer, offset)| buffer.upload(&stream, offset, part));
+        self.staging = Some(staging);
+        written
     }
 
-    /// Reads bytes.
+    /// Reads bytes, which stay until the next read or write.
     ///
     /// # Errors
-    /// [`GpuError::Range`], or what the driver says.
-    pub fn read(&self, address: u64, to: &mut [u8]) -> Result<(), GpuError> {
-        let (buffer, offset) = self.at(address)?;
-        buffer.download(&self.stream, offset, to)
+    /// As [`write`](Self::write).
+    pub fn read(&mut self, address: u64, bytes: usize) -> Result<&mut [u8], GpuError> {
+        let mut staging = self.staging(bytes)?;
+        let part = &mut staging.bytes_mut()[..bytes];
+        let read = self.at(address).and_then(|(buffer, offset)| buffer.download(&self.stream, offset, part));
+        let staging = self.staging.insert(staging);
+        read.map(|()| &mut staging.bytes_mut()[..bytes])
+    }
+
+    /// Pinned memory of at least so many bytes, taken out of `self`.
+    fn staging(&mut self, bytes: usize) -> Result<Pinned, GpuError> {
+        match self.staging.take() {
+            Some(staging) if staging.bytes().len() >= bytes => Ok(staging),
+            smaller => {
+                drop(smaller);
+                Pinned::new(&self.device, bytes.next_power_of_two())
+            }
+        }
     }
 
     /// Runs a kernel to its end.
@@ -178,7 +208,8 @@ impl Trial {
     /// `count` numbers of `N` bytes.
     fn array<const N: usize>(&self, address: u64, count: u64) -> Result<Vec<[u8; N]>, GpuError> {
         let mut bytes = vec![0; count as usize * N];
-        self.read(address, &mut bytes)?;
+        let (buffer, offset) = self.at(address)?;
+        buffer.download(&self.stream, offset, &mut bytes)?;
         Ok(bytes.chunks_exact(N).map(|chunk| chunk.try_into().expect("a chunk is N bytes")).collect())
     }
 
