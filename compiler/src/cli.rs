@@ -44,6 +44,7 @@ enum Command {
     Inspect(commands::inspect::Args),
     Diff(commands::diff::Args),
     Verify(commands::verify::Args),
+    Bench(commands::bench::Args),
     Exec(commands::exec::Args),
     Doctor(commands::doctor::Args),
     Quickstart(commands::quickstart::Args),
@@ -55,6 +56,7 @@ impl Command {
         match self {
             Self::Compile(args) => commands::compile::run(args, context),
             Self::Verify(args) => commands::verify::run(args, context),
+            Self::Bench(args) => commands::bench::run(args, context),
             Self::Exec(args) => commands::exec::run(args, context),
             Self::Doctor(args) => commands::doctor::run(args, context),
             Self::Quickstart(args) => commands::quickstart::run(args, context),

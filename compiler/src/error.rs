@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use moac_runtime::gpu::GpuError;
 use thiserror::Error;
 
 /// An error that knows how to mend itself.
@@ -76,7 +77,7 @@ pub enum Error {
     },
     /// The GPU cannot be used.
     #[error(transparent)]
-    Gpu(#[from] moac_runtime::gpu::GpuError),
+    Gpu(#[from] GpuError),
     /// Kernels could not be run.
     #[error(transparent)]
     Verify(#[from] crate::verify::Error),
@@ -126,9 +127,14 @@ impl Hint for Error {
             Self::Nvrtc(error) => error.hints(),
             Self::Build(error) => error.hints(),
             Self::Fetch(error) => error.hints(),
-            Self::Gpu(moac_runtime::gpu::GpuError::NoDriver { .. }) => {
+            Self::Gpu(
+                GpuError::NoDriver { .. }
+                | GpuError::NoDevice { .. }
+                // What a driver without a device says.
+                | GpuError::Driver { what: "start", .. },
+            ) => {
                 vec![
-                    "without a GPU: `moac verify --emulate`, `moac exec --device cpu` or `--device emulator`"
+                    "without a GPU: `moac verify --emulate`, `moac bench --emulate`, `moac exec --device cpu` or `--device emulator`"
                         .to_owned(),
                 ]
             }

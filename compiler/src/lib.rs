@@ -5,6 +5,7 @@
 //! the [`cache`], and [`pack`] makes the artifact. [`build`] is all of that in one call.
 #![deny(unsafe_code)] // but in nvrtc/library.rs
 
+pub mod bench;
 pub mod build;
 pub mod cache;
 pub mod cli;

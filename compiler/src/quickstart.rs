@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use moac_runtime::artifact::Artifact;
-use moac_runtime::backend::{LayerError, Qkv, Rows};
+use moac_runtime::backend::{LayerBackend as _, LayerError, Qkv, Rows};
 use moac_runtime::geometry::LayerGeometry;
 use moac_runtime::reference::{CpuLayer, Spans, oracle};
 use ndarray::{Array3, s};
@@ -65,7 +65,6 @@ pub fn cpu_layer(artifact: &Artifact) -> Result<CpuRun, LayerError> {
     );
     let all = Qkv::new(&q, &k, &v);
 
-    use moac_runtime::backend::LayerBackend as _;
     let mut cpu = CpuLayer::new([&spans]);
     let start = Instant::now();
     cpu.prefill(&Rows { chunk: &[prefilled], qkv: all.tokens(0..prefilled as usize) })?;

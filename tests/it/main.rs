@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+mod bench;
 mod cache;
 mod cli;
 mod compile;

@@ -23,16 +23,15 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
-    let nvrtc = match Nvrtc::find() {
-        Ok(nvrtc) => nvrtc,
-        Err(_) => {
-            context.print(step(
-                "moac doctor --fetch",
-                "NVRTC, which makes machine code of CUDA source, from PyPI",
-            ))?;
-            fetch::NVRTC.fetch()?;
-            Nvrtc::find()?
-        }
+    let nvrtc = if let Ok(nvrtc) = Nvrtc::find() {
+        nvrtc
+    } else {
+        context.print(step(
+            "moac doctor --fetch",
+            "NVRTC, which makes machine code of CUDA source, from PyPI",
+        ))?;
+        fetch::NVRTC.fetch()?;
+        Nvrtc::find()?
     };
     context.print(format!("NVRTC: {}", nvrtc.path().display()))?;
 

@@ -13,6 +13,7 @@ mod view;
 pub use self::diff::Diff;
 pub use self::inspection::{BucketReport, GroupReport, Inspection, KernelReport, LayerReport};
 pub use self::page::page;
+pub(crate) use self::tables::table;
 pub use self::verdicts::verdicts_table;
 pub use self::view::{KernelView, View};
 

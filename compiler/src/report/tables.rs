@@ -10,7 +10,7 @@ use super::inspection::{Inspection, LayerReport};
 use super::{bytes_text, ranges_text, rule_text};
 
 /// A table of `header` whose first `words` columns are words and whose others are numbers.
-pub(super) fn table(header: &[&str], words: usize) -> Table {
+pub(crate) fn table(header: &[&str], words: usize) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─'))).set_header(header);
     for column in table.column_iter_mut() {

@@ -22,6 +22,11 @@ use super::image;
 const PARTIALS: f64 = 0.03;
 const LONG: u64 = 4096;
 
+/// Bank conflicts may take this share of the passes over shared memory. Prefill has none to speak of; where decode's
+/// warps meet, once a segment, some rows share banks, which shows in segments as short as the tests'.
+const PREFILL_CONFLICTS: f64 = 0.02;
+const DECODE_CONFLICTS: f64 = 0.25;
+
 /// What a launch counted against what it may have.
 pub fn check(
     candidate: &Candidate,
@@ -32,6 +37,7 @@ pub fn check(
 ) -> Vec<Failure> {
     let mut bounds = Bounds { candidate, case, failures: Vec::new() };
     bounds.writes(task, &counts.total);
+    bounds.banks(&counts.total);
     match (candidate.phase, task) {
         (Phase::Decode, _) => bounds.decode(&counts.total),
         (Phase::Prefill, Task::Fill) => bounds.fill(&counts.total),
@@ -61,6 +67,19 @@ struct Bounds<'a> {
 }
 
 impl Bounds<'_> {
+    fn banks(&mut self, total: &Count) {
+        let Count { shared_passes, bank_conflicts, .. } = total;
+        let share = match self.candidate.phase {
+            Phase::Prefill => PREFILL_CONFLICTS,
+            Phase::Decode => DECODE_CONFLICTS,
+        };
+        if *bank_conflicts as f64 > share * *shared_passes as f64 {
+            let what =
+                format!("{bank_conflicts} of {shared_passes} passes over shared memory are bank conflicts");
+            self.failures.push(Failure::new(Kind::Count, what));
+        }
+    }
+
     fn expect(&mut self, what: impl FnOnce() -> String, found: u64, expected: u64) {
         if found != expected {
             let what = format!("{}: {found}, expected {expected}", what());

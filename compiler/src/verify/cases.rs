@@ -48,6 +48,14 @@ fn whole_prefill(layer: &Layer) -> Vec<Case> {
         let name = format!("chunks in the bucket of {length}");
         cases.push(case(name, requests, Work::Prefill, layout, layout != Layout::Fused));
     }
+    // The last row of some 32 stands exactly a window behind the first key of a tile: the one key it does not see.
+    let aligned = |length: u32| length * 3 / 4 / 64 * 64 + 33;
+    let requests = buckets(layer)
+        .map(|bucket| (bucket, layer.bucket(bucket).length))
+        .filter(|&(_, length)| aligned(length) < length)
+        .map(|(bucket, length)| (bucket, aligned(length), (length - aligned(length)).min(70)))
+        .collect();
+    cases.push(case("rows a window behind a tile", requests, Work::Prefill, Layout::Packed, true));
     // A chunk longer than every ring, behind a ring that has wrapped.
     let last = buckets(layer).last().unwrap_or(0);
     let length = layer.bucket(last).length;

@@ -63,6 +63,10 @@ pub struct Count {
     pub unique_written: BTreeMap<String, u64>,
     /// Floating-point operations of matrix instructions.
     pub matrix_flops: u64,
+    /// Passes that accesses to shared memory took.
+    pub shared_passes: u64,
+    /// Those of them that bank conflicts cost.
+    pub bank_conflicts: u64,
 }
 
 impl Count {

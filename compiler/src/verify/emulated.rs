@@ -134,7 +134,13 @@ impl Device for Emulated {
 }
 
 fn count(counters: &moac_emulator::Counters) -> Count {
-    let mut count = Count { matrix_flops: counters.matrix_flops, ..Count::default() };
+    let shared = &counters.shared;
+    let mut count = Count {
+        matrix_flops: counters.matrix_flops,
+        shared_passes: shared.read_wavefronts + shared.write_wavefronts,
+        bank_conflicts: shared.read_conflicts + shared.write_conflicts,
+        ..Count::default()
+    };
     for (label, traffic) in &counters.global {
         let put = |to: &mut BTreeMap<String, u64>, bytes| {
             if bytes > 0 {

@@ -44,6 +44,16 @@ pub enum GpuError {
         /// What it says.
         source: DriverError,
     },
+    /// A call of one of NVIDIA's libraries failed.
+    #[error("{library} failed to {what}: {reason}")]
+    Library {
+        /// Which library.
+        library: &'static str,
+        /// What it was asked to do.
+        what: &'static str,
+        /// What it says.
+        reason: String,
+    },
     /// Not enough device memory.
     #[error("out of device memory: {what} needs {needed} bytes, {free} of {total} are free")]
     OutOfMemory {

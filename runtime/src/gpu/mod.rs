@@ -59,6 +59,7 @@
 
 mod attention;
 mod cache;
+pub mod ceiling;
 mod device;
 mod driver;
 mod error;

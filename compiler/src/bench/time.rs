@@ -1,0 +1,333 @@
+//! Times a phase of a loaded artifact on a GPU: all its layers, once each, as one captured graph.
+//!
+//! What must hold for the numbers to mean something: inputs are random and never zero, since zeros cost less power;
+//! between two repetitions every layer was run, and where all of a step's keys would still fit a few times into the
+//! L2 cache it is overwritten in between; events take the time, and the median of the repetitions is told. A step is
+//! begun once and never committed, so every repetition sees the same lengths.
+
+use moac_runtime::call::View;
+use moac_runtime::gpu::{
+    Buffer, Device, Event, GpuError, Graph, LoadedArtifact, Request, Slab, Step, Stream,
+};
+use moac_runtime::gpu::{Tensors, Workspace};
+use moac_runtime::launch::Phase;
+use moac_runtime::plan::DType;
+use serde::Serialize;
+
+use super::points::Point;
+use super::work::{self, Useful};
+use crate::verify::Inputs;
+use crate::verify::inputs::{At, Tensor};
+
+/// Repetitions before those that count, and those.
+const WARM_UP: usize = 5;
+const REPETITIONS: usize = 21;
+/// Tokens that a decode's context is prefilled with at once.
+const CHUNK: u32 = 4096;
+/// Bytes of random values, which longer tensors repeat.
+const BLOCK: usize = 8 << 20;
+/// Device memory beyond what is counted: workspaces, graphs, the allocator's rounding.
+const SPARE: u64 = 512 << 20;
+
+/// The time of a phase.
+#[derive(Clone, Debug)]
+pub struct Timed {
+    /// Milliseconds of all layers together.
+    pub ms: f64,
+    /// What all layers need.
+    pub useful: Useful,
+    /// Each layer's own time and need; empty unless asked for. They are taken from launch to launch without a graph,
+    /// and are a little more than their share of the whole.
+    pub layers: Vec<(f64, Useful)>,
+}
+
+/// What came of a point.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Its time.
+    Timed(Timed),
+    /// It does not fit.
+    TooLarge(Missing),
+}
+
+/// Device memory that a point lacks, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// What it takes.
+    pub needed_bytes: u64,
+    /// What is free.
+    pub free_bytes: u64,
+}
+
+/// An artifact on a device, to be timed.
+#[derive(Debug)]
+pub struct Timer<'a> {
+    /// The artifact.
+    pub model: &'a LoadedArtifact,
+    /// Where it runs.
+    pub stream: &'a Stream,
+}
+
+/// q, k, v and o of a call, the same for every layer.
+struct Io {
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
+    o: Buffer,
+    rows: u64,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+}
+
+impl Timer<'_> {
+    /// Times a point; each layer by itself too, if `per_layer`.
+    ///
+    /// # Errors
+    /// What the runtime or the driver say, but for a lack of memory.
+    pub fn time(&self, point: Point, per_layer: bool) -> Result<Outcome, GpuError> {
+        let (needed_bytes, free_bytes) = (self.needed(point)?, self.model.device().memory()?.free);
+        if needed_bytes > free_bytes {
+            return Ok(Outcome::TooLarge(Missing { needed_bytes, free_bytes }));
+        }
+        match self.run(point, per_layer) {
+            Ok(timed) => Ok(Outcome::Timed(timed)),
+            // Somebody else may have taken memory in the meantime.
+            Err(GpuError::OutOfMemory { needed, free, .. }) => {
+                let needed_bytes = needed_bytes.max(needed.saturating_add(free_bytes - free.min(free_bytes)));
+                Ok(Outcome::TooLarge(Missing { needed_bytes, free_bytes }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn bucket(&self, point: Point) -> Result<usize, GpuError> {
+        let geometry = self.model.geometry();
+        let largest = geometry.lengths.last().copied().unwrap_or(0);
+        let max_len = point.context;
+        geometry.bucket_for(max_len).ok_or(GpuError::NoBucket { max_len, largest })
+    }
+
+    /// Bytes of device memory that a point takes.
+    fn needed(&self, point: Point) -> Result<u64, GpuError> {
+        let layer = self.model.layer(0)?;
+        let row = 2
+            * u64::from(layer.heads() + layer.kv_heads())
+            * u64::from(layer.head_dim())
+            * u64::from(self.model.dtype().bytes());
+        let slabs = u64::from(point.batch) * self.model.geometry().slab_bytes[self.bucket(point)?];
+        let warm_up = if point.phase == Phase::Decode { CHUNK.min(point.context) } else { 0 };
+        let flush = 4 * self.model.device().info().l2_bytes;
+        Ok(slabs + (point.rows() + u64::from(warm_up)) * row + flush + SPARE)
+    }
+
+    fn run(&self, point: Point, per_layer: bool) -> Result<Timed, GpuError> {
+        let Self { model, stream } = *self;
+        let device = model.device();
+        let mut slabs =
+            (0..point.batch).map(|_| model.slab(stream, point.context)).collect::<Result<Vec<Slab>, _>>()?;
+        let mut workspace = model.workspace(stream, point.batch)?;
+        if point.phase == Phase::Decode {
+            self.grow(&mut slabs, &mut workspace, point.context - 1)?;
+        }
+        let mut io = self.io(point.rows())?;
+        let requests = slabs.iter_mut().map(|slab| Request::new(slab, point.chunk())).collect();
+        let step = workspace.begin(stream, requests)?;
+        // Once outside the capture: the driver loads code at its first launch.
+        self.layers(point.phase, &step, &mut io)?;
+        stream.synchronize()?;
+        let graph: Graph = stream.capture(|| self.layers(point.phase, &step, &mut io))?;
+        graph.upload()?;
+        let useful = self.useful(point)?;
+        let total: Useful = useful.iter().copied().sum();
+        let l2_bytes = device.info().l2_bytes;
+        let mut flush = None;
+        if total.kv_bytes < 4 * l2_bytes {
+            flush = Some(device.alloc(2 * l2_bytes, "overwriting the L2 cache")?);
+        }
+        let mut flush = || flush.as_mut().map_or(Ok(()), |buffer| buffer.fill(stream, 0x5a));
+        let ms = median_ms(device, stream, &mut flush, || graph.launch())?;
+        let mut layers = Vec::new();
+        if per_layer {
+            // A whole step in the queue ahead of them keeps the host's launches out of the layers' times.
+            let ahead = || graph.launch().and_then(|()| flush());
+            let times = self.layer_times(point.phase, &step, &mut io, ahead)?;
+            layers = times.into_iter().zip(useful).collect();
+        }
+        // Its slabs must outlive what is in flight, and freeing them waits for that.
+        drop(step);
+        Ok(Timed { ms, useful: total, layers })
+    }
+
+    /// What each layer needs.
+    fn useful(&self, point: Point) -> Result<Vec<Useful>, GpuError> {
+        let bucket = self.bucket(point)?;
+        let head_dim = self.model.layer(0)?.head_dim();
+        let row_bytes = u64::from(head_dim) * u64::from(self.model.dtype().bytes());
+        let of = |layer| work::request(layer, bucket, point.phase, point.context, (head_dim, row_bytes));
+        Ok(self.model.geometry().layers.iter().map(|layer| of(layer) * u64::from(point.batch)).collect())
+    }
+
+    fn layers(&self, phase: Phase, step: &Step<'_>, io: &mut Io) -> Result<(), GpuError> {
+        (0..self.model.layers()).try_for_each(|layer| self.layer(layer, phase, step, io))
+    }
+
+    fn layer(&self, layer: usize, phase: Phase, step: &Step<'_>, io: &mut Io) -> Result<(), GpuError> {
+        let layer = self.model.layer(layer)?;
+        let tensors = io.tensors()?;
+        match phase {
+            Phase::Prefill => layer.prefill(self.stream, step, &tensors),
+            Phase::Decode => layer.decode(self.stream, step, &tensors),
+        }
+    }
+
+    /// Brings slabs to `tokens` tokens: one by prefill, the others as copies of it.
+    fn grow(&self, slabs: &mut [Slab], workspace: &mut Workspace, tokens: u32) -> Result<(), GpuError> {
+        let Some((first, others)) = slabs.split_first_mut() else { return Ok(()) };
+        while first.len() < tokens {
+            let chunk = CHUNK.min(tokens - first.len());
+            let mut io = self.io(u64::from(chunk))?;
+            let step = workspace.begin(self.stream, vec![Request::new(first, chunk)])?;
+            self.layers(Phase::Prefill, &step, &mut io)?;
+            step.commit();
+        }
+        others.iter_mut().try_for_each(|other| first.clone_to(self.stream, other))?;
+        self.stream.synchronize()
+    }
+
+    fn io(&self, rows: u64) -> Result<Io, GpuError> {
+        let layer = self.model.layer(0)?;
+        let (heads, kv_heads, head_dim) = (layer.heads(), layer.kv_heads(), layer.head_dim());
+        let dtype = self.model.dtype();
+        let alloc = |heads: u32, what: &str| {
+            let bytes = rows * u64::from(heads) * u64::from(head_dim) * u64::from(dtype.bytes());
+            self.model.device().alloc(bytes, what)
+        };
+        let filled = |heads: u32, what: &str, seed: u32| -> Result<Buffer, GpuError> {
+            let mut buffer = alloc(heads, what)?;
+            random(&mut buffer, self.stream, dtype, seed)?;
+            Ok(buffer)
+        };
+        Ok(Io {
+            q: filled(heads, "q", 1)?,
+            k: filled(kv_heads, "k", 2)?,
+            v: filled(kv_heads, "v", 3)?,
+            o: alloc(heads, "o")?,
+            rows,
+            heads,
+            kv_heads,
+            head_dim,
+        })
+    }
+
+    fn layer_times(
+        &self,
+        phase: Phase,
+        step: &Step<'_>,
+        io: &mut Io,
+        mut ahead: impl FnMut() -> Result<(), GpuError>,
+    ) -> Result<Vec<f64>, GpuError> {
+        let layers = self.model.layers();
+        let mut times = vec![Vec::new(); layers];
+        for repetition in 0..WARM_UP + REPETITIONS {
+            let events: Vec<Event> =
+                (0..=layers).map(|_| Event::new(self.model.device())).collect::<Result<_, _>>()?;
+            ahead()?;
+            events[0].record(self.stream)?;
+            for layer in 0..layers {
+                self.layer(layer, phase, step, io)?;
+                events[layer + 1].record(self.stream)?;
+            }
+            for (times, pair) in times.iter_mut().zip(events.windows(2)) {
+                let ms = f64::from(pair[0].milliseconds_to(&pair[1])?);
+                if repetition >= WARM_UP {
+                    times.push(ms);
+                }
+            }
+        }
+        Ok(times.into_iter().map(median).collect())
+    }
+}
+
+impl Io {
+    fn tensors(&mut self) -> Result<Tensors<'_>, GpuError> {
+        let Self { q, k, v, o, rows, heads, kv_heads, head_dim } = self;
+        let view = |heads: u32| View::packed(0, *rows, heads, *head_dim);
+        Ok(Tensors {
+            q: q.tensor(view(*heads), *head_dim)?,
+            k: k.tensor(view(*kv_heads), *head_dim)?,
+            v: v.tensor(view(*kv_heads), *head_dim)?,
+            o: o.tensor_mut(view(*heads), *head_dim)?,
+            lse: None,
+        })
+    }
+}
+
+/// The median time of `body`, in milliseconds, after some repetitions that do not count. `before` is not timed.
+///
+/// # Errors
+/// What `before`, `body` or the driver say.
+pub fn median_ms(
+    device: &Device,
+    stream: &Stream,
+    mut before: impl FnMut() -> Result<(), GpuError>,
+    mut body: impl FnMut() -> Result<(), GpuError>,
+) -> Result<f64, GpuError> {
+    for _ in 0..WARM_UP {
+        before()?;
+        body()?;
+    }
+    let mut spans = Vec::new();
+    for _ in 0..REPETITIONS {
+        let (start, end) = (Event::new(device)?, Event::new(device)?);
+        before()?;
+        start.record(stream)?;
+        body()?;
+        end.record(stream)?;
+        spans.push((start, end));
+    }
+    let times: Result<Vec<f64>, GpuError> =
+        spans.iter().map(|(start, end)| start.milliseconds_to(end).map(f64::from)).collect();
+    Ok(median(times?))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Fills a buffer with normally distributed values of `dtype`; `seed` tells buffers apart.
+///
+/// # Errors
+/// What the driver says.
+pub fn random(buffer: &mut Buffer, stream: &Stream, dtype: DType, seed: u32) -> Result<(), GpuError> {
+    const ELEMENTS: u32 = 128;
+    let inputs = Inputs::new(dtype, ELEMENTS, u64::from(seed));
+    let wanted = usize::try_from(buffer.bytes()).unwrap_or(usize::MAX).min(BLOCK);
+    let mut block = Vec::with_capacity(wanted + 2 * ELEMENTS as usize);
+    for position in 0.. {
+        if block.len() >= wanted {
+            break;
+        }
+        inputs.bytes(At { tensor: Tensor::K, sequence: seed, position, head: 0 }, &mut block);
+    }
+    let mut offset = 0;
+    while offset < buffer.bytes() {
+        let bytes = (buffer.bytes() - offset).min(wanted as u64);
+        buffer.upload(stream, offset, &block[..bytes as usize])?;
+        offset += bytes;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_ignores_outliers_and_order() {
+        assert!((median(vec![9.0, 1.0, 2.0]) - 2.0).abs() < 1e-12);
+        assert!((median(vec![3.0, 1e9, 3.0, 3.0, -1e9]) - 3.0).abs() < 1e-12);
+        assert!(median(Vec::new()).is_nan());
+    }
+}
