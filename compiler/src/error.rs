@@ -92,7 +92,7 @@ pub enum Error {
     Emulator(#[from] crate::exec::emulator::EmulatorError),
     /// The ledger cannot be read or written.
     #[error(transparent)]
-    Ledger(#[from] crate::verify::ledger::LedgerError),
+    Ledger(#[from] crate::ledger::LedgerError),
     /// `CUDA_COMPUTE_CAP` names no architecture.
     #[error("CUDA_COMPUTE_CAP: {0}")]
     ComputeCap(#[source] moac_runtime::arch::UnknownArch),

@@ -120,6 +120,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Drops what is known of a cubin: it has failed since.
+    pub fn forget(&mut self, cubin: Digest) {
+        self.kernels.remove(&cubin);
+    }
+
     /// What is known of a cubin.
     pub fn get(&self, cubin: Digest) -> Option<&Entry> {
         self.kernels.get(&cubin)

@@ -1,11 +1,8 @@
-//! `moac verify`, as a shell runs it: verdicts, exit codes, and the ledger's file.
+//! `moac verify`, as a shell runs it: verdicts and exit codes.
 
-use moac::verify::ledger::{Ledger, LedgerError};
-use moac::verify::session::{Status, Verdict};
+use moac::ledger::Ledger;
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact::Digest;
-use moac_runtime::gpu::{Device, DeviceInfo};
-use moac_runtime::launch::Phase;
+use moac_runtime::gpu::Device;
 use moac_runtime::plan::DType;
 use serde_json::Value;
 
@@ -59,65 +56,6 @@ fn without_a_gpu_it_is_an_error_never_a_pass() {
     let (code, stdout, stderr) = finish(&mut moac(folder.path(), &["verify", "tiny.json"]));
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
     assert!(stderr.contains("--emulate"), "{stderr}");
-}
-
-fn verdict(symbol: &str, cubin: &[u8], status: Status) -> Verdict {
-    Verdict {
-        symbol: symbol.to_owned(),
-        arch: Arch::Sm90,
-        phase: Phase::Decode,
-        dtype: DType::Bf16,
-        layers: vec![0],
-        cubin: Digest::of(cubin),
-        status,
-        reason: None,
-        cases: 1,
-        rows: 2,
-        error: 1e-3,
-        row_error: 2e-3,
-        lse_error: 0.0,
-        failures: Vec::new(),
-    }
-}
-
-#[test]
-fn the_ledger_holds_what_passed_and_forgets_what_failed_since() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.json");
-    let gpu = DeviceInfo {
-        ordinal: 0,
-        name: "A GPU".to_owned(),
-        capability: [9, 0],
-        sms: 1,
-        memory_bytes: 1,
-        l2_bytes: 1,
-        shared_bytes_per_cta: 1,
-        driver: [13, 1],
-    };
-    let mut ledger = Ledger::read(&path).unwrap();
-    for (symbol, cubin, status) in [
-        ("b", b"1", Status::Passed),
-        ("a", b"2", Status::Passed),
-        ("c", b"3", Status::NotRun),
-        ("d", b"4", Status::Failed),
-    ] {
-        ledger.record(&verdict(symbol, cubin, status), "13.0.88", &gpu);
-    }
-    ledger.write(&path).unwrap();
-    let mut read = Ledger::read(&path).unwrap();
-    assert_eq!(read, ledger);
-    assert_eq!(read.kernels.iter().map(|entry| entry.symbol.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-    assert!(
-        read.kernels[0].driver == "CUDA 13.1" && read.has(Digest::of(b"1")) && !read.has(Digest::of(b"3"))
-    );
-    read.record(&verdict("b", b"1", Status::Failed), "13.0.88", &gpu);
-    assert!(!read.has(Digest::of(b"1")));
-    std::fs::write(&path, r#"{"format": "moac.ledger/9", "kernels": []}"#).unwrap();
-    let error = Ledger::read(&path).unwrap_err();
-    assert!(
-        matches!(error, LedgerError::Format { .. }) && error.to_string().contains("moac.ledger/9"),
-        "{error}"
-    );
 }
 
 #[test]

@@ -239,14 +239,22 @@ pub fn shipped(name: &str, dtype: DType, archs: &[Arch]) -> Vec<Candidate> {
     compiled.map(|(kernel, compiled)| Candidate::of_lowered(&plan, &lowered, kernel, compiled)).collect()
 }
 
-/// Runs kernels as `moac verify --emulate` does; what failed, one line each.
+/// Runs kernels as `moac verify --emulate` does; `done` hears of each.
 ///
 /// # Panics
 /// If a case cannot be run.
-pub fn wrong(candidates: &[Candidate], schedules: &[u64], done: &(dyn Fn(&Verdict) + Sync)) -> Vec<String> {
+pub fn verdicts(
+    candidates: &[Candidate],
+    schedules: &[u64],
+    done: &(dyn Fn(&Verdict) + Sync),
+) -> Vec<Verdict> {
     let watch = Watch { case: &|_, _| {}, done, stop: &AtomicBool::new(false) };
-    let verdicts =
-        session::on_emulator(candidates, schedules, &watch).unwrap_or_else(|error| panic!("{error}"));
+    session::on_emulator(candidates, schedules, &watch).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What is wrong with kernels, one line each.
+pub fn wrong(candidates: &[Candidate]) -> Vec<String> {
+    let verdicts = verdicts(candidates, &[0], &|_| {});
     let lines = verdicts.iter().flat_map(|verdict| {
         let line = |wrong: &session::Wrong| {
             format!("{} for {}: {}: {}", verdict.symbol, verdict.arch, wrong.case, wrong.failure)

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact::Artifact;
-use moac_runtime::gpu::Device;
+use moac_runtime::artifact::{Artifact, Kernel};
+use moac_runtime::gpu::{Device, DeviceInfo};
 use serde::Serialize;
 
 use super::args::{ModelArg, TargetArgs};
@@ -13,9 +13,9 @@ use super::{Context, compile};
 use crate::cli::ExitStatus;
 use crate::error::Error;
 use crate::interrupt;
+use crate::ledger::{Entry, Ledger};
 use crate::report::verdicts_table;
 use crate::subject::Subject;
-use crate::verify::ledger::Ledger;
 use crate::verify::session::{self, Status, Verdict, Watch};
 use crate::verify::{Candidate, Case};
 
@@ -90,10 +90,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         }
         let verdicts = verify(args, device.as_ref(), &candidates)?;
         if let (Some(ledger), Some(device)) = (&mut ledger, &device) {
-            let nvrtc = &artifact.manifest().producer.nvrtc;
-            for verdict in &verdicts {
-                ledger.record(verdict, nvrtc, device.info());
-            }
+            record(ledger, &artifact, &verdicts, device.info())?;
         }
         files.push((path, verdicts));
     }
@@ -111,6 +108,34 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         }
     }
     Ok(if passed { ExitStatus::Done } else { ExitStatus::No })
+}
+
+/// Notes the kernels that ran: those that passed have an entry afterwards, those that failed have none.
+fn record(
+    ledger: &mut Ledger,
+    artifact: &Artifact,
+    verdicts: &[Verdict],
+    gpu: &DeviceInfo,
+) -> Result<(), Error> {
+    for verdict in verdicts {
+        let same = |kernel: &&Kernel| (&kernel.symbol, kernel.arch) == (&verdict.symbol, verdict.arch);
+        let kernel = artifact.manifest().kernels.iter().find(same);
+        match (verdict.status, kernel) {
+            (Status::Passed, Some(kernel)) => {
+                let entry = Entry {
+                    symbol: verdict.symbol.clone(),
+                    arch: verdict.arch,
+                    gpu: gpu.name.clone(),
+                    driver: gpu.driver,
+                    error: verdict.error,
+                };
+                ledger.record(artifact, kernel, entry)?;
+            }
+            (Status::Failed, _) => ledger.forget(verdict.cubin),
+            (Status::Passed | Status::NotRun, _) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The artifact at `path`, or the one that the plan there compiles to.

@@ -15,7 +15,6 @@ pub mod expect;
 pub mod gpu;
 pub mod image;
 pub mod inputs;
-pub mod ledger;
 mod outputs;
 pub mod rows;
 pub mod run;

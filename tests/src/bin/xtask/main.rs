@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own chores.
 #![forbid(unsafe_code)]
 
+mod emulate;
 mod ledger;
 mod nvrtc;
 mod shipped;
@@ -31,6 +32,8 @@ enum Chore {
     Test(test::Args),
     /// Compile every kernel of the shipped plans, both element types, for every architecture
     Validate(validate::Args),
+    /// Run every kernel on the PTX emulator
+    Emulate(emulate::Args),
     /// Print the shipped kernels that no GPU has run
     Ledger(ledger::Args),
     /// Fail unless every kernel that is said to run on a GPU has done so
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Chore::Nvrtc => nvrtc::run(),
         Chore::Test(args) => test::run(&args),
         Chore::Validate(args) => validate::run(&args),
+        Chore::Emulate(args) => emulate::run(&args),
         Chore::Ledger(args) => ledger::run(&args),
         Chore::Release => ledger::release(),
     };
