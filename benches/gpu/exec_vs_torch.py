@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """One layer of an artifact on random input, by `moac exec` and by torch's SDPA with an explicit mask in float32.
 
-usage: exec_vs_torch.py MOAC ARTIFACT [--device gpu|emulator|cpu] [--tokens T] [--layer L]...
+usage: exec_vs_torch.py MOAC ARTIFACT [--device gpu|emulator|cpu]... [--tokens T] [--layer L]...
+Several devices are compared with each other too.
 Exit status 1 if a relative Frobenius error is above the bound of the element type.
 """
 import argparse
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("moac")
 parser.add_argument("artifact")
-parser.add_argument("--device", default="gpu")
+parser.add_argument("--device", action="append")
 parser.add_argument("--tokens", type=int, default=1500)
 parser.add_argument("--layer", type=int, action="append")
 args = parser.parse_args()
@@ -62,14 +63,20 @@ for number in args.layer or range(0, len(geometry["layers"]), max(1, len(geometr
         ("prefill", ["--chunk", "333"], 0),
         ("decode", ["--prompt", str(prompt)], prompt),
     ):
-        with tempfile.TemporaryDirectory() as folder:
-            save_file({"q": q, "k": k, "v": v}, f"{folder}/in.safetensors")
-            command = [args.moac, "exec", args.artifact, "--layer", str(number), "--phase", phase, "--device", args.device]
-            command += ["--inputs", f"{folder}/in.safetensors", "--outputs", f"{folder}/out.safetensors", *flags]
-            subprocess.run(command, check=True)
-            got = load_file(f"{folder}/out.safetensors")["o"].float().to(where)
-        error = ((got - want[:, first:]).norm() / want[:, first:].norm()).item()
-        ok = error <= bound
-        failed |= not ok
-        print(f"layer {number} {phase} {' '.join(flags)}: {error:.2e} (bound {bound:.0e}) {'ok' if ok else 'WRONG'}")
+        outputs = {}
+        for device in args.device or ["gpu"]:
+            with tempfile.TemporaryDirectory() as folder:
+                save_file({"q": q, "k": k, "v": v}, f"{folder}/in.safetensors")
+                command = [args.moac, "exec", args.artifact, "--layer", str(number), "--phase", phase, "--device", device]
+                command += ["--inputs", f"{folder}/in.safetensors", "--outputs", f"{folder}/out.safetensors", *flags]
+                subprocess.run(command, check=True)
+                outputs[device] = load_file(f"{folder}/out.safetensors")["o"].float().to(where)
+        pairs = [(device, "torch", want[:, first:]) for device in outputs]
+        base = next(iter(outputs))
+        pairs += [(device, base, outputs[base]) for device in outputs if device != base]
+        for device, other, reference in pairs:
+            error = ((outputs[device] - reference).norm() / reference.norm()).item()
+            ok = error <= bound
+            failed |= not ok
+            print(f"layer {number} {phase} {' '.join(flags)}, {device} against {other}: {error:.2e} ({'ok' if ok else 'WRONG'})")
 raise SystemExit(failed)
