@@ -82,7 +82,7 @@ fn sample() -> (Manifest, BTreeMap<String, Vec<u8>>) {
         producer: Producer {
             moac: "0.1.0".to_owned(),
             cuda: [13, 0],
-            nvrtc: "V13.0.88".to_owned(),
+            nvrtc: "13.0.88".to_owned(),
             options: vec!["--std=c++17".to_owned()],
         },
         abi: Abi::CURRENT,
@@ -147,6 +147,22 @@ fn what_is_written_opens_and_says_the_same() {
 #[test]
 fn the_same_input_gives_the_same_bytes() {
     assert_eq!(bytes(), bytes());
+}
+
+/// A file of each format version, as it was written when the version was new.
+fn golden(version: u32) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/artifact/golden");
+    std::fs::read(folder.join(format!("format-{version}.moac"))).unwrap()
+}
+
+#[test]
+fn a_file_of_this_version_is_read_and_written_as_on_its_first_day() {
+    let golden = golden(FORMAT_VERSION);
+    let (manifest, tensors) = sample();
+    let artifact = Artifact::from_bytes(golden.clone()).unwrap();
+    assert_eq!(Manifest { tensors: BTreeMap::new(), ..artifact.manifest().clone() }, manifest);
+    assert!(tensors.iter().all(|(name, data)| artifact.tensor(name) == Some(data)));
+    assert!(bytes() == golden, "what is written has changed: raise FORMAT_VERSION and add a golden file");
 }
 
 #[test]
