@@ -27,7 +27,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Chore {
     /// Fetch NVRTC unless there is one, and print its path
-    Nvrtc,
+    Nvrtc(nvrtc::Args),
     /// Fetch NVRTC unless there is one, run every test, and check that no snapshot is stale
     Test(test::Args),
     /// Compile every kernel of the shipped plans, both element types, for every architecture
@@ -42,7 +42,7 @@ enum Chore {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
-        Chore::Nvrtc => nvrtc::run(),
+        Chore::Nvrtc(args) => nvrtc::run(&args),
         Chore::Test(args) => test::run(&args),
         Chore::Validate(args) => validate::run(&args),
         Chore::Emulate(args) => emulate::run(&args),

@@ -1,13 +1,26 @@
 //! NVRTC for whoever has none: the one download of the tests.
 
 use moac::fetch;
-use moac::nvrtc::{Nvrtc, NvrtcError};
+use moac::nvrtc::{Nvrtc, NvrtcError, Search};
 
 use super::Result;
 
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The pinned build and no other: fetch it even where there is one already, and print its folder
+    #[arg(long)]
+    pinned: bool,
+}
+
 /// Prints where it is.
-pub(super) fn run() -> Result<()> {
-    println!("{}", ensure()?.path().display());
+pub(super) fn run(args: &Args) -> Result<()> {
+    if args.pinned {
+        let fetched = fetch::NVRTC.fetch()?;
+        let search = Search { fetched: Some(fetched), ..Search::default() };
+        println!("{}", search.run()?.0.path().display());
+    } else {
+        println!("{}", ensure()?.path().display());
+    }
     Ok(())
 }
 

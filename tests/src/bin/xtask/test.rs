@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use moac_runtime::gpu::Device;
+
 use super::{Result, nvrtc, root, snapshots};
 
 #[derive(clap::Args)]
@@ -16,14 +18,37 @@ pub(super) fn run(args: &Args) -> Result<()> {
     eprintln!("NVRTC {}, {}", compiler.build(), compiler.path().display());
     let folder = tempfile::tempdir()?;
     let references = folder.path().join("references");
-    let status = Command::new("cargo")
-        .args(["test", "--workspace"])
-        .args(&args.rest)
-        .current_dir(root())
-        .env("INSTA_SNAPSHOT_REFERENCES_FILE", &references)
-        .status()?;
-    if !status.success() {
-        return Err("a test failed".into());
+    let mut tests = cargo(&["test", "--workspace"]);
+    tests.args(&args.rest).env("INSTA_SNAPSHOT_REFERENCES_FILE", &references);
+    passed(&mut tests)?;
+    if !args.rest.is_empty() {
+        return Ok(());
     }
-    if args.rest.is_empty() { snapshots::check(&root().join("tests"), &references) } else { Ok(()) }
+    snapshots::check(&root().join("tests"), &references)?;
+    match Device::all() {
+        Ok(devices) if !devices.is_empty() => passed(&mut cargo(&[
+            "test",
+            "-p",
+            "moac-tests",
+            "gpu::",
+            "--",
+            "--ignored",
+            "--test-threads",
+            "1",
+        ])),
+        _ => {
+            eprintln!("no GPU: the kernels have run on the emulator only");
+            Ok(())
+        }
+    }
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.args(args).current_dir(root());
+    cargo
+}
+
+fn passed(tests: &mut Command) -> Result<()> {
+    if tests.status()?.success() { Ok(()) } else { Err("a test failed".into()) }
 }
