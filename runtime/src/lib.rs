@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`plan`], [`geometry`], [`arch`], [`abi`], [`launch`] | the vocabulary shared with the compiler: pure data and arithmetic |
 //! | [`artifact`] | the `.moac` file, and the ordered checks of an untrusted one |
-//! | [`reference`] | attention on the CPU: the float64 oracle, and the rings in float32 |
+//! | [`reference`](mod@reference) | attention on the CPU: the float64 oracle, and the rings in float32 |
 //! | [`backend`], [`call`], [`element`] | what all devices share: one layer on host tensors, the checks of a call, elements |
 //! | `gpu` (feature `gpu`, default) | devices, slabs, prefill and decode; the only module that talks to CUDA |
 //! | `candle` (feature `candle`) | a layer as a candle op, on the CPU |
