@@ -27,6 +27,7 @@ pub mod plan;
 pub mod quickstart;
 pub mod render;
 pub mod report;
+pub mod search;
 pub mod subject;
 pub mod verify;
 

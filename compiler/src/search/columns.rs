@@ -55,16 +55,20 @@ pub(super) fn near(pricing: &Pricing<'_>, cheapest: f64, distance: f64, limit: u
         cheapest + distance
     });
     sets.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
-    let mut search =
-        Enumeration { pricing, threshold: cheapest + distance, limit, heap: BinaryHeap::new(), rules: Vec::new() };
+    let mut search = Enumeration {
+        pricing,
+        threshold: cheapest + distance,
+        limit,
+        heap: BinaryHeap::new(),
+        rules: Vec::new(),
+    };
     for (value, set) in &sets {
         if *value > search.threshold {
             break;
         }
         search.set(set);
     }
-    let complete_below =
-        if search.heap.len() == limit { search.threshold - cheapest } else { distance };
+    let complete_below = if search.heap.len() == limit { search.threshold - cheapest } else { distance };
     let column = |Choice(price, rules): Choice| Column {
         totals: pricing.model.class_totals(pricing.class, &rules),
         reduced: price - cheapest,
@@ -133,7 +137,9 @@ impl Enumeration<'_> {
 
     fn unit_floor(&self, unit: std::ops::Range<usize>, levels: &[Level]) -> f64 {
         let value = |level: &Level| {
-            let head = |head| level.rules.iter().map(|&rule| self.pricing.head(head, rule)).fold(f64::INFINITY, f64::min);
+            let head = |head| {
+                level.rules.iter().map(|&rule| self.pricing.head(head, rule)).fold(f64::INFINITY, f64::min)
+            };
             price_of(self.pricing.prices, &level.cost) + unit.clone().map(head).sum::<f64>()
         };
         levels.iter().map(value).fold(f64::INFINITY, f64::min)
@@ -148,7 +154,11 @@ impl Enumeration<'_> {
             let cheapest: Vec<f64> = unit
                 .clone()
                 .map(|head| {
-                    level.rules.iter().map(|&rule| self.pricing.head(head, rule)).fold(f64::INFINITY, f64::min)
+                    level
+                        .rules
+                        .iter()
+                        .map(|&rule| self.pricing.head(head, rule))
+                        .fold(f64::INFINITY, f64::min)
                 })
                 .collect();
             let floor = price + cheapest.iter().sum::<f64>();
@@ -182,9 +192,11 @@ impl Enumeration<'_> {
     ) {
         let Some((least, rest)) = cheapest.split_first() else {
             // A unit whose heads stay below the level belongs to a lower one.
-            let reaches = level.cost.iter().zip(&self.pricing.model.costs).all(|(cost, row)| {
-                rules.iter().any(|&rule| row[usize::from(rule)] >= *cost)
-            });
+            let reaches = level
+                .cost
+                .iter()
+                .zip(&self.pricing.model.costs)
+                .all(|(cost, row)| rules.iter().any(|&rule| row[usize::from(rule)] >= *cost));
             if reaches {
                 let used = rules.iter().fold(0, |mask, &rule| mask | 1u128 << rule);
                 let unit = head - rules.len()..head;
@@ -238,4 +250,3 @@ impl Enumeration<'_> {
         }
     }
 }
-

@@ -76,6 +76,7 @@ pub(super) fn climb(
     let natural = (dear.objective - best.totals.objective).abs().max(1e-12 * dear.objective.abs()).max(1e-30);
     let mut most = model.penalty().unwrap_or(10.0 * natural);
     let mut cuts = vec![best.totals.clone(), dear];
+    let most_possible = model.most();
     let mut cautious = true;
     while cuts.len() < MOST_CUTS && deadline.is_none_or(|deadline| Instant::now() < deadline) {
         let Some((ceiling, peak)) = highest(model, &cuts, most, natural, solver) else { break };
@@ -88,7 +89,8 @@ pub(super) fn climb(
             }
             break;
         }
-        // Halfway between the best so far and the cuts' peak: the peak alone jumps from corner to corner.
+        // Every other step goes only halfway from the best so far to the cuts' peak: the peak alone jumps from corner
+        // to corner, and halfway alone creeps.
         let next = if cautious {
             best.multipliers.iter().zip(&peak).map(|(best, peak)| 0.5 * (best + peak)).collect()
         } else {
@@ -97,12 +99,12 @@ pub(super) fn climb(
         let evaluation = evaluate(model, options, next);
         cuts.push(evaluation.totals.clone());
         let done = enough(&evaluation);
-        // A cautious step that does not climb is followed by a full one, which always cuts the peak off.
-        cautious = !cautious || evaluation.bound > best.bound;
+        cautious = !cautious;
         if evaluation.bound > best.bound {
             best = evaluation;
         }
-        if done {
+        // A bound above every assignment's objective: none meets the rows, and the climb would never end.
+        if done || (!model.relaxed && best.bound > most_possible) {
             break;
         }
     }
@@ -110,7 +112,13 @@ pub(super) fn climb(
 }
 
 /// The peak of the cuts: its height and its multipliers, each in `0..=most`.
-fn highest(model: &Model<'_>, cuts: &[Totals], most: f64, scale: f64, solver: Solver) -> Option<(f64, Vec<f64>)> {
+fn highest(
+    model: &Model<'_>,
+    cuts: &[Totals],
+    most: f64,
+    scale: f64,
+    solver: Solver,
+) -> Option<(f64, Vec<f64>)> {
     let rows = model.rows.len();
     let mut program = Program::default();
     // Multipliers in units of `scale`, then the height in the same unit, maximised.

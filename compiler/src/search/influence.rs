@@ -52,7 +52,9 @@ pub enum InfluenceError {
         message: String,
     },
     /// The header is missing, is not JSON or lacks a field.
-    #[error("`{path}` has no usable `moac` header: {message}; expected a `{INFLUENCE_FORMAT}` file, as `moac profile` writes it")]
+    #[error(
+        "`{path}` has no usable `moac` header: {message}; expected a `{INFLUENCE_FORMAT}` file, as `moac profile` writes it"
+    )]
     Header {
         /// The file.
         path: PathBuf,
@@ -193,7 +195,11 @@ impl Influence {
         InfluenceHeader {
             format: INFLUENCE_FORMAT.to_owned(),
             model: self.model.clone(),
-            lengths: self.lengths.iter().map(|at| LengthItems { length: at.length, items: at.items }).collect(),
+            lengths: self
+                .lengths
+                .iter()
+                .map(|at| LengthItems { length: at.length, items: at.items })
+                .collect(),
             seed: self.seed,
             absolute: self.absolute,
             data: self.data.clone(),
@@ -235,7 +241,8 @@ impl Influence {
 
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, InfluenceError> {
-        let file = std::fs::read(path).map_err(|source| InfluenceError::Io { path: path.to_owned(), source })?;
+        let file =
+            std::fs::read(path).map_err(|source| InfluenceError::Io { path: path.to_owned(), source })?;
         Self::parse(&file, path)
     }
 
@@ -249,7 +256,8 @@ impl Influence {
         let (_, metadata) = SafeTensors::read_metadata(file).map_err(container)?;
         let text = metadata.metadata().as_ref().and_then(|map| map.get("moac"));
         let text = text.ok_or_else(|| header_error("it is missing".to_owned()))?;
-        let header: InfluenceHeader = serde_json::from_str(text).map_err(|error| header_error(error.to_string()))?;
+        let header: InfluenceHeader =
+            serde_json::from_str(text).map_err(|error| header_error(error.to_string()))?;
         check_header(&header).map_err(header_error)?;
         let tensors = SafeTensors::deserialize(file).map_err(container)?;
         let mut lengths = Vec::new();
@@ -260,7 +268,12 @@ impl Influence {
                     InfluenceError::Tensor { path: path.to_owned(), tensor: tensor.clone(), message }
                 })
             };
-            lengths.push(LengthInfluence { length: *length, items: *items, far: half("far")?, near: half("near")? });
+            lengths.push(LengthInfluence {
+                length: *length,
+                items: *items,
+                far: half("far")?,
+                near: half("near")?,
+            });
         }
         let InfluenceHeader { format: _, model, lengths: _, seed, absolute, data } = header;
         Ok(Self { model, lengths, seed, absolute, data })
@@ -279,7 +292,10 @@ impl Influence {
                 return Err(merge(format!("found the model {:?}, expected {:?}", part.model, first.model)));
             }
             if part.absolute != first.absolute {
-                return Err(merge(format!("found absolute = {}, expected {}", part.absolute, first.absolute)));
+                return Err(merge(format!(
+                    "found absolute = {}, expected {}",
+                    part.absolute, first.absolute
+                )));
             }
             for at in part.lengths {
                 match by_length.entry(at.length) {
@@ -331,7 +347,9 @@ fn check_header(header: &InfluenceHeader) -> Result<(), String> {
     }
     for LengthItems { length, items } in lengths {
         if *length == 0 || !length.is_multiple_of(TILE) || *length > MAX_LENGTH {
-            return Err(format!("found the length {length}, expected a multiple of {TILE} up to {MAX_LENGTH}"));
+            return Err(format!(
+                "found the length {length}, expected a multiple of {TILE} up to {MAX_LENGTH}"
+            ));
         }
         if *items == 0 {
             return Err(format!("found no items at length {length}, expected at least one"));

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use good_lp::{
-    Expression, ProblemVariables, ResolutionError, Solution, SolverModel, WithInitialSolution, WithMipGap, WithTimeLimit,
-    solvers::SolutionStatus, variable,
+    Expression, ProblemVariables, ResolutionError, Solution, SolverModel, WithInitialSolution, WithMipGap,
+    WithTimeLimit, solvers::SolutionStatus, variable,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,11 @@ pub(super) struct Point {
 impl Program {
     /// Solves until `deadline`. `Ok(None)`: proven infeasible. An error: no point was found in time, or the solver
     /// gave up.
-    pub(super) fn solve(&self, solver: Solver, deadline: Option<Instant>) -> Result<Option<Point>, ResolutionError> {
+    pub(super) fn solve(
+        &self,
+        solver: Solver,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Point>, ResolutionError> {
         let mut variables = ProblemVariables::new();
         let mut objective = Expression::with_capacity(self.variables.len());
         let names: Vec<_> = self
@@ -120,7 +124,9 @@ impl Program {
         if !start.is_empty() {
             model = model.with_initial_solution(start);
         }
-        model = model.with_mip_gap(self.gap as f32).map_err(|_| ResolutionError::Other("the gap is not a number"))?;
+        model = model
+            .with_mip_gap(self.gap as f32)
+            .map_err(|_| ResolutionError::Other("the gap is not a number"))?;
         if let Some(deadline) = deadline {
             model = model.with_time_limit(deadline.saturating_duration_since(Instant::now()).as_secs_f64());
         }

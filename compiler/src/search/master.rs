@@ -74,7 +74,11 @@ pub(super) fn choose(
         }
         program.rows.push(Constraint { terms: sum, most: row.cap - settled.rows[at], equal: false });
     }
-    let point = if program.variables.is_empty() { None } else { Some(program.solve(terms.solver, terms.deadline).ok()??) };
+    let point = if program.variables.is_empty() {
+        None
+    } else {
+        Some(program.solve(terms.solver, terms.deadline).ok()??)
+    };
     let mut assignment = Vec::new();
     let mut first = 0;
     for class in columns {

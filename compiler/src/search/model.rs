@@ -144,6 +144,15 @@ impl<'a> Model<'a> {
         sum
     }
 
+    /// No assignment has a larger objective than this.
+    pub(super) fn most(&self) -> f64 {
+        let table = |&(objective, weight): &(usize, f64)| -> f64 {
+            let heads = self.problem.losses[objective].chunks(self.problem.rules);
+            weight * heads.map(|head| head.iter().copied().fold(f64::NEG_INFINITY, f64::max)).sum::<f64>()
+        };
+        self.weights.iter().map(table).sum()
+    }
+
     /// By how much each scaled row is exceeded, beyond the tolerance.
     pub(super) fn excess(&self, totals: &Totals) -> f64 {
         let over = self.rows.iter().zip(&totals.rows).map(|(row, total)| total - row.cap);

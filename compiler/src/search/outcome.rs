@@ -134,8 +134,9 @@ pub fn search_tables(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<SearchResult, SearchError> {
     let objectives: Vec<usize> = (0..tables.lengths.len()).collect();
-    let set = pareto_set(&tables.problem, &objectives, &tables.caps, options.intervals, &options.solve, progress)
-        .map_err(|error| bounds_error(tables, error))?;
+    let set =
+        pareto_set(&tables.problem, &objectives, &tables.caps, options.intervals, &options.solve, progress)
+            .map_err(|error| bounds_error(tables, error))?;
     let ParetoSet { points, solved, reused, infeasible, unanswered } = set;
     let plans = points.iter().map(|point| found_plan(tables, source, options, point)).collect();
     Ok(SearchResult { plans, rules: tables.problem.rules, solved, reused, infeasible, unanswered })
@@ -161,14 +162,16 @@ fn bounds_error(tables: &Tables, error: SolveError) -> SearchError {
 fn found_plan(tables: &Tables, source: &Value, options: &SearchOptions, point: &ParetoPoint) -> FoundPlan {
     let space = &tables.space;
     let solution = &point.solution;
-    let losses: BTreeMap<u32, f64> = tables.lengths.iter().copied().zip(point.losses.iter().copied()).collect();
+    let losses: BTreeMap<u32, f64> =
+        tables.lengths.iter().copied().zip(point.losses.iter().copied()).collect();
     let cost = |row: usize| tables.problem.cost(row, &solution.assignment) / tables.dense[row];
     let costs: BTreeMap<u32, f64> =
         space.bounds.iter().enumerate().map(|(row, bound)| (bound.length, cost(row))).collect();
     let minimised = tables.lengths[point.primary];
     let caps: BTreeMap<u32, f64> =
         point.loss_caps.iter().map(|&(objective, cap)| (tables.lengths[objective], cap)).collect();
-    let bounds: BTreeMap<u32, f64> = space.bounds.iter().map(|bound| (bound.length, bound.fraction)).collect();
+    let bounds: BTreeMap<u32, f64> =
+        space.bounds.iter().map(|bound| (bound.length, bound.fraction)).collect();
     let provenance = json!({
         "method": "moac search",
         "version": env!("CARGO_PKG_VERSION"),

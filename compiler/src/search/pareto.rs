@@ -120,15 +120,18 @@ fn minimise(
     match solve(problem, &goal, options, std::slice::from_ref(&first.assignment)) {
         Ok(second) => {
             let loss = problem.loss(primary, &second.assignment);
-            let status = if second.status == Status::Optimal { first.status } else { second.status };
-            Ok((Solution { loss, status, bound: first.bound.min(loss), ..second }, 2))
+            let found = Solution { loss, status: first.status, bound: first.bound.min(loss), ..second };
+            // The gap is that of the first; the second only chose among what lies within it.
+            let status = if found.gap() == 0.0 { Status::Optimal } else { found.status };
+            Ok((Solution { status, ..found }, 2))
         }
         Err(_) => Ok((first, 2)),
     }
 }
 
 fn point(problem: &Problem, primary: usize, loss_caps: Vec<(usize, f64)>, solution: Solution) -> ParetoPoint {
-    let losses = (0..problem.losses.len()).map(|objective| problem.loss(objective, &solution.assignment)).collect();
+    let losses =
+        (0..problem.losses.len()).map(|objective| problem.loss(objective, &solution.assignment)).collect();
     ParetoPoint { primary, loss_caps, solution, losses }
 }
 

@@ -47,7 +47,8 @@ pub(super) fn levels(model: &Model<'_>, set: &[u8], heads: usize) -> Vec<Level> 
         newest = next;
     }
     let allowed = |cost: &[f64]| -> Vec<u8> {
-        let fits = |rule: &u8| model.costs.iter().zip(cost).all(|(row, cost)| row[usize::from(*rule)] <= *cost);
+        let fits =
+            |rule: &u8| model.costs.iter().zip(cost).all(|(row, cost)| row[usize::from(*rule)] <= *cost);
         set.iter().copied().filter(fits).collect()
     };
     joins.into_values().map(|cost| Level { rules: allowed(&cost), cost }).collect()
@@ -76,8 +77,11 @@ impl Options {
     pub(super) fn new(model: &Model<'_>) -> Self {
         let options = |class: &Class| {
             let rules = undominated(model, class);
-            let levels =
-                if class.max_rules.is_none() { levels(model, &rules, class.heads().len()) } else { Vec::new() };
+            let levels = if class.max_rules.is_none() {
+                levels(model, &rules, class.heads().len())
+            } else {
+                Vec::new()
+            };
             ClassOptions { rules, levels }
         };
         Self(model.problem.classes.par_iter().map(options).collect())
@@ -96,7 +100,9 @@ fn undominated(model: &Model<'_>, class: &Class) -> Vec<u8> {
     let losses: Vec<&[f64]> = model.losses().map(|at| model.problem.losses[at].as_slice()).collect();
     let no_worse = |a: usize, b: usize| {
         model.costs.iter().all(|row| row[a] <= row[b])
-            && losses.iter().all(|losses| class.heads().all(|head| losses[head * rules + a] <= losses[head * rules + b]))
+            && losses
+                .iter()
+                .all(|losses| class.heads().all(|head| losses[head * rules + a] <= losses[head * rules + b]))
     };
     let useless = |b: usize| (0..rules).any(|a| a != b && no_worse(a, b) && (a < b || !no_worse(b, a)));
     (0..rules).filter(|&rule| !useless(rule)).map(|rule| rule as u8).collect()
@@ -163,7 +169,8 @@ impl Pricing<'_> {
                 let mut heads = Vec::with_capacity(unit.len());
                 for head in unit.clone() {
                     let cheapest = level.rules.iter().map(|&rule| (self.head(head, rule), rule));
-                    let (price, rule) = cheapest.fold((f64::INFINITY, 0), |a, b| if b.0 < a.0 { b } else { a });
+                    let (price, rule) =
+                        cheapest.fold((f64::INFINITY, 0), |a, b| if b.0 < a.0 { b } else { a });
                     value += price;
                     heads.push(rule);
                 }
@@ -234,8 +241,7 @@ impl Sweep<'_, '_> {
         let (here, deeper) = nodes.split_at_mut(1);
         let more = deeper.len() > 1;
         let rules = &self.pricing.options.rules;
-        for place in first..rules.len() {
-            let rule = rules[place];
+        for (place, &rule) in rules.iter().enumerate().skip(first) {
             let value = self.extend(&here[0], usize::from(rule), &mut deeper[0], more);
             self.set.push(rule);
             if value <= self.threshold {
@@ -258,7 +264,8 @@ impl Sweep<'_, '_> {
         let first = class.heads().start;
         to.units.clear();
         if !self.shared {
-            let single = |unit: &std::ops::Range<usize>| prices.head[unit.start * rules + rule] + prices.rule[rule];
+            let single =
+                |unit: &std::ops::Range<usize>| prices.head[unit.start * rules + rule] + prices.rule[rule];
             to.units.extend(from.units.iter().zip(&class.units).map(|(now, unit)| now.min(single(unit))));
             return to.units.iter().sum();
         }
@@ -272,7 +279,8 @@ impl Sweep<'_, '_> {
             let (cost, cheapest) = subset.split_at(rows);
             let join = |row: usize| cost[row].max(model.costs[row][rule]);
             let head = |head: usize| cheapest[head].min(prices.head[(first + head) * rules + rule]);
-            let price: f64 = prices.cost.iter().enumerate().map(|(row, multiplier)| multiplier * join(row)).sum();
+            let price: f64 =
+                prices.cost.iter().enumerate().map(|(row, multiplier)| multiplier * join(row)).sum();
             for (value, unit) in to.units.iter_mut().zip(&class.units) {
                 let heads: f64 = (unit.start - first..unit.end - first).map(head).sum();
                 *value = value.min(price + heads);

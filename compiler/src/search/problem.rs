@@ -65,7 +65,12 @@ impl Goal {
 impl Problem {
     /// Divides `units` into classes of `units_per_class` that use at most `max_rules` distinct rules each. A limit
     /// that cannot bind is dropped, and every unit becomes a class of its own.
-    pub fn classes(units: &[Range<usize>], units_per_class: usize, rules: usize, max_rules: Option<usize>) -> Vec<Class> {
+    pub fn classes(
+        units: &[Range<usize>],
+        units_per_class: usize,
+        rules: usize,
+        max_rules: Option<usize>,
+    ) -> Vec<Class> {
         units
             .chunks(units_per_class)
             .flat_map(|layer| {
@@ -74,7 +79,10 @@ impl Problem {
                     Some(limit) if limit < heads.min(rules) => {
                         vec![Class { units: layer.to_vec(), max_rules: Some(limit) }]
                     }
-                    _ => layer.iter().map(|unit| Class { units: vec![unit.clone()], max_rules: None }).collect(),
+                    _ => layer
+                        .iter()
+                        .map(|unit| Class { units: vec![unit.clone()], max_rules: None })
+                        .collect(),
                 }
             })
             .collect()
@@ -97,7 +105,9 @@ impl Problem {
         self.classes
             .iter()
             .flat_map(|class| &class.units)
-            .map(|unit| assignment[unit.clone()].iter().map(|&rule| costs[usize::from(rule)]).fold(0.0, f64::max))
+            .map(|unit| {
+                assignment[unit.clone()].iter().map(|&rule| costs[usize::from(rule)]).fold(0.0, f64::max)
+            })
             .sum()
     }
 }

@@ -75,7 +75,8 @@ pub fn distinct(rules: &[Rule], lengths: &[u32], min_span: u32) -> Vec<Rule> {
         let here = spans(rule);
         match kept.iter_mut().find(|(spans, _)| *spans == here) {
             Some((_, known)) => {
-                let order = rule.alpha.abs().total_cmp(&known.alpha.abs()).then(rule.beta.total_cmp(&known.beta));
+                let order =
+                    rule.alpha.abs().total_cmp(&known.alpha.abs()).then(rule.beta.total_cmp(&known.beta));
                 if order.is_lt() {
                     *known = rule;
                 }

@@ -227,7 +227,8 @@ impl Run<'_> {
     /// The rows that the best assignment exceeds.
     fn exceeded(&self) -> Vec<Shortfall> {
         let totals = self.model.totals(&self.best().1);
-        let over = self.model.rows.iter().zip(totals.rows).filter(|(row, total)| total - row.cap > ROW_TOLERANCE);
+        let over =
+            self.model.rows.iter().zip(totals.rows).filter(|(row, total)| total - row.cap > ROW_TOLERANCE);
         over.map(|(row, _)| self.shortfall(row, &self.best().1)).collect()
     }
 
@@ -262,7 +263,8 @@ impl Run<'_> {
 
     /// The best dual, keeping the best assignment met on the way.
     fn climb(&mut self) -> Evaluation {
-        let (model, choices, solver, deadline) = (self.model, self.choices, self.options.solver, self.deadline);
+        let (model, choices, solver, deadline) =
+            (self.model, self.choices, self.options.solver, self.deadline);
         climb(model, choices, solver, deadline, &mut |evaluation| {
             self.offer(&evaluation.assignment);
             self.close(evaluation.bound)
@@ -332,7 +334,8 @@ impl Run<'_> {
             })
             .collect();
         let mut complete = near.iter().map(|near| near.complete_below).fold(f64::INFINITY, f64::min);
-        let mut reduced: Vec<f64> = near.iter().flat_map(|near| &near.columns).map(|column| column.reduced).collect();
+        let mut reduced: Vec<f64> =
+            near.iter().flat_map(|near| &near.columns).map(|column| column.reduced).collect();
         if reduced.len() > budget {
             let (_, &mut farthest, _) = reduced.select_nth_unstable_by(budget, f64::total_cmp);
             complete = complete.min(farthest);

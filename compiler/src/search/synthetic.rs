@@ -132,8 +132,9 @@ impl Synthetic {
         // The middle of the far and near halves of a block at each block distance, and how many pairs they hold.
         let far: Vec<f64> =
             (0..n).map(|d| 2080.0 * kind.weight((d as f64).mul_add(tile, 21.3), length.into())).collect();
-        let near: Vec<f64> =
-            (0..n).map(|d| 2016.0 * kind.weight((d as f64).mul_add(tile, -21.3).max(0.0), length.into())).collect();
+        let near: Vec<f64> = (0..n)
+            .map(|d| 2016.0 * kind.weight((d as f64).mul_add(tile, -21.3).max(0.0), length.into()))
+            .collect();
         let mut stream = Stream::new(self.seed ^ (head as u64) << 32 ^ u64::from(length));
         let (mut fars, mut nears) = (vec![0.0; n * n], vec![0.0; n * n]);
         for query in 0..n {

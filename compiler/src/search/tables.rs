@@ -135,7 +135,9 @@ pub enum TableError {
         min_span: u32,
     },
     /// A bound that is no fraction, or a second one at a length.
-    #[error("bound {fraction} at length {length}: expected a fraction in 0..=1, and one bound for each length")]
+    #[error(
+        "bound {fraction} at length {length}: expected a fraction in 0..=1, and one bound for each length"
+    )]
     Bound {
         /// The length.
         length: u32,
@@ -234,8 +236,9 @@ impl Tables {
             (Granularity::Head, Cost::KvBytes | Cost::Time(_)) => group,
             _ => 1,
         };
-        let units: Vec<Range<usize>> =
-            (0..heads / heads_per_unit).map(|unit| unit * heads_per_unit..(unit + 1) * heads_per_unit).collect();
+        let units: Vec<Range<usize>> = (0..heads / heads_per_unit)
+            .map(|unit| unit * heads_per_unit..(unit + 1) * heads_per_unit)
+            .collect();
         let caps = space
             .bounds
             .iter()
@@ -275,13 +278,15 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 fn check(lengths: &[u32], space: &Space) -> Result<(), TableError> {
     let (sink, min_span) = (space.sink, space.min_span);
-    if !sink.is_multiple_of(TILE) || !min_span.is_multiple_of(TILE) || sink < TILE || min_span < sink.saturating_add(TILE) {
+    if !sink.is_multiple_of(TILE)
+        || !min_span.is_multiple_of(TILE)
+        || sink < TILE
+        || min_span < sink.saturating_add(TILE)
+    {
         return Err(TableError::Spans { sink, min_span });
     }
-    if let Some(rule) = space
-        .rules
-        .iter()
-        .find(|rule| !(rule.alpha.abs() <= 2f64.powi(31) && rule.beta.abs() <= 16.0))
+    if let Some(rule) =
+        space.rules.iter().find(|rule| !(rule.alpha.abs() <= 2f64.powi(31) && rule.beta.abs() <= 16.0))
     {
         return Err(TableError::Rule { alpha: rule.alpha, beta: rule.beta });
     }

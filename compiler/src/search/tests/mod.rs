@@ -1,0 +1,9 @@
+//! Tests of the search, by what they are held against.
+
+mod brute;
+#[cfg(feature = "highs")]
+mod highs;
+mod influence;
+mod instances;
+mod mask;
+mod plans;
