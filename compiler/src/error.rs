@@ -93,6 +93,12 @@ pub enum Error {
     /// The ledger cannot be read or written.
     #[error(transparent)]
     Ledger(#[from] crate::ledger::LedgerError),
+    /// The influence cannot be read.
+    #[error(transparent)]
+    Influence(#[from] crate::search::influence::InfluenceError),
+    /// There are no plans to find.
+    #[error(transparent)]
+    Search(#[from] crate::search::outcome::SearchError),
     /// `CUDA_COMPUTE_CAP` names no architecture.
     #[error("CUDA_COMPUTE_CAP: {0}")]
     ComputeCap(#[source] moac_runtime::arch::UnknownArch),
@@ -149,6 +155,8 @@ impl Hint for Error {
             | Self::Tensors(_)
             | Self::Emulator(_)
             | Self::Ledger(_)
+            | Self::Influence(_)
+            | Self::Search(_)
             | Self::ComputeCap(_)
             | Self::File { .. }
             | Self::Gpu(_)

@@ -16,6 +16,7 @@ pub mod emit;
 pub mod exec;
 pub mod inspect;
 pub mod quickstart;
+pub mod search;
 pub mod verify;
 pub mod view;
 

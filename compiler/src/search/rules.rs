@@ -40,6 +40,21 @@ impl RuleGrid {
         }
     }
 
+    /// A finer grid for a longest profiled length of `longest` tokens, 58 pairs: short spans too, so that densities well
+    /// below an eighth can be reached. Constants and slopes fall by halves; kept where the span fits at `longest` and
+    /// twice that and is positive at `longest / 2`.
+    pub fn fine(longest: u32) -> Self {
+        let length = f64::from(longest);
+        let alphas = [-16.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0].map(|parts| parts / 64.0 * length);
+        let betas = [0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0].map(|parts| parts / 32.0);
+        Self {
+            alphas: alphas.to_vec(),
+            betas: betas.to_vec(),
+            within: vec![longest, longest.saturating_mul(2)],
+            positive: vec![longest / 2],
+        }
+    }
+
     /// Spans that are a fixed share of the context: `beta * N` for multiples of `1 / parts`.
     pub fn proportional(parts: u32) -> Self {
         let betas = (1..=parts).map(|part| f64::from(part) / f64::from(parts)).collect();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use moac_runtime::geometry::span;
-use moac_runtime::plan::{ModelShape, Rule, TILE};
+use moac_runtime::plan::{MAX_LENGTH, ModelShape, Rule, TILE};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -126,8 +126,10 @@ pub enum TableError {
         /// The smallest span.
         min_span: u32,
     },
-    /// A length that is too short for the plan, or no whole number of tiles.
-    #[error("found the length {length}, expected a multiple of 64 of at least the minimum span {min_span}")]
+    /// A length that is too short or too long for a plan, or no whole number of tiles.
+    #[error(
+        "found the length {length}, expected a multiple of 64 from the minimum span {min_span} to {MAX_LENGTH}"
+    )]
     Length {
         /// The length.
         length: u32,
@@ -291,7 +293,7 @@ fn check(lengths: &[u32], space: &Space) -> Result<(), TableError> {
         return Err(TableError::Rule { alpha: rule.alpha, beta: rule.beta });
     }
     for length in lengths.iter().copied().chain(space.bounds.iter().map(|bound| bound.length)) {
-        if !length.is_multiple_of(TILE) || length < min_span {
+        if !length.is_multiple_of(TILE) || length < min_span || length > MAX_LENGTH {
             return Err(TableError::Length { length, min_span });
         }
     }

@@ -102,6 +102,11 @@ fn published_and_paper_grids_have_their_sizes() {
         assert!(rules.contains(&Rule { alpha, beta }), "({alpha}, {beta})");
     }
     assert_eq!(distinct(&rules, &[2048, 4096, 8192, 16384], 128).len(), 48);
+    let fine = RuleGrid::fine(4096).rules();
+    assert_eq!(fine.len(), 58);
+    assert!(
+        fine.contains(&Rule { alpha: 0.0, beta: 1.0 }) && fine.contains(&Rule { alpha: 64.0, beta: 0.03125 })
+    );
     assert_eq!(RuleGrid::proportional(16).rules().len(), 16);
 }
 
