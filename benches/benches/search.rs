@@ -31,7 +31,13 @@ struct Case {
     bar: f64,
 }
 
-const fn case(name: &'static str, (layers, heads): (u32, u32), fraction: f64, pareto: bool, bar: f64) -> Case {
+const fn case(
+    name: &'static str,
+    (layers, heads): (u32, u32),
+    fraction: f64,
+    pareto: bool,
+    bar: f64,
+) -> Case {
     Case { name, layers, heads, per: Granularity::KvHead, fraction, pareto, bar }
 }
 
@@ -65,13 +71,19 @@ fn run(case: &Case) -> bool {
     let start = Instant::now();
     let tables = Tables::new(model.model(), &LENGTHS, space, &|at, head| model.losses(head, LENGTHS[at], 1))
         .expect("a valid space");
-    println!("{}: {} rules, tables in {:.2} s", case.name, tables.problem.rules, start.elapsed().as_secs_f64());
+    println!(
+        "{}: {} rules, tables in {:.2} s",
+        case.name,
+        tables.problem.rules,
+        start.elapsed().as_secs_f64()
+    );
     let mut options = SearchOptions::default();
     options.solve.gap = GAP;
     let mut kept = true;
     if case.pareto {
         let start = Instant::now();
-        let found = search_tables(&tables, &serde_json::Value::Null, &options, &mut |_, _| {}).expect("feasible");
+        let found =
+            search_tables(&tables, &serde_json::Value::Null, &options, &mut |_, _| {}).expect("feasible");
         let seconds = start.elapsed().as_secs_f64();
         let gap = found.plans.iter().map(|plan| plan.gap).fold(0.0, f64::max);
         kept &= seconds <= case.bar && gap <= GAP && found.unanswered == 0;
@@ -88,8 +100,8 @@ fn run(case: &Case) -> bool {
     }
     for (objective, length) in LENGTHS.iter().enumerate() {
         let start = Instant::now();
-        let solution =
-            solve(&tables.problem, &Goal::single(objective, &tables.caps), &options.solve, &[]).expect("feasible");
+        let solution = solve(&tables.problem, &Goal::single(objective, &tables.caps), &options.solve, &[])
+            .expect("feasible");
         let seconds = start.elapsed().as_secs_f64();
         kept &= seconds <= case.bar && solution.gap() <= GAP;
         println!("  {length}: {seconds:.3} s, gap {:.4}%, {:?}", 100.0 * solution.gap(), solution.status);
@@ -99,7 +111,8 @@ fn run(case: &Case) -> bool {
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let chosen = |case: &Case| wanted.is_empty() || wanted.iter().any(|word| case.name.contains(word.as_str()));
+    let chosen =
+        |case: &Case| wanted.is_empty() || wanted.iter().any(|word| case.name.contains(word.as_str()));
     let missed: Vec<&str> =
         cases().iter().filter(|case| chosen(case)).filter(|case| !run(case)).map(|case| case.name).collect();
     if missed.is_empty() {
