@@ -114,6 +114,10 @@ pub trait Device {
     /// The byte that memory nobody wrote reads as.
     fn blank(&self) -> u8;
 
+    /// What its matrix instructions may add to the difference of a log-sum-exp. Tensor cores cut the terms of a sum
+    /// off below its largest, which a float32 sum does not.
+    fn lse_slack(&self) -> f64;
+
     /// Makes a kernel the one that launches run.
     ///
     /// # Errors

@@ -59,6 +59,10 @@ impl Device for Emulated {
         0
     }
 
+    fn lse_slack(&self) -> f64 {
+        0.0
+    }
+
     fn load(&mut self, candidate: &Candidate) -> Result<(), DeviceError> {
         let symbol = candidate.symbol.clone();
         let module = Module::parse(&candidate.ptx)

@@ -20,10 +20,18 @@ pub struct Query {
     pub kv_head: u32,
     /// The query head.
     pub head: u32,
-    /// The window of that head.
+    /// The window of that head, or what of it there is: at most the position and one.
     pub window: u32,
     /// The position.
     pub position: u32,
+}
+
+impl Query {
+    /// The row of `head` at `position`, seen through `window`.
+    pub fn new(sequence: u32, (kv_head, head): (u32, u32), window: u32, position: u32) -> Self {
+        // Wider windows than the past see no more of it: their answers are the same.
+        Self { sequence, kv_head, head, window: window.min(position + 1), position }
+    }
 }
 
 /// The right answer for a row.
@@ -88,11 +96,16 @@ fn answer_kv_head(
     let tokens = queries.iter().map(|query| query.position).max().unwrap_or(0) + 1;
     let all = |tensor, head| rows(inputs, 0..tokens, |position| At { tensor, sequence, position, head });
     let (k, v) = (all(Tensor::K, kv_head), all(Tensor::V, kv_head));
-    let heads: Vec<&[Query]> = queries.chunk_by(|a, b| (a.head, a.window) == (b.head, b.window)).collect();
+    // Rows that see all of their past share a window that is wide enough for the longest.
+    let wide = |query: &Query| if query.window > query.position { tokens } else { query.window };
+    let mut queries = queries.to_vec();
+    queries.sort_by_key(|query| (query.head, wide(query), query.position));
+    let heads: Vec<&[Query]> = queries.chunk_by(|a, b| (a.head, wide(a)) == (b.head, wide(b))).collect();
     let answers: Vec<Vec<(Query, Answer)>> = heads
         .par_iter()
         .map(|queries| {
-            let Query { head, window, position: first, .. } = queries[0];
+            let Query { head, position: first, .. } = queries[0];
+            let window = wide(&queries[0]);
             let q =
                 rows(inputs, first..tokens, |position| At { tensor: Tensor::Q, sequence, position, head });
             let asked: Vec<(u32, u32)> = queries.iter().map(|query| (0, query.position)).collect();

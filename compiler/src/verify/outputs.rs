@@ -1,36 +1,38 @@
 //! Reading a case's outputs back: the rows to compare, and whether everything is written that must be, and nothing else.
 
-use std::collections::BTreeMap;
-
 use moac_runtime::call::View;
 use moac_runtime::element::f32_from_bytes;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::candidate::Tile;
 use super::case::element;
 use super::compare::{self, Kind};
 use super::device::{Device, DeviceError, POISON};
 use super::run::Harness;
 use super::stage::Staged;
-use super::verdict::Run;
+use super::verdict::{Row, Run};
 
-/// Rows of o, as bytes, and lse, by request, head and token of the chunk.
-type Found = BTreeMap<(usize, u32, u32), (Vec<u8>, Option<f32>)>;
+/// What was found of a row: the bytes of o, and lse where it was asked for.
+pub(super) type Found = (Vec<u8>, Option<f32>);
 
 /// A digest of what was found for each of `requests` requests.
-pub(super) fn digests(found: &Found, requests: usize) -> Vec<[u8; 32]> {
+pub(super) fn digests(rows: &[Row], found: &[Found], requests: usize) -> Vec<[u8; 32]> {
     let mut digests = vec![Sha256::new(); requests];
-    for ((request, ..), (o, lse)) in found {
-        digests[*request].update(o);
-        digests[*request].update(lse.unwrap_or_default().to_le_bytes());
+    for (row, (o, lse)) in rows.iter().zip(found) {
+        digests[row.request].update(o);
+        digests[row.request].update(lse.unwrap_or_default().to_le_bytes());
     }
     digests.into_iter().map(|digest| digest.finalize().into()).collect()
 }
 
 impl<D: Device> Harness<D> {
     /// The rows to check, out of the whole of o and lse; everything that must be written is, and nothing else.
-    pub(super) fn read_all(&mut self, run: &mut Run<'_>, staged: &Staged) -> Result<Found, DeviceError> {
+    pub(super) fn read_all(
+        &mut self,
+        run: &mut Run<'_>,
+        staged: &Staged,
+        rows: &[Row],
+    ) -> Result<Vec<Found>, DeviceError> {
         let (candidate, case) = (run.candidate, run.case);
         let (layer, dtype) = (&candidate.layer, candidate.layer.dtype);
         let starts = case.starts();
@@ -42,13 +44,13 @@ impl<D: Device> Harness<D> {
         let (buffer, view) = &staged.placement.o;
         let o = self.device.read(staged.params.o, buffer.elements * 2)?;
         let row_bytes = layer.row_bytes() as usize;
-        let mut found = Found::new();
-        for (request, head, token) in run.checked(self.seed) {
-            let row = starts[request] + u64::from(token);
-            let from = element(view, row, head) as usize * 2;
-            let at = element(&staged.placement.lse.1, row, head) as usize;
-            found.insert((request, head, token), (o[from..from + row_bytes].to_vec(), lse.get(at).copied()));
-        }
+        let find = |row: &Row| {
+            let at = starts[row.request] + u64::from(row.token);
+            let from = element(view, at, row.head) as usize * 2;
+            let lse = lse.get(element(&staged.placement.lse.1, at, row.head) as usize).copied();
+            (o[from..from + row_bytes].to_vec(), lse)
+        };
+        let found = rows.iter().map(find).collect();
         let finite = |bytes: &[u8]| compare::is_finite(dtype, bytes);
         run.fail_all(regions("o", o, view, row_bytes, 2, &written, finite));
         Ok(found)
@@ -73,38 +75,29 @@ impl<D: Device> Harness<D> {
     }
 
     /// The rows of some tiles. That nothing else was written the counts tell.
-    pub(super) fn read_tiles(
+    pub(super) fn read_rows(
         &mut self,
         run: &mut Run<'_>,
         staged: &Staged,
-        tiles: &[Tile],
-    ) -> Result<Found, DeviceError> {
-        let (candidate, case) = (run.candidate, run.case);
-        let (layer, starts) = (&candidate.layer, case.starts());
-        let mut found = Found::new();
-        let mut bad = None;
-        for tile in tiles {
-            for token in case.tile_rows(tile, candidate.tile_m()) {
-                let row = starts[tile.request as usize] + u64::from(token);
-                let from = staged.params.o + element(&staged.placement.o.1, row, tile.head) * 2;
-                let o = self.device.read(from, layer.row_bytes())?.to_vec();
-                let lse = if case.lse {
-                    let from = staged.params.lse + element(&staged.placement.lse.1, row, tile.head) * 4;
-                    single(self.device.read(from, 4)?)
-                } else {
-                    None
-                };
-                if !compare::is_finite(layer.dtype, &o) || lse.is_some_and(|lse| !lse.is_finite()) {
-                    bad = bad.or(Some((tile.head, row)));
-                }
-                found.insert((tile.request as usize, tile.head, token), (o, lse));
+        rows: &[Row],
+    ) -> Result<Vec<Found>, DeviceError> {
+        let (layer, starts) = (&run.candidate.layer, run.case.starts());
+        let mut found = Vec::new();
+        for row in rows {
+            let at = starts[row.request] + u64::from(row.token);
+            let from = staged.params.o + element(&staged.placement.o.1, at, row.head) * 2;
+            let o = self.device.read(from, layer.row_bytes())?.to_vec();
+            let lse = if run.case.lse {
+                let from = staged.params.lse + element(&staged.placement.lse.1, at, row.head) * 4;
+                single(self.device.read(from, 4)?)
+            } else {
+                None
+            };
+            if !compare::is_finite(layer.dtype, &o) || lse.is_some_and(|lse| !lse.is_finite()) {
+                let what = format!("o or lse: {row:?} is not written or not finite");
+                run.fail(Kind::Unwritten, what);
             }
-        }
-        if let Some((head, row)) = bad {
-            run.fail(
-                Kind::Unwritten,
-                format!("o or lse: row {row} of head {head} is not written or not finite"),
-            );
+            found.push((o, lse));
         }
         Ok(found)
     }

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 
 /// Contexts up to this length are compared row by row.
 const ALL_UP_TO: u32 = 1024;
-/// The fewest rows of a longer one, if its chunk has as many.
+/// The fewest rows of a longer one that is prefilled at once.
 const AT_LEAST: usize = 256;
+/// The fewest rows of a chunk in the middle of one, whose bucket is also prefilled at once.
+const OF_CHUNK: usize = 64;
 /// Rows that are sampled on top of the edges, at least.
 const SAMPLE: usize = 32;
 /// Wraps of a ring whose edges are taken from its first ones; as many again from its last ones.
@@ -37,7 +39,8 @@ impl Chunk {
         }
         let mut rows: BTreeSet<u32> =
             self.edges().filter_map(|p| p.checked_sub(self.cached)).filter(|&row| row < self.len).collect();
-        let wanted = (rows.len() + SAMPLE).max(AT_LEAST).min(self.len as usize);
+        let at_least = if self.cached == 0 { AT_LEAST } else { OF_CHUNK };
+        let wanted = (rows.len() + SAMPLE).max(at_least).min(self.len as usize);
         let mut state = seed;
         while rows.len() < wanted {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -81,6 +84,10 @@ mod tests {
         assert!(edges.iter().all(|row| rows.contains(row)), "{rows:?}");
         assert_eq!(rows, chunk.rows(1));
         assert_ne!(rows, chunk.rows(2));
+        let middle = Chunk { cached: 3000, len: 2000, ..chunk }.rows(4);
+        assert!(
+            (OF_CHUNK..AT_LEAST).contains(&middle.len()) && middle.contains(&0) && middle.contains(&1999)
+        );
         let tail = Chunk { cached: 5000, len: 7, ..chunk };
         assert_eq!(tail.rows(3), (0..7).collect::<Vec<_>>());
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::Digest;
@@ -216,8 +217,10 @@ fn judge<D: Device>(
             return Ok(());
         }
         (watch.case)(candidate, case);
+        let start = Instant::now();
         match harness.run(candidate, case) {
             Ok(outcome) => {
+                tracing::debug!(symbol = candidate.symbol, case = case.name, rows = outcome.rows, elapsed = ?start.elapsed());
                 verdict.cases += 1;
                 verdict.rows += outcome.rows;
                 verdict.error = verdict.error.max(outcome.error);
