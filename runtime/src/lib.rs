@@ -55,5 +55,9 @@ pub mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod launch;
+#[cfg(feature = "model")]
+pub mod model;
 pub mod plan;
 pub mod reference;
+#[cfg(feature = "model")]
+mod simd;

@@ -15,20 +15,56 @@ const FEW: usize = 4;
 
 /// The element types that the CPU path computes in.
 pub trait Real: NdFloat {
+    /// The online softmax that suits the type.
+    #[doc(hidden)]
+    type Softmax: Softmax<Self>;
+
     /// The nearest value.
     fn from_f64(value: f64) -> Self;
 }
 
 impl Real for f32 {
+    #[cfg(feature = "model")]
+    type Softmax = super::lanes::Lanes;
+    #[cfg(not(feature = "model"))]
+    type Softmax = Plain<Self>;
+
     fn from_f64(value: f64) -> Self {
         value as Self
     }
 }
 
 impl Real for f64 {
+    type Softmax = Plain<Self>;
+
     fn from_f64(value: f64) -> Self {
         value
     }
+}
+
+/// The softmax of some rows over tiles of keys that come one after the other.
+pub trait Softmax<F>: Sized {
+    /// Starts on scaled queries, `[rows, head_dim]`.
+    fn start(q: &Array2<F>, rows: &[Row], sink: u32) -> Self;
+
+    /// Takes in a tile.
+    fn take(&mut self, tile: &Tile<'_, F>);
+
+    /// The outputs, `[rows, head_dim]`, and their log-sum-exp. Every row has seen at least its own token.
+    fn finish(self) -> (Array2<F>, Array1<F>);
+}
+
+/// Keys and values at neighbouring positions, `[keys, head_dim]` each, some of which some row sees.
+#[derive(Debug)]
+pub struct Tile<'a, F> {
+    /// The position of the first.
+    pub first: u32,
+    /// The keys.
+    pub k: ArrayView2<'a, F>,
+    /// The values.
+    pub v: ArrayView2<'a, F>,
+    /// Whether every row sees all of it.
+    pub whole: bool,
 }
 
 /// Keys and values at neighbouring positions, `[tokens, head_dim]` each.
@@ -41,35 +77,25 @@ pub(super) struct Run<'a, F> {
 
 /// One query row: where it stands and how far it sees behind the sink.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
-    pub(super) position: u32,
-    pub(super) window: u32,
+pub struct Row {
+    /// Its position.
+    pub position: u32,
+    /// Tokens that it sees behind the sink, itself included.
+    pub window: u32,
 }
 
 /// Rows of query heads that read one KV head, part of the way through their keys.
-pub(super) struct Block<'a, F> {
+pub(super) struct Block<'a, F: Real> {
     sink: u32,
     rows: &'a [Row],
-    /// Scaled queries, `[rows, head_dim]`.
-    q: Array2<F>,
-    scores: Array2<F>,
-    max: Array1<F>,
-    sum: Array1<F>,
-    o: Array2<F>,
+    softmax: F::Softmax,
 }
 
 impl<'a, F: Real> Block<'a, F> {
     /// Starts on queries `q`, `[rows, head_dim]`.
     pub(super) fn new(q: Array2<F>, rows: &'a [Row], sink: u32, scale: f64) -> Self {
-        Self {
-            sink,
-            rows,
-            scores: Array2::zeros((rows.len(), KEYS)),
-            max: Array1::from_elem(rows.len(), F::neg_infinity()),
-            sum: Array1::zeros(rows.len()),
-            o: Array2::zeros(q.dim()),
-            q: q * F::from_f64(scale),
-        }
+        let q = q * F::from_f64(scale);
+        Self { sink, rows, softmax: F::Softmax::start(&q, rows, sink) }
     }
 
     /// Takes in the keys of one run. Every position may come once.
@@ -85,20 +111,52 @@ impl<'a, F: Real> Block<'a, F> {
             let none = self.rows.iter().all(|row| first > row.position || !sees(row, last.min(row.position)))
                 && first >= self.sink;
             if !none {
-                let tile = s![start..end, ..];
-                self.take_tile(first, &run.k.slice(tile), &run.v.slice(tile), whole);
+                let keys = s![start..end, ..];
+                self.softmax.take(&Tile { first, k: run.k.slice(keys), v: run.v.slice(keys), whole });
             }
         }
     }
 
-    fn take_tile(&mut self, first: u32, k: &ArrayView2<'_, F>, v: &ArrayView2<'_, F>, whole: bool) {
+    /// The outputs, `[rows, head_dim]`, and their log-sum-exp.
+    pub(super) fn finish(self) -> (Array2<F>, Array1<F>) {
+        self.softmax.finish()
+    }
+}
+
+/// The softmax as one writes it down, for any element type.
+#[derive(Debug)]
+pub struct Plain<F> {
+    sink: u32,
+    rows: Vec<Row>,
+    q: Array2<F>,
+    scores: Array2<F>,
+    max: Array1<F>,
+    sum: Array1<F>,
+    o: Array2<F>,
+}
+
+impl<F: Real> Softmax<F> for Plain<F> {
+    fn start(q: &Array2<F>, rows: &[Row], sink: u32) -> Self {
+        Self {
+            sink,
+            rows: rows.to_vec(),
+            scores: Array2::zeros((rows.len(), KEYS)),
+            max: Array1::from_elem(rows.len(), F::neg_infinity()),
+            sum: Array1::zeros(rows.len()),
+            o: Array2::zeros(q.dim()),
+            q: q.clone(),
+        }
+    }
+
+    fn take(&mut self, tile: &Tile<'_, F>) {
+        let &Tile { first, k, v, whole } = tile;
         let Self { sink, rows, q, scores, max, sum, o } = self;
         let mut scores: ArrayViewMut2<'_, F> = scores.slice_mut(s![.., ..k.nrows()]);
         // A product of few rows spends its time packing the keys: dot products beat it.
         let few = rows.len() <= FEW;
         if few {
             for (q, mut scores) in q.rows().into_iter().zip(scores.rows_mut()) {
-                general_mat_vec_mul(F::one(), k, &q, F::zero(), &mut scores);
+                general_mat_vec_mul(F::one(), &k, &q, F::zero(), &mut scores);
             }
         } else {
             general_mat_mul(F::one(), q, &k.t(), F::zero(), &mut scores);
@@ -131,12 +189,11 @@ impl<'a, F: Real> Block<'a, F> {
                 }
             }
         } else {
-            general_mat_mul(F::one(), &scores, v, F::one(), o);
+            general_mat_mul(F::one(), &scores, &v, F::one(), o);
         }
     }
 
-    /// The outputs, `[rows, head_dim]`, and their log-sum-exp. Every row has seen at least its own token.
-    pub(super) fn finish(mut self) -> (Array2<F>, Array1<F>) {
+    fn finish(mut self) -> (Array2<F>, Array1<F>) {
         self.o /= &self.sum.view().insert_axis(Axis(1));
         (self.o, self.max + self.sum.ln())
     }

@@ -40,6 +40,8 @@
 mod block;
 mod cache;
 mod cpu;
+#[cfg(feature = "model")]
+mod lanes;
 pub mod oracle;
 mod ring;
 mod spans;

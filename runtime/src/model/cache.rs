@@ -1,0 +1,139 @@
+//! The KV caches that a forward pass reads and fills: on the CPU, one ring per KV head of every layer.
+
+use candle_core::{CpuStorage, Device, Storage, Tensor};
+use ndarray::{ArrayView3, ShapeBuilder};
+
+use super::ModelError;
+use crate::backend::{LayerError, Qkv};
+use crate::geometry::LayerGeometry;
+use crate::plan::{MAX_LENGTH, Plan, TILE};
+use crate::reference::{LayerCache, Spans};
+
+/// The caches of a batch of requests, all layers: what a forward pass hands its q, k and v to.
+///
+/// The rows of a batch are packed: first the new tokens of request 0, then those of request 1, and so on.
+pub trait Attention {
+    /// The position of every row. Fails if a request has no room for its new tokens.
+    fn positions(&self) -> Result<Vec<u32>, ModelError>;
+
+    /// Attends the new tokens of one layer and appends them. Layers are called in order, each once.
+    ///
+    /// `q` is `[rows, heads, head_dim]`, `k` and `v` are `[rows, kv heads, head_dim]`, rotated, with contiguous heads and
+    /// any other strides; the result is `[rows, heads * head_dim]`.
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError>;
+}
+
+/// The KV cache of one request on the CPU, in float32. A clone shares nothing, so it is a cheap way to ask several
+/// questions of one context.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    layers: Vec<LayerCache<f32>>,
+}
+
+impl Cache {
+    /// An empty cache for a context of at most `length` tokens, whose spans are those of the plan at `length`: a
+    /// multiple of 64, at least the plan's `min_span`.
+    pub fn new(plan: &Plan, length: u32) -> Result<Self, ModelError> {
+        if !length.is_multiple_of(TILE) || !(plan.min_span..=MAX_LENGTH).contains(&length) {
+            return Err(ModelError::Argument {
+                what: "the context length of a cache",
+                found: length.to_string(),
+                expected: format!("a multiple of {TILE} from {} to {MAX_LENGTH}", plan.min_span),
+            });
+        }
+        let layer = |l| {
+            let geometry = LayerGeometry::new(plan, l, 0..plan.model.num_kv_heads, &[length]);
+            LayerCache::new(&Spans::new(plan, &geometry, 0))
+        };
+        Ok(Self { layers: (0..plan.model.num_layers).map(layer).collect() })
+    }
+
+    /// Tokens appended so far, evicted ones included: the position of the next.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.len() as usize)
+    }
+
+    /// Whether no token was appended yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most tokens that it takes.
+    pub fn length(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.spans().length as usize)
+    }
+
+    /// Bytes that its rings would take in a two-byte element type.
+    pub fn kv_bytes(&self) -> u64 {
+        let rows = |layer: &LayerCache<f32>| layer.spans().kv_span.iter().map(|&s| u64::from(s)).sum::<u64>();
+        self.layers.iter().map(|layer| 2 * 2 * rows(layer) * layer.spans().head_dim as u64).sum()
+    }
+
+    /// The caches of the layers.
+    pub fn layers(&self) -> &[LayerCache<f32>] {
+        &self.layers
+    }
+}
+
+/// Requests that take part in a forward pass, each with its number of new tokens.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    requests: Vec<(&'a mut Cache, usize)>,
+}
+
+impl<'a> Batch<'a> {
+    /// A batch of several requests.
+    pub fn new(requests: Vec<(&'a mut Cache, usize)>) -> Self {
+        Self { requests }
+    }
+
+    /// A batch of one.
+    pub fn one(cache: &'a mut Cache, tokens: usize) -> Self {
+        Self::new(vec![(cache, tokens)])
+    }
+}
+
+impl Attention for Batch<'_> {
+    fn positions(&self) -> Result<Vec<u32>, ModelError> {
+        let mut positions = Vec::new();
+        for (cache, tokens) in &self.requests {
+            let (cached, end) = (cache.len(), cache.len() + tokens);
+            if end > cache.length() {
+                let (cached, length) = (cached as u32, cache.length() as u32);
+                return Err(LayerError::ContextFull { cached, new: *tokens as u64, length }.into());
+            }
+            positions.extend(cached as u32..end as u32);
+        }
+        Ok(positions)
+    }
+
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
+        let (rows, heads, dim) = q.dims3()?;
+        let (q, k, v) = (q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout());
+        let qkv = Qkv { q: view(&q.0, q.1)?, k: view(&k.0, k.1)?, v: view(&v.0, v.1)? };
+        let mut out: Vec<f32> = Vec::with_capacity(rows * heads * dim);
+        for (cache, tokens) in &mut self.requests {
+            let start = out.len() / (heads * dim);
+            let qkv = qkv.tokens(start..start + *tokens);
+            let cache = &mut cache.layers[layer];
+            // A single token is a decode step: it reads nothing but the ring.
+            let attended = if *tokens == 1 { cache.decode(qkv)? } else { cache.prefill(qkv)? };
+            out.extend(attended.o.iter());
+        }
+        Ok(Tensor::from_vec(out, (rows, heads * dim), &Device::Cpu)?)
+    }
+}
+
+/// A float32 tensor `[rows, heads, head_dim]` on the CPU, where it lies.
+fn view<'a>(
+    storage: &'a Storage,
+    layout: &candle_core::Layout,
+) -> Result<ArrayView3<'a, f32>, candle_core::Error> {
+    let Storage::Cpu(CpuStorage::F32(data)) = storage else {
+        candle_core::bail!("attention on the CPU takes float32 tensors on the CPU");
+    };
+    let (rows, heads, dim) = layout.shape().dims3()?;
+    let &[a, b, c] = layout.stride() else { candle_core::bail!("expected three strides") };
+    ArrayView3::from_shape((rows, heads, dim).strides((a, b, c)), &data[layout.start_offset()..])
+        .map_err(candle_core::Error::wrap)
+}

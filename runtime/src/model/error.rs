@@ -1,0 +1,144 @@
+//! Why a model could not be read or run: where, what was found, what was expected, and how to mend it.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::backend::LayerError;
+
+/// The errors of this module.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file could not be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The path is neither of the two things a model can be.
+    #[error("`{}` is not a model: expected a GGUF file, or a folder with `config.json` and `*.safetensors`", path.display())]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file is damaged, or not of the format that it is read as.
+    #[error("`{}` is damaged: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, what was found and what was expected.
+        what: String,
+    },
+    /// A setting of the model is missing or has a value that cannot be.
+    #[error("`{}`: `{key}` is {found}, expected {expected}", path.display())]
+    Setting {
+        /// The file.
+        path: PathBuf,
+        /// The setting's name in the file.
+        key: String,
+        /// Its value, or `missing`.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// The model asks for something that this implementation does not compute.
+    #[error("`{}` asks for {what}, which is not supported", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What, by its name in the file.
+        what: String,
+    },
+    /// A tensor is missing, cut short, or not what the configuration says it is.
+    #[error("tensor `{name}` of `{}` {problem}", path.display())]
+    Tensor {
+        /// The tensor's name in the file.
+        name: String,
+        /// The file that holds it, or should.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: TensorProblem,
+    },
+    /// The tokenizer could not be built or failed.
+    #[error("the tokenizer of `{}`: {what}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The vocabulary has no token for a character, so encoding would lose it.
+    #[error(
+        "the model's vocabulary has no token for {character:?} (byte {byte:#04x}) at byte {at} of the text: remove the \
+         character or replace it"
+    )]
+    NotInVocabulary {
+        /// The character.
+        character: char,
+        /// The byte of its UTF-8 form that no token holds.
+        byte: u8,
+        /// Where the character starts in the text.
+        at: usize,
+    },
+    /// The chat template is missing or failed.
+    #[error("the model's chat template: {0}")]
+    Template(String),
+    /// Token ids, positions or sampling parameters that make no sense.
+    #[error("{what} is {found}, expected {expected}")]
+    Argument {
+        /// Which.
+        what: &'static str,
+        /// Its value.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// Attention failed: most often because the context is full.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// What is wrong with a tensor.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TensorProblem {
+    /// Not in the file.
+    #[error("is missing, expected shape {expected:?}")]
+    Missing {
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+    /// The wrong shape.
+    #[error("has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape the configuration asks for.
+        expected: Vec<usize>,
+    },
+    /// Its bytes are not all in the file.
+    #[error("is truncated: its {found} bytes of {expected} end with the file")]
+    Truncated {
+        /// Bytes there are.
+        found: u64,
+        /// Bytes there should be.
+        expected: u64,
+    },
+    /// An element type that is not read.
+    #[error("has element type {found}, expected one of {expected}")]
+    ElementType {
+        /// The type.
+        found: String,
+        /// Those that are read.
+        expected: &'static str,
+    },
+    /// Values that are not finite.
+    #[error("holds a value that is not finite: the file is damaged, or the weights diverged in training")]
+    NotFinite,
+}

@@ -1,0 +1,188 @@
+//! The forward pass: tokens to hidden states, layer by layer, and from there to logits and losses.
+//!
+//! Everything here is written in rows: the new tokens of all requests of a batch, packed. Memory is linear in them, so
+//! long inputs go in as chunks of [`CHUNK`] rows, which the caches make the same as one (SPEC.md section 1, law 6).
+
+use candle_core::{Device, IndexOp, Tensor};
+use rayon::prelude::*;
+
+use super::cache::{Attention, Batch, Cache};
+use super::ops::{Rotation, rms_norm, swiglu};
+use super::{Config, ModelError, Weights};
+use crate::simd::{exp, vectorized};
+
+/// Rows of a chunk: enough to fill the matrix units, and few enough that activations stay in cache.
+pub const CHUNK: usize = 512;
+/// Logits are made for this many tokens of the vocabulary at a time where only their sum is wanted.
+const VOCAB_TILE: usize = 4096;
+
+/// A decoder: what turns tokens into hidden states and logits.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    config: Config,
+    weights: Weights,
+    frequencies: Vec<f64>,
+}
+
+impl Decoder {
+    /// A decoder of given weights, whose shapes are those that `config` asks for.
+    pub fn new(config: Config, weights: Weights) -> Self {
+        Self { frequencies: config.rope.frequencies(config.head_dim), config, weights }
+    }
+
+    /// What the model is.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The hidden states of new tokens behind the last norm, `[rows, hidden]`. The tokens are appended to the caches.
+    pub fn forward(&self, tokens: &[u32], caches: &mut dyn Attention) -> Result<Tensor, ModelError> {
+        let rotation = self.rotation(&caches.positions()?);
+        let mut x = self.embed(tokens)?;
+        for layer in 0..self.weights.layers.len() {
+            let (q, k, v) = self.qkv(layer, &x, &rotation)?;
+            let o = caches.attend(layer, &q, &k, &v)?;
+            x = self.finish_layer(layer, &x, &o)?;
+        }
+        Ok(rms_norm(&x, &self.weights.norm, self.config.norm_eps)?)
+    }
+
+    /// The embeddings of tokens, `[rows, hidden]`.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Tensor, ModelError> {
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.config.vocab_size) {
+            let expected = format!("below the vocabulary's {}", self.config.vocab_size);
+            return Err(ModelError::Argument { what: "a token", found: token.to_string(), expected });
+        }
+        Ok(self.weights.embedding.index_select(&Tensor::new(tokens, &Device::Cpu)?, 0)?)
+    }
+
+    /// The rotary embedding of rows at `positions`.
+    pub fn rotation(&self, positions: &[u32]) -> Rotation {
+        Rotation::new(&self.frequencies, positions)
+    }
+
+    /// The rotated queries and keys and the values of a layer, `[rows, heads or kv heads, head_dim]`, from its input
+    /// `x`, `[rows, hidden]`. The three are views of one tensor.
+    pub fn qkv(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        rotation: &Rotation,
+    ) -> Result<(Tensor, Tensor, Tensor), ModelError> {
+        let Config { num_heads: h, num_kv_heads: g, head_dim, norm_eps, .. } = self.config;
+        let weights = &self.weights.layers[layer];
+        let qkv = rms_norm(x, &weights.attention_norm, norm_eps)?.matmul(&weights.qkv.t()?)?;
+        let qkv = qkv.reshape((x.dim(0)?, h + 2 * g, head_dim))?;
+        rotation.rotate(&qkv, h + g)?;
+        Ok((qkv.narrow(1, 0, h)?, qkv.narrow(1, h, g)?, qkv.narrow(1, h + g, g)?))
+    }
+
+    /// The output of a layer, `[rows, hidden]`, from its input `x` and its attention `o`, `[rows, heads * head_dim]`.
+    pub fn finish_layer(&self, layer: usize, x: &Tensor, o: &Tensor) -> Result<Tensor, ModelError> {
+        let weights = &self.weights.layers[layer];
+        let x = (x + o.matmul(&weights.output.t()?)?)?;
+        let gate_up = rms_norm(&x, &weights.mlp_norm, self.config.norm_eps)?.matmul(&weights.gate_up.t()?)?;
+        Ok((&x + swiglu(&gate_up)?.matmul(&weights.down.t()?)?)?)
+    }
+
+    /// The logits of hidden states, `[rows, vocab]`.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(hidden.matmul(&self.weights.head.t()?)?)
+    }
+
+    /// Appends tokens to a cache, in chunks, and returns the hidden state of the last, `[1, hidden]`.
+    pub fn prefill(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor, ModelError> {
+        let mut last = None;
+        for chunk in tokens.chunks(CHUNK) {
+            let hidden = self.forward(chunk, &mut Batch::one(cache, chunk.len()))?;
+            last = Some(hidden.i(chunk.len() - 1..)?);
+        }
+        last.ok_or(ModelError::Argument {
+            what: "the number of tokens",
+            found: "0".into(),
+            expected: "at least one".into(),
+        })
+    }
+
+    /// Appends tokens to a cache, in chunks, and returns the loss in nats of each but the first: how surprised the
+    /// model is by it, given those before.
+    pub fn losses(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>, ModelError> {
+        let mut losses = Vec::with_capacity(tokens.len());
+        let mut targets = tokens.iter().copied().skip(1);
+        for chunk in tokens.chunks(CHUNK) {
+            let hidden = self.forward(chunk, &mut Batch::one(cache, chunk.len()))?;
+            let targets: Vec<u32> = targets.by_ref().take(chunk.len()).collect();
+            if !targets.is_empty() {
+                losses.extend(self.cross_entropy(&hidden.i(..targets.len())?, &targets)?);
+            }
+        }
+        Ok(losses)
+    }
+
+    /// The loss in nats of a target token per row of hidden states, `[rows, hidden]`. Logits are made a part of the
+    /// vocabulary at a time and never kept.
+    pub fn cross_entropy(&self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<f32>, ModelError> {
+        /// A row's largest logit so far, the sum of exponentials below it, and the target's logit.
+        #[derive(Clone, Copy)]
+        struct Row {
+            max: f32,
+            sum: f64,
+            target: f32,
+        }
+        let vocab = self.config.vocab_size;
+        let mut rows = vec![Row { max: f32::NEG_INFINITY, sum: 0.0, target: f32::NAN }; targets.len()];
+        for start in (0..vocab).step_by(VOCAB_TILE) {
+            let tile = self.weights.head.narrow(0, start, VOCAB_TILE.min(vocab - start))?;
+            let logits = hidden.matmul(&tile.t()?)?.flatten_all()?;
+            let (storage, _) = logits.storage_and_layout();
+            let candle_core::Storage::Cpu(storage) = &*storage else {
+                return Err(candle_core::Error::Msg("losses are computed on the CPU".into()).into());
+            };
+            let width = tile.dim(0)?;
+            let logits = storage.as_slice::<f32>()?.par_chunks(width);
+            rows.par_iter_mut().zip(targets).zip(logits).for_each(|((row, &target), logits)| {
+                let max = vectorized(|| maximum(logits)).max(row.max);
+                let sum = vectorized(|| sum_of_exp(logits, max));
+                row.sum = row.sum * f64::from(row.max - max).exp() + f64::from(sum);
+                row.max = max;
+                if let Some(&logit) = (target as usize).checked_sub(start).and_then(|at| logits.get(at)) {
+                    row.target = logit;
+                }
+            });
+        }
+        Ok(rows.iter().map(|row| (f64::from(row.max - row.target) + row.sum.ln()) as f32).collect())
+    }
+}
+
+/// The largest of some numbers.
+#[inline(always)]
+fn maximum(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let chunks = x.chunks_exact(16);
+    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.max(x);
+        }
+    }
+    lanes.into_iter().fold(rest, f32::max)
+}
+
+/// The sum of e^(x - max), in a fixed order.
+#[inline(always)]
+fn sum_of_exp(x: &[f32], max: f32) -> f32 {
+    let mut lanes = [0.0; 16];
+    let chunks = x.chunks_exact(16);
+    let rest: f32 = chunks.remainder().iter().map(|x| exp(x - max)).sum();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += exp(x - max);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}

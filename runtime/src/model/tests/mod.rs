@@ -1,0 +1,7 @@
+//! Tests on a tiny random model, written by other libraries than the ones under test, in both file formats.
+
+mod damage;
+mod files;
+mod forward;
+mod text;
+mod tiny;

@@ -1,0 +1,199 @@
+//! Tokenizer, chat template, sampling and generation.
+
+use candle_core::quantized::GgmlDType;
+use proptest::prelude::*;
+
+use super::super::*;
+use super::tiny::*;
+
+fn model() -> Model {
+    let (_folder, path) = gguf_file(GgmlDType::F32);
+    Model::open(&path).unwrap()
+}
+
+#[test]
+fn both_formats_tokenise_alike_and_as_expected() {
+    let folder = tempfile::tempdir().unwrap();
+    Tiny::new(true).write_folder(folder.path());
+    let folder = Model::open(folder.path()).unwrap().tokenizer;
+    let gguf = model().tokenizer;
+    let vocab = vocabulary();
+    let spell = |tokens: Vec<u32>| tokens.iter().map(|&t| vocab[t as usize].clone()).collect::<Vec<_>>();
+    for (text, expected) in [
+        ("in the", vec!["in", "Ġthe"]),
+        ("he12é", vec!["he", "1", "2", "Ã©"]),
+        ("a<|im_end|>", vec!["a", "<", "|", "i", "m", "_", "e", "n", "d", "|", ">"]),
+        ("", vec![]),
+    ] {
+        assert_eq!(spell(gguf.encode(text).unwrap()), expected);
+        assert_eq!(gguf.encode(text).unwrap(), folder.encode(text).unwrap());
+    }
+    assert_eq!(spell(gguf.encode_prompt("a<|im_end|>").unwrap()), ["a", "<|im_end|>"]);
+    assert_eq!(gguf.vocab_size(), vocab.len());
+}
+
+#[test]
+fn a_character_that_would_be_lost_is_an_error() {
+    let error = model().tokenizer.encode("ok \u{4}").unwrap_err();
+    assert!(matches!(error, ModelError::NotInVocabulary { character: '\u{4}', byte: 4, at: 3 }), "{error}");
+    let error = model().tokenizer.encode_prompt("é\u{80000}").unwrap_err();
+    assert!(
+        matches!(error, ModelError::NotInVocabulary { character: '\u{80000}', byte: 0xf2, at: 2 }),
+        "{error}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn text_comes_back_byte_for_byte(text in any::<String>(), spaces in "[ \t\n\r\u{a0}0-9é<|]*") {
+        let tokenizer = model_tokenizer();
+        for text in [&text, &spaces, &format!("{text}{spaces}{text}")] {
+            let lacks = text.bytes().any(|byte| LACKING.contains(&byte));
+            match tokenizer.encode(text) {
+                Err(ModelError::NotInVocabulary { .. }) => prop_assert!(lacks),
+                Err(error) => return Err(TestCaseError::fail(error.to_string())),
+                Ok(tokens) => {
+                    prop_assert!(!lacks);
+                    prop_assert_eq!(&tokenizer.decode(&tokens).unwrap(), text);
+                    // Streamed piece by piece it is the same text, and every piece is whole.
+                    let mut stream = tokenizer.stream();
+                    let mut pieces = String::new();
+                    for &token in &tokens {
+                        pieces += &stream.push(token).unwrap();
+                        prop_assert!(text.starts_with(&pieces));
+                    }
+                    pieces += &stream.finish().unwrap();
+                    prop_assert_eq!(&pieces, text);
+                }
+            }
+        }
+    }
+}
+
+fn model_tokenizer() -> &'static Tokenizer {
+    static TOKENIZER: std::sync::OnceLock<Tokenizer> = std::sync::OnceLock::new();
+    TOKENIZER.get_or_init(|| model().tokenizer)
+}
+
+#[test]
+fn half_a_character_waits_and_comes_out_at_the_end() {
+    let tokenizer = model_tokenizer();
+    let tokens = tokenizer.encode("a€").unwrap();
+    let mut stream = tokenizer.stream();
+    let pieces: Vec<String> = tokens[..3].iter().map(|&t| stream.push(t).unwrap()).collect();
+    assert_eq!(pieces, ["a", "", ""]);
+    assert_eq!(stream.clone().push(tokens[3]).unwrap(), "€");
+    assert_eq!(stream.finish().unwrap(), "\u{fffd}");
+}
+
+#[test]
+fn templates_run_in_bounds() {
+    let conversation = [Message::new("system", "Be brief."), Message::new("user", " Hi ")];
+    let render = |source: &str| {
+        ChatTemplate::new(source.into(), "<s>".into(), "</s>".into()).and_then(|t| t.render(&conversation))
+    };
+    assert_eq!(
+        render(CHATML).unwrap(),
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hi <|im_end|>\n<|im_start|>assistant\n"
+    );
+    // As Llama 2 and 3 write theirs: the start token, strip, slices, and blocks on their own lines.
+    let llama = "{{ bos_token }}{% for m in messages[1:] %}\n    {% if m['role'] == 'user' %}\n[INST] {{ m['content'].strip() }} [/INST]\n    {%- endif %}\n{% endfor %}";
+    assert_eq!(render(llama).unwrap(), "<s>[INST] Hi [/INST]");
+    let refuses = "{{ raise_exception('roles must alternate') }}";
+    assert!(render(refuses).unwrap_err().to_string().contains("roles must alternate"));
+    let endless = "{% for i in range(9999) %}{% for j in range(9999) %}{{ i * j }}{% endfor %}{% endfor %}";
+    assert!(render(endless).unwrap_err().to_string().contains("fuel"));
+    assert!(render("{% for %}").is_err());
+}
+
+#[test]
+fn sampling_follows_its_parameters() {
+    let logits = [1.0f32, 4.0, 3.0, 4.0, f32::NEG_INFINITY];
+    let tally = |sampling: Sampling| {
+        let mut sampler = Sampler::new(&sampling).unwrap();
+        let mut count = [0u32; 5];
+        for _ in 0..20_000 {
+            count[sampler.choose(&logits).unwrap() as usize] += 1;
+        }
+        count
+    };
+    let base = Sampling { temperature: 1.0, top_k: None, top_p: 1.0, seed: 5 };
+    assert_eq!(tally(Sampling::greedy()), [0, 20_000, 0, 0, 0]);
+    let count = tally(base);
+    let total: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+    for (&count, &logit) in count.iter().zip(&logits) {
+        let expected = 20_000.0 * f64::from(logit).exp() / total;
+        assert!((f64::from(count) - expected).abs() <= 5.0 * expected.sqrt(), "{count} and {expected}");
+    }
+    let count = tally(Sampling { top_k: Some(2), ..base });
+    assert!(count[1] > 9500 && count[3] > 9500 && count[1] + count[3] == 20_000, "{count:?}");
+    // The two likeliest have 0.83 of the probability, with the third it is 0.98.
+    assert_eq!(tally(Sampling { top_p: 0.8, ..base })[2], 0);
+    let count = tally(Sampling { top_p: 0.9, ..base });
+    assert!(count[2] > 2000 && count[0] == 0, "{count:?}");
+    assert_eq!(tally(Sampling { top_p: 1e-6, ..base }), [0, 20_000, 0, 0, 0]);
+    let cold = tally(Sampling { temperature: 0.1, ..base });
+    assert!(cold[2] < 10, "{cold:?}");
+    assert_eq!(tally(base), tally(base));
+    assert_ne!(tally(base), tally(Sampling { seed: 6, ..base }));
+    for wrong in [
+        Sampling { temperature: f32::NAN, ..base },
+        Sampling { temperature: -1.0, ..base },
+        Sampling { top_k: Some(0), ..base },
+        Sampling { top_p: 0.0, ..base },
+        Sampling { top_p: 1.5, ..base },
+    ] {
+        assert!(Sampler::new(&wrong).is_err(), "{wrong:?}");
+    }
+    assert!(Sampler::new(&base).unwrap().choose(&[f32::NAN; 4]).is_err());
+    assert!(Sampler::new(&base).unwrap().choose(&[]).is_err());
+}
+
+#[test]
+fn generation_is_greedy_prefill_one_token_at_a_time() {
+    let model = model();
+    let plan = dense_plan(&model.decoder.config().shape());
+    let prompt = model.chat(&[Message::new("user", "in the 12")]).unwrap();
+    let cache = || Cache::new(&plan, 128).unwrap();
+    let mut generator = Generator::new(&model, &prompt, cache(), &Sampling::greedy()).unwrap().with_limit(20);
+    let text: String = generator.by_ref().map(Result::unwrap).collect();
+    assert_eq!((generator.stop(), generator.tokens().len()), (Some(Stop::Limit), 20));
+    assert_eq!(text, model.tokenizer.decode(generator.tokens()).unwrap());
+    let mut so_far = prompt.clone();
+    for &token in generator.tokens() {
+        let hidden = model.decoder.prefill(&so_far, &mut cache()).unwrap();
+        let logits = model.decoder.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(Sampler::new(&Sampling::greedy()).unwrap().choose(&logits).unwrap(), token);
+        so_far.push(token);
+    }
+    // The end of the context: every slot is used, and one more token comes from the last.
+    let mut generator = Generator::new(&model, &prompt, cache(), &Sampling::greedy()).unwrap();
+    generator.by_ref().for_each(|text| drop(text.unwrap()));
+    assert_eq!(generator.stop(), Some(Stop::ContextFull));
+    assert_eq!(generator.tokens().len(), 128 - prompt.len() + 1);
+}
+
+#[test]
+fn a_conversation_is_its_prompt_from_the_start() {
+    let model = model();
+    let plan = dense_plan(&model.decoder.config().shape());
+    let system = Message::new("system", "the");
+    let mut conversation = Conversation::new(&model, &plan, 256, vec![system]).unwrap();
+    for text in ["in", "12", "he"] {
+        let mut answer = conversation.ask(text, &Sampling::greedy()).unwrap().with_limit(9);
+        answer.by_ref().for_each(|text| drop(text.unwrap()));
+        // What a fresh cache would have answered to all the turns so far.
+        let prompt = model.chat(conversation.messages()).unwrap();
+        let cache = Cache::new(&plan, 256).unwrap();
+        let mut fresh = Generator::new(&model, &prompt, cache, &Sampling::greedy()).unwrap().with_limit(9);
+        fresh.by_ref().for_each(|text| drop(text.unwrap()));
+        assert_eq!(answer.tokens(), fresh.tokens());
+        conversation.answered(answer).unwrap();
+    }
+    assert_eq!(conversation.messages().len(), 7);
+    // A turn that does not fit leaves the conversation as it was.
+    let error = conversation.ask(&"z".repeat(300), &Sampling::greedy()).unwrap_err().to_string();
+    assert!(error.contains("context full"), "{error}");
+    assert_eq!(conversation.messages().len(), 7);
+    assert!(conversation.ask("in", &Sampling::greedy()).is_ok());
+}

@@ -1,0 +1,253 @@
+//! The online softmax in float32, with query rows side by side in the lanes of vectors.
+//!
+//! Everything is kept transposed, `[.., rows]`: scores are K times q^T and outputs V^T times the weights, so keys and
+//! values are read as they lie, one broadcast element at a time, and the softmax runs along the lanes without ever
+//! crossing them. Rows are padded to whole vectors; padding sees every key and is dropped at the end.
+
+use ndarray::{Array1, Array2};
+use pulp::{Arch, Simd, WithSimd};
+
+use super::block::{Row, Softmax, Tile};
+use crate::simd::{exp, vectorized};
+
+/// Rows are padded to a multiple of this, the lanes of the widest vector.
+const LANES: usize = 16;
+/// Keys whose scores are kept at a time: with 64 rows they fill most of a first-level cache.
+const KEYS: usize = 128;
+
+/// The state of some rows. Matrices are row-major with `lanes` columns.
+#[derive(Debug)]
+pub struct Lanes {
+    rows: usize,
+    lanes: usize,
+    dim: usize,
+    sink: u32,
+    /// `[lanes]`
+    position: Vec<u32>,
+    /// `[lanes]`
+    window: Vec<u32>,
+    /// Scaled queries, `[dim, lanes]`.
+    q: Vec<f32>,
+    /// `[KEYS, lanes]`
+    scores: Vec<f32>,
+    /// `[lanes]`
+    max: Vec<f32>,
+    /// `[lanes]`
+    sum: Vec<f32>,
+    /// Outputs before the division by `sum`, `[dim, lanes]`.
+    o: Vec<f32>,
+}
+
+impl Softmax<f32> for Lanes {
+    fn start(q: &Array2<f32>, rows: &[Row], sink: u32) -> Self {
+        let lanes = rows.len().next_multiple_of(LANES);
+        let dim = q.ncols();
+        let mut transposed = vec![0.0; dim * lanes];
+        for (row, q) in q.rows().into_iter().enumerate() {
+            for (d, &q) in q.iter().enumerate() {
+                transposed[d * lanes + row] = q;
+            }
+        }
+        let mut position = vec![u32::MAX; lanes];
+        let mut window = vec![u32::MAX; lanes];
+        for (at, row) in rows.iter().enumerate() {
+            (position[at], window[at]) = (row.position, row.window);
+        }
+        Self {
+            rows: rows.len(),
+            lanes,
+            dim,
+            sink,
+            position,
+            window,
+            q: transposed,
+            scores: vec![0.0; KEYS * lanes],
+            max: vec![f32::NEG_INFINITY; lanes],
+            sum: vec![0.0; lanes],
+            o: vec![0.0; dim * lanes],
+        }
+    }
+
+    fn take(&mut self, tile: &Tile<'_, f32>) {
+        // A ring is contiguous; a chunk may be a view of a wider tensor, and is copied.
+        let (k, v) = (tile.k.as_standard_layout(), tile.v.as_standard_layout());
+        let (Some(k), Some(v)) = (k.as_slice(), v.as_slice()) else { return };
+        let parts = k.chunks(KEYS * self.dim).zip(v.chunks(KEYS * self.dim));
+        for (first, (k, v)) in (tile.first..).step_by(KEYS).zip(parts) {
+            self.take_part(first, k, v, tile.whole);
+        }
+    }
+
+    fn finish(self) -> (Array2<f32>, Array1<f32>) {
+        let lse = Array1::from_shape_fn(self.rows, |row| self.max[row] + self.sum[row].ln());
+        let o = Array2::from_shape_fn((self.rows, self.dim), |(row, d)| {
+            self.o[d * self.lanes + row] / self.sum[row]
+        });
+        (o, lse)
+    }
+}
+
+impl Lanes {
+    /// Takes in at most [`KEYS`] keys, `[keys, dim]`.
+    fn take_part(&mut self, first: u32, k: &[f32], v: &[f32], whole: bool) {
+        let Self { lanes, dim, .. } = *self;
+        let keys = k.len() / dim;
+        let scores = &mut self.scores[..keys * lanes];
+        let of_keys =
+            Product { a: k, rows: keys, depth: dim, row: dim, step: 1, b: &self.q, lanes, add: false };
+        of_keys.run(scores);
+        if !whole {
+            let (position, window, sink) = (&self.position[..], &self.window[..], self.sink);
+            vectorized(|| {
+                for (j, scores) in (first..).zip(scores.chunks_exact_mut(lanes)) {
+                    for ((score, &i), &window) in scores.iter_mut().zip(position).zip(window) {
+                        // As `geometry::visible` has it, without a branch.
+                        let seen = (j <= i) & ((j < sink) | (i.wrapping_sub(j) < window));
+                        *score = if seen { *score } else { f32::NEG_INFINITY };
+                    }
+                }
+            });
+        }
+        let (max, sum, o) = (&mut self.max[..], &mut self.sum[..], &mut self.o[..]);
+        vectorized(|| weights(scores, max, sum, o, lanes));
+        let of_values =
+            Product { a: v, rows: dim, depth: keys, row: 1, step: dim, b: scores, lanes, add: true };
+        of_values.run(&mut self.o);
+    }
+}
+
+/// Turns scores into weights relative to the largest score so far, and what was summed up before along with it.
+#[inline(always)]
+fn weights(scores: &mut [f32], max: &mut [f32], sum: &mut [f32], o: &mut [f32], lanes: usize) {
+    // A stretch of lanes at a time, in registers.
+    for at in (0..lanes).step_by(LANES) {
+        let mut new_max = [0.0; LANES];
+        new_max.copy_from_slice(&max[at..at + LANES]);
+        for scores in scores.chunks_exact(lanes) {
+            for (max, &score) in new_max.iter_mut().zip(&scores[at..at + LANES]) {
+                *max = if score > *max { score } else { *max };
+            }
+        }
+        // A row that has seen nothing yet: its weights are exp(-inf - 0) = 0.
+        let base = new_max.map(|max| if max == f32::NEG_INFINITY { 0.0 } else { max });
+        let mut rescale = [0.0; LANES];
+        for ((rescale, &max), base) in rescale.iter_mut().zip(&max[at..at + LANES]).zip(base) {
+            *rescale = exp(max - base);
+        }
+        let mut new_sum = [0.0; LANES];
+        for scores in scores.chunks_exact_mut(lanes) {
+            for ((score, sum), base) in scores[at..at + LANES].iter_mut().zip(&mut new_sum).zip(base) {
+                *score = exp(*score - base);
+                *sum += *score;
+            }
+        }
+        for ((sum, new), rescale) in sum[at..at + LANES].iter_mut().zip(new_sum).zip(rescale) {
+            *sum = *sum * rescale + new;
+        }
+        if max[at..at + LANES] != new_max {
+            for o in o.chunks_exact_mut(lanes) {
+                for (o, rescale) in o[at..at + LANES].iter_mut().zip(rescale) {
+                    *o *= rescale;
+                }
+            }
+            max[at..at + LANES].copy_from_slice(&new_max);
+        }
+    }
+}
+
+/// The product of a matrix with element (m, n) at `a[m * row + n * step]`, `[rows, depth]`, and `b`, `[depth, lanes]`.
+struct Product<'a> {
+    a: &'a [f32],
+    rows: usize,
+    depth: usize,
+    row: usize,
+    step: usize,
+    b: &'a [f32],
+    lanes: usize,
+    /// Whether the output is added to.
+    add: bool,
+}
+
+impl Product<'_> {
+    /// Writes `out`, `[rows, lanes]`.
+    fn run(&self, out: &mut [f32]) {
+        struct Run<'a> {
+            product: &'a Product<'a>,
+            out: &'a mut [f32],
+        }
+        impl WithSimd for Run<'_> {
+            type Output = ();
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, simd: S) {
+                self.product.run_with(simd, self.out);
+            }
+        }
+        Arch::new().dispatch(Run { product: self, out });
+    }
+
+    /// Cuts the output into blocks that fit the registers: with 32 of them 4 rows by 4 vectors, with 16 half of that.
+    #[inline(always)]
+    fn run_with<S: Simd>(&self, simd: S, out: &mut [f32]) {
+        let width = S::F32_LANES;
+        let mut lane = 0;
+        while lane < self.lanes {
+            let vectors = (self.lanes - lane) / width;
+            let taken = if vectors >= 4 && width == LANES {
+                self.columns::<S, 4, 4>(simd, out, lane);
+                4
+            } else if vectors >= 2 {
+                self.columns::<S, 4, 2>(simd, out, lane);
+                2
+            } else {
+                self.columns::<S, 8, 1>(simd, out, lane);
+                1
+            };
+            lane += taken * width;
+        }
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd, const M: usize, const N: usize>(&self, simd: S, out: &mut [f32], lane: usize) {
+        let whole = self.rows - self.rows % M;
+        for m in (0..whole).step_by(M) {
+            self.block::<S, M, N>(simd, out, m, lane);
+        }
+        for m in whole..self.rows {
+            self.block::<S, 1, N>(simd, out, m, lane);
+        }
+    }
+
+    /// `M` rows of the output, from `m` on, times `N` vectors of lanes, from `lane` on.
+    #[inline(always)]
+    fn block<S: Simd, const M: usize, const N: usize>(
+        &self,
+        simd: S,
+        out: &mut [f32],
+        m: usize,
+        lane: usize,
+    ) {
+        let width = N * S::F32_LANES;
+        let mut sums = [[simd.splat_f32s(0.0); N]; M];
+        for (i, sums) in sums.iter_mut().enumerate().take(if self.add { M } else { 0 }) {
+            let start = (m + i) * self.lanes + lane;
+            let (out, _) = S::as_simd_f32s(&out[start..start + width]);
+            sums.copy_from_slice(&out[..N]);
+        }
+        for (n, b) in self.b.chunks_exact(self.lanes).enumerate().take(self.depth) {
+            let (b, _) = S::as_simd_f32s(&b[lane..lane + width]);
+            let b = &b[..N];
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = simd.splat_f32s(self.a[(m + i) * self.row + n * self.step]);
+                for (sum, &b) in sums.iter_mut().zip(b) {
+                    *sum = simd.mul_add_f32s(a, b, *sum);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            let start = (m + i) * self.lanes + lane;
+            let (out, _) = S::as_mut_simd_f32s(&mut out[start..start + width]);
+            out[..N].copy_from_slice(sums);
+        }
+    }
+}
