@@ -1,9 +1,9 @@
 //! One search: the assignment with the lowest loss under caps, and a proof of how far from the best it can be.
 //!
 //! 1. Each row alone: a cap below what any assignment reaches is reported at once.
-//! 2. The dual ([`super::dual`]): a lower bound, prices, and feasible assignments on the way.
-//! 3. Columns near the cheapest at those prices ([`super::columns`]), and the best choice of them
-//!    ([`super::master`]). A solution that uses a column at a distance d from its class's cheapest is at least d above
+//! 2. The dual (`dual`): a lower bound, prices, and feasible assignments on the way.
+//! 3. Columns near the cheapest at those prices (`columns`), and the best choice of them
+//!    (`master`). A solution that uses a column at a distance d from its class's cheapest is at least d above
 //!    the bound, so the columns within the gap are all that matter: once they are all in the master, its optimum is
 //!    the problem's. Until then the number of columns grows.
 //!
