@@ -31,6 +31,7 @@ for tool in memcheck racecheck; do
   step "sanitizer-$tool" compute-sanitizer --tool $tool --error-exitcode 1 "$moac" "${small[@]}"
 done
 step compile "$moac" compile "$plans/llama-3-8b.moa.json" -m llama-3-8b --arch sm_90a -o "$out/llama.moac"
+step load env MOAC_LOG=moac_runtime=debug "$moac" bench "$out/llama.moac" --batch 1 --context 1024
 step exec-vs-torch python3 "$here/exec_vs_torch.py" "$moac" "$out/llama.moac"
 # Then speed, beside the peers in one run.
 step peers python3 "$here/peers.py" "$moac" "$out/llama.moac" "$out/peers.json"

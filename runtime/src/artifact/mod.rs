@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use std::time::Instant;
 
 pub use container::{encode, write};
 pub use digest::{Digest, NotADigest};
@@ -48,6 +49,7 @@ impl Artifact {
     /// # Errors
     /// The first check that fails.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let began = Instant::now();
         let path = path.as_ref();
         let read = || {
             // A pipe or a device may never end.
@@ -57,7 +59,9 @@ impl Artifact {
             std::fs::read(path)
         };
         let bytes = read().map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
-        Self::from_bytes(bytes)
+        let artifact = Self::from_bytes(bytes)?;
+        tracing::debug!(bytes = artifact.bytes.len(), took = ?began.elapsed(), "opened and checked an artifact");
+        Ok(artifact)
     }
 
     /// Checks the bytes of a file.

@@ -1,6 +1,7 @@
 //! An artifact on a device: the checks that need one, and its kernels in memory.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::module::LoadedKernel;
 use super::{Device, DriverVersion, GpuError, Layer, Slab, Stream, Workspace};
@@ -50,6 +51,7 @@ impl Artifact {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_arch(&self, device: &Device, arch: Arch) -> Result<LoadedArtifact, GpuError> {
+        let began = Instant::now();
         let manifest = self.manifest();
         let runs = best_arch(&[arch], device.info().capability).is_some();
         if !runs || !manifest.archs.contains(&arch) {
@@ -76,7 +78,8 @@ impl Artifact {
                 decode: load(ids.of(Phase::Decode))?,
             });
         }
-        tracing::debug!(device = device.info().name, %arch, layers = layers.len(), "loaded an artifact");
+        let took = began.elapsed();
+        tracing::debug!(device = device.info().name, %arch, layers = layers.len(), ?took, "loaded an artifact");
         let inner = Inner {
             device: device.clone(),
             geometry: manifest.geometry.clone(),
