@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+#[cfg(feature = "highs")]
+use good_lp::solvers::highs::HighsParallelType;
 use good_lp::{
     Expression, ProblemVariables, ResolutionError, Solution, SolverModel, WithInitialSolution, WithMipGap,
     WithTimeLimit, solvers::SolutionStatus, variable,
@@ -91,10 +93,12 @@ impl Program {
             Solver::MicroLp => self.run(unsolved.using(good_lp::microlp), &names, start, deadline),
             #[cfg(feature = "highs")]
             Solver::Highs => {
-                // One thread: the same program gives the same point everywhere.
-                let model = unsolved.using(good_lp::highs).set_threads(1).set_mip_abs_gap(0.0);
+                // Not `set_threads`: its number of threads is one for the whole process, and setting another fails.
+                let model = unsolved.using(good_lp::highs).set_parallel(HighsParallelType::Off);
+                let model = model.set_mip_abs_gap(0.0);
                 let model = model.map_err(|_| ResolutionError::Other("the solver refused a gap of zero"))?;
-                self.run(model, &names, start, deadline)
+                // And no start: with one and presolve, HiGHS 1.16 has called a point optimal that is not.
+                self.run(model, &names, Vec::new(), deadline)
             }
         };
         match outcome {
