@@ -43,6 +43,7 @@ enum Command {
     Emit(commands::emit::Args),
     Inspect(commands::inspect::Args),
     Diff(commands::diff::Args),
+    Generate(commands::generate::Args),
     Verify(commands::verify::Args),
     Bench(commands::bench::Args),
     Exec(commands::exec::Args),
@@ -64,6 +65,7 @@ impl Command {
             Self::Quickstart(args) => commands::quickstart::run(args, context),
             Self::Emit(args) => commands::emit::run(args, context),
             Self::Inspect(args) => commands::inspect::run(args, context),
+            Self::Generate(args) => commands::generate::run(args, context),
             Self::Diff(args) => commands::diff::run(args, context),
             Self::Completions(args) => commands::completions::run(args, context),
         }

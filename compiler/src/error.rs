@@ -28,6 +28,29 @@ pub enum Error {
     /// A kernel could not be rendered.
     #[error(transparent)]
     Render(#[from] crate::render::Error),
+    /// The model could not be read or run.
+    #[error(transparent)]
+    Model(#[from] moac_runtime::model::ModelError),
+    /// A plan for another model.
+    #[error("`{}` is for {found}, which has not the shape of {expected}", path.display())]
+    OtherModel {
+        /// The plan or artifact.
+        path: PathBuf,
+        /// The model that it is for.
+        found: String,
+        /// The model at hand.
+        expected: String,
+    },
+    /// A line of a JSONL file is not what it should be.
+    #[error("`{}`, line {line}: {source}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// Why not.
+        source: serde_json::Error,
+    },
     /// There is no NVRTC.
     #[error(transparent)]
     Nvrtc(#[from] crate::nvrtc::NvrtcError),
@@ -129,6 +152,7 @@ impl Hint for Error {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Plan(error) => error.hints(),
+            Self::Model(error) => model_hints(error),
             Self::Lower(error) => error.hints(),
             Self::Nvrtc(error) => error.hints(),
             Self::Build(error) => error.hints(),
@@ -146,6 +170,8 @@ impl Hint for Error {
             }
             Self::Render(_)
             | Self::Open { .. }
+            | Self::OtherModel { .. }
+            | Self::Line { .. }
             | Self::Reference(_)
             | Self::Fixed { .. }
             | Self::Ptx { .. }
@@ -162,6 +188,18 @@ impl Hint for Error {
             | Self::Gpu(_)
             | Self::Output(_) => Vec::new(),
         }
+    }
+}
+
+fn model_hints(error: &moac_runtime::model::ModelError) -> Vec<String> {
+    use moac_runtime::backend::LayerError;
+    use moac_runtime::model::ModelError;
+    match error {
+        ModelError::Layer(LayerError::ContextFull { .. }) => {
+            vec!["--context gives a longer one, up to the model's".to_owned()]
+        }
+        ModelError::Template(_) => vec!["--raw gives the prompt to the model as it is".to_owned()],
+        _ => Vec::new(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Vector arithmetic of the CPU path: loops written in plain Rust, compiled once per instruction set, and the best one
 //! picked when the program runs.
 
+// A function that is not inlined into the one with the wide vectors is compiled without them.
+#![allow(clippy::inline_always)]
+
 /// Runs a loop with the widest vectors that the machine has. What `f` calls must be inlined into it to profit.
 #[inline]
 pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {

@@ -14,6 +14,7 @@ pub mod diff;
 pub mod doctor;
 pub mod emit;
 pub mod exec;
+pub mod generate;
 pub mod inspect;
 pub mod quickstart;
 pub mod search;
@@ -36,6 +37,12 @@ impl Context {
     /// Prints a line of data to stdout.
     pub fn print(&self, text: impl Display) -> Result<(), Error> {
         writeln!(std::io::stdout().lock(), "{text}").map_err(Error::Output)
+    }
+
+    /// Prints `--json` output of which there is one object a line.
+    pub fn json_line(&self, value: &impl Serialize) -> Result<(), Error> {
+        let text = serde_json::to_string(value).map_err(|error| Error::Output(error.into()))?;
+        self.print(text)
     }
 
     /// Prints data to stdout as it is.

@@ -128,6 +128,12 @@ pub fn read(path: &Path, model: Option<&str>) -> Result<Plan, Error> {
     parse(&text, path, model)
 }
 
+/// [`read`], with the model's shape at hand.
+pub fn read_for(path: &Path, model: ModelShape) -> Result<Plan, Error> {
+    let text = json::read_text(path, "plan")?;
+    parse(&text, path, Some(model))
+}
+
 /// Checks the text of a plan file. `path` is what messages call it.
 pub fn parse(text: &str, path: &Path, model: Option<ModelShape>) -> Result<Plan, Error> {
     let document = json::document(text, path)?;

@@ -1,7 +1,7 @@
 //! The KV caches that a forward pass reads and fills: on the CPU, one ring per KV head of every layer.
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
-use ndarray::{ArrayView3, ShapeBuilder};
+use ndarray::{Array3, ArrayView3, ShapeBuilder};
 
 use super::ModelError;
 use crate::backend::{LayerError, Qkv};
@@ -110,7 +110,13 @@ impl Attention for Batch<'_> {
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
         let (rows, heads, dim) = q.dims3()?;
         let (q, k, v) = (q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout());
-        let qkv = Qkv { q: view(&q.0, q.1)?, k: view(&k.0, k.1)?, v: view(&v.0, v.1)? };
+        // Keys and values head by head, so that the rows of a head lie together however often they are read.
+        let (k, v) = (by_head(&view(&k.0, k.1)?), by_head(&view(&v.0, v.1)?));
+        let qkv = Qkv {
+            q: view(&q.0, q.1)?,
+            k: k.view().permuted_axes([1, 0, 2]),
+            v: v.view().permuted_axes([1, 0, 2]),
+        };
         let mut out: Vec<f32> = Vec::with_capacity(rows * heads * dim);
         for (cache, tokens) in &mut self.requests {
             let start = out.len() / (heads * dim);
@@ -118,10 +124,18 @@ impl Attention for Batch<'_> {
             let cache = &mut cache.layers[layer];
             // A single token is a decode step: it reads nothing but the ring.
             let attended = if *tokens == 1 { cache.decode(qkv)? } else { cache.prefill(qkv)? };
-            out.extend(attended.o.iter());
+            match attended.o.as_slice() {
+                Some(o) => out.extend_from_slice(o),
+                None => out.extend(&attended.o),
+            }
         }
         Ok(Tensor::from_vec(out, (rows, heads * dim), &Device::Cpu)?)
     }
+}
+
+/// `[rows, heads, head_dim]` laid out as `[heads, rows, head_dim]`.
+fn by_head(x: &ArrayView3<'_, f32>) -> Array3<f32> {
+    x.view().permuted_axes([1, 0, 2]).as_standard_layout().into_owned()
 }
 
 /// A float32 tensor `[rows, heads, head_dim]` on the CPU, where it lies.

@@ -1,4 +1,4 @@
-//! The operations between the matrix products, on the CPU: RMS norm, rotary embedding and SwiGLU, fused and in parallel
+//! The operations between the matrix products, on the CPU: RMS norm, rotary embedding and `SwiGLU`, fused and in parallel
 //! over rows. Each takes and gives float32 tensors that are contiguous.
 
 use candle_core::backend::BackendStorage;

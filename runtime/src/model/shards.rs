@@ -76,7 +76,9 @@ impl Shards {
         let (header, metadata) = SafeTensors::read_metadata(&file).map_err(|e| damaged(e.to_string()))?;
         // The header's length comes in 8 bytes, and offsets count from its end.
         let start = header + 8;
-        for (name, info) in metadata.tensors() {
+        // Into an ordered map, whose order decides.
+        let infos: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
+        for (name, info) in infos {
             let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
             let place = Place { file: self.files.len(), dtype: info.dtype, shape: info.shape.clone(), bytes };
             if self.tensors.insert(name.clone(), place).is_some() {
