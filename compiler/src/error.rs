@@ -119,6 +119,9 @@ pub enum Error {
     /// The influence cannot be read.
     #[error(transparent)]
     Influence(#[from] crate::search::influence::InfluenceError),
+    /// The calibration items cannot be read or written.
+    #[error(transparent)]
+    Items(#[from] crate::items::ItemsError),
     /// There are no plans to find.
     #[error(transparent)]
     Search(#[from] crate::search::outcome::SearchError),
@@ -182,6 +185,7 @@ impl Hint for Error {
             | Self::Emulator(_)
             | Self::Ledger(_)
             | Self::Influence(_)
+            | Self::Items(_)
             | Self::Search(_)
             | Self::ComputeCap(_)
             | Self::File { .. }

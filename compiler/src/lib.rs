@@ -18,6 +18,7 @@ pub mod exec;
 pub mod fetch;
 pub mod headers;
 pub mod interrupt;
+pub mod items;
 pub mod ledger;
 pub mod lower;
 pub mod names;
