@@ -122,6 +122,9 @@ pub enum Error {
     /// The calibration items cannot be read or written.
     #[error(transparent)]
     Items(#[from] crate::items::ItemsError),
+    /// A task could not be made from the texts.
+    #[error(transparent)]
+    Task(#[from] crate::tasks::TaskError),
     /// There are no plans to find.
     #[error(transparent)]
     Search(#[from] crate::search::outcome::SearchError),
@@ -186,6 +189,7 @@ impl Hint for Error {
             | Self::Ledger(_)
             | Self::Influence(_)
             | Self::Items(_)
+            | Self::Task(_)
             | Self::Search(_)
             | Self::ComputeCap(_)
             | Self::File { .. }

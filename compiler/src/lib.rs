@@ -30,6 +30,7 @@ pub mod render;
 pub mod report;
 pub mod search;
 pub mod subject;
+pub mod tasks;
 pub mod verify;
 
 /// The README's snippets compile and run.

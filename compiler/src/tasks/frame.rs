@@ -1,0 +1,44 @@
+//! What stands around a context and its question: the turns of a conversation, as the model's template has them.
+
+use moac_runtime::model::{Message, Model, Tokenizer};
+
+use super::TaskError;
+
+/// Stands for the user's turn while a template is rendered.
+const TURN: &str = "\u{2}turn\u{2}";
+
+/// The tokens before and after what the user says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Up to the user's first word.
+    pub head: Vec<u32>,
+    /// From the user's last word to the assistant's first.
+    pub tail: Vec<u32>,
+}
+
+impl Frame {
+    /// The frame of a model's conversations; of a model without a template, one of plain text.
+    pub fn of(model: &Model) -> Result<Self, TaskError> {
+        let start = model.tokenizer.encode_prompt("")?;
+        let Some(template) = &model.template else {
+            return Ok(Self { head: start, tail: continuation(&model.tokenizer, "?", "\n")? });
+        };
+        let text = template.render(&[Message::new("user", TURN)])?;
+        let (head, tail) = text.split_once(TURN).ok_or_else(|| {
+            moac_runtime::model::ModelError::Template("it does not print what the user says".into())
+        })?;
+        let tail = model.tokenizer.encode_prompt(tail)?;
+        let tail = tail.strip_prefix(start.as_slice()).unwrap_or(&tail).to_vec();
+        Ok(Self { head: model.tokenizer.encode_prompt(head)?, tail })
+    }
+}
+
+/// The tokens of `text` where it follows `before`. It is an error if the two share a token.
+pub fn continuation(tokenizer: &Tokenizer, before: &str, text: &str) -> Result<Vec<u32>, TaskError> {
+    let known = tokenizer.encode(before)?;
+    let whole = tokenizer.encode(&format!("{before}{text}"))?;
+    match whole.strip_prefix(known.as_slice()) {
+        Some(tokens) => Ok(tokens.to_vec()),
+        None => Err(TaskError::Joined { before: before.to_owned(), text: text.to_owned() }),
+    }
+}

@@ -1,0 +1,87 @@
+//! Retrieval tasks that the project makes itself: facts hidden in long texts, and questions about them.
+//!
+//! A [`Prompt`] is one context with many facts in it and several [`Question`]s, each about one fact: the context is
+//! prefilled once, and every question is asked on a copy of its cache ([`ask`]). There are two kinds of facts and two
+//! [`Split`]s: what calibration sees and what evaluation sees have no key, no wording and no text in common, as long as
+//! the caller gives them different texts.
+//!
+//! What must hold: the same seed, texts and vocabulary give the same prompts; context, question and answer together fit
+//! the length asked for and fill it nearly; facts lie in every seventh of the context, those asked about too; a value
+//! stands nowhere in the context but in its fact; and the tokens are those that the whole text would have.
+
+mod ask;
+mod error;
+mod formats;
+mod frame;
+mod prompt;
+mod random;
+#[cfg(test)]
+mod tests;
+mod texts;
+
+pub use ask::{Verdict, ask};
+pub use error::TaskError;
+pub use frame::{Frame, continuation};
+pub use prompt::{Prompt, Question, TaskSpec};
+pub use random::Random;
+pub use texts::{Corpus, Document, Filler};
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of fact is hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Sentences that give a person's pass key, in running text.
+    Passkey,
+    /// Lines of keys and values.
+    #[serde(rename = "kv")]
+    KeyValue,
+}
+
+/// What a prompt may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Finding a plan.
+    Calibration,
+    /// Judging one.
+    Evaluation,
+}
+
+impl Kind {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Passkey, Self::KeyValue];
+
+    /// Its name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passkey => "passkey",
+            Self::KeyValue => "kv",
+        }
+    }
+}
+
+impl Split {
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Calibration => "calibration",
+            Self::Evaluation => "evaluation",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
