@@ -12,6 +12,7 @@
 //! | [`backend`], [`call`], [`element`] | what all devices share: one layer on host tensors, the checks of a call, elements |
 //! | `gpu` (feature `gpu`, default) | devices, slabs, prefill and decode; the only module that talks to CUDA |
 //! | `candle` (feature `candle`) | a layer as a candle op, on the CPU |
+//! | `model` (feature `model`) | Llama-family models: files, tokenizer, forward pass on the CPU, text |
 //!
 //! From a plan to a decoded token, on the CPU; `gpu` has the same on a GPU:
 //!

@@ -18,56 +18,56 @@ const LANES: usize = 16;
 /// Keys whose scores are kept at a time: with 64 rows they fill most of a first-level cache.
 const KEYS: usize = 128;
 
-/// The state of some rows. Matrices are row-major with `lanes` columns.
+/// The state of some rows. Matrices are row-major, a column for each of the padded rows.
 #[derive(Debug)]
 pub struct Lanes {
     rows: usize,
-    lanes: usize,
+    padded: usize,
     dim: usize,
     sink: u32,
-    /// `[lanes]`
+    /// `[padded]`
     position: Vec<u32>,
-    /// `[lanes]`
+    /// `[padded]`
     window: Vec<u32>,
-    /// Scaled queries, `[dim, lanes]`.
+    /// Scaled queries, `[dim, padded]`.
     q: Vec<f32>,
-    /// `[KEYS, lanes]`
+    /// `[KEYS, padded]`
     scores: Vec<f32>,
-    /// `[lanes]`
+    /// `[padded]`
     max: Vec<f32>,
-    /// `[lanes]`
+    /// `[padded]`
     sum: Vec<f32>,
-    /// Outputs before the division by `sum`, `[dim, lanes]`.
+    /// Outputs before the division by `sum`, `[dim, padded]`.
     o: Vec<f32>,
 }
 
 impl Softmax<f32> for Lanes {
     fn start(q: &Array2<f32>, rows: &[Row], sink: u32) -> Self {
-        let lanes = rows.len().next_multiple_of(LANES);
+        let padded = rows.len().next_multiple_of(LANES);
         let dim = q.ncols();
-        let mut transposed = vec![0.0; dim * lanes];
+        let mut transposed = vec![0.0; dim * padded];
         for (row, q) in q.rows().into_iter().enumerate() {
             for (d, &q) in q.iter().enumerate() {
-                transposed[d * lanes + row] = q;
+                transposed[d * padded + row] = q;
             }
         }
-        let mut position = vec![u32::MAX; lanes];
-        let mut window = vec![u32::MAX; lanes];
+        let mut position = vec![u32::MAX; padded];
+        let mut window = vec![u32::MAX; padded];
         for (at, row) in rows.iter().enumerate() {
             (position[at], window[at]) = (row.position, row.window);
         }
         Self {
             rows: rows.len(),
-            lanes,
+            padded,
             dim,
             sink,
             position,
             window,
             q: transposed,
-            scores: vec![0.0; KEYS * lanes],
-            max: vec![f32::NEG_INFINITY; lanes],
-            sum: vec![0.0; lanes],
-            o: vec![0.0; dim * lanes],
+            scores: vec![0.0; KEYS * padded],
+            max: vec![f32::NEG_INFINITY; padded],
+            sum: vec![0.0; padded],
+            o: vec![0.0; dim * padded],
         }
     }
 
@@ -84,7 +84,7 @@ impl Softmax<f32> for Lanes {
     fn finish(self) -> (Array2<f32>, Array1<f32>) {
         let lse = Array1::from_shape_fn(self.rows, |row| self.max[row] + self.sum[row].ln());
         let o = Array2::from_shape_fn((self.rows, self.dim), |(row, d)| {
-            self.o[d * self.lanes + row] / self.sum[row]
+            self.o[d * self.padded + row] / self.sum[row]
         });
         (o, lse)
     }
@@ -93,7 +93,7 @@ impl Softmax<f32> for Lanes {
 impl Lanes {
     /// Takes in at most [`KEYS`] keys, `[keys, dim]`.
     fn take_part(&mut self, first: u32, k: &[f32], v: &[f32], whole: bool) {
-        let Self { lanes, dim, .. } = *self;
+        let Self { padded: lanes, dim, .. } = *self;
         let keys = k.len() / dim;
         let scores = &mut self.scores[..keys * lanes];
         let of_keys =
