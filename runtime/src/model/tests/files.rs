@@ -160,7 +160,7 @@ fn gguf_settings_are_checked() {
         ("general.architecture", Value::String("qwen2".into()), "`general.architecture` qwen2, which"),
         ("llama.expert_count", Value::U32(8), "`llama.expert_count`, which"),
         ("llama.rope.scaling.type", Value::String("yarn".into()), "`llama.rope.scaling.type` yarn, which"),
-        ("llama.rope.dimension_count", Value::U32(16), "`llama.rope.dimension_count` 16 of 32, which"),
+        ("llama.rope.dimension_count", Value::U32(16), "`llama.rope.dimension_count` 16 of 64, which"),
         (
             "llama.block_count",
             Value::U64(u64::MAX),

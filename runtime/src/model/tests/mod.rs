@@ -5,3 +5,5 @@ mod files;
 mod forward;
 mod text;
 mod tiny;
+
+use super::CHATML;

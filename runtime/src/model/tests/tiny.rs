@@ -9,12 +9,14 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use serde_json::json;
 
+use super::CHATML;
+
 pub(super) const LAYERS: usize = 3;
 pub(super) const HIDDEN: usize = 96;
 pub(super) const FFN: usize = 160;
 pub(super) const HEADS: usize = 4;
 pub(super) const KV_HEADS: usize = 2;
-pub(super) const HEAD_DIM: usize = 32;
+pub(super) const HEAD_DIM: usize = 64;
 pub(super) const CONTEXT: usize = 1024;
 pub(super) const THETA: f64 = 5000.0;
 pub(super) const EPS: f64 = 1e-5;
@@ -109,7 +111,7 @@ impl Tiny {
         });
         std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
         std::fs::write(folder.join("generation_config.json"), r#"{"eos_token_id": [2, 0]}"#).unwrap();
-        let template = json!({"chat_template": super::super::CHATML});
+        let template = json!({"chat_template": CHATML});
         std::fs::write(folder.join("tokenizer_config.json"), template.to_string()).unwrap();
         std::fs::write(folder.join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
         let mut weight_map = BTreeMap::new();
@@ -253,7 +255,7 @@ fn metadata() -> BTreeMap<String, Value> {
         ("tokenizer.ggml.merges", texts(merges)),
         ("tokenizer.ggml.bos_token_id", size(1)),
         ("tokenizer.ggml.eos_token_id", size(2)),
-        ("tokenizer.chat_template", text(super::super::CHATML)),
+        ("tokenizer.chat_template", text(CHATML)),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()

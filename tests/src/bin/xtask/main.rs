@@ -7,6 +7,7 @@ mod nvrtc;
 mod shipped;
 mod snapshots;
 mod test;
+mod texts;
 mod validate;
 
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ enum Chore {
     Validate(validate::Args),
     /// Run every kernel on the PTX emulator
     Emulate(emulate::Args),
+    /// Fetch the texts for calibration and evaluation: the packages are Debian's and PyPI's
+    Texts(texts::Args),
     /// Print the shipped kernels that no GPU has run
     Ledger(ledger::Args),
     /// Fail unless every kernel that is said to run on a GPU has done so
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Chore::Test(args) => test::run(&args),
         Chore::Validate(args) => validate::run(&args),
         Chore::Emulate(args) => emulate::run(&args),
+        Chore::Texts(args) => texts::run(&args),
         Chore::Ledger(args) => ledger::run(&args),
         Chore::Release => ledger::release(),
     };
