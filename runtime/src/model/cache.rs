@@ -7,7 +7,7 @@ use super::ModelError;
 use crate::backend::{LayerError, Qkv};
 use crate::geometry::LayerGeometry;
 use crate::plan::{MAX_LENGTH, Plan, TILE};
-use crate::reference::{LayerCache, Spans};
+use crate::reference::{Attended, LayerCache, Spans};
 
 /// The caches of a batch of requests, all layers: what a forward pass hands its q, k and v to.
 ///
@@ -69,6 +69,13 @@ impl Cache {
         self.layers.iter().map(|layer| 2 * 2 * rows(layer) * layer.spans().head_dim as u64).sum()
     }
 
+    /// The positions of the next `tokens` tokens, if there is room for them.
+    fn next_positions(&self, tokens: usize) -> Result<std::ops::Range<u32>, ModelError> {
+        let (cached, length) = (self.len() as u32, self.length() as u32);
+        LayerError::check_room(cached, tokens, length)?;
+        Ok(cached..cached + tokens as u32)
+    }
+
     /// The caches of the layers.
     pub fn layers(&self) -> &[LayerCache<f32>] {
         &self.layers
@@ -95,42 +102,74 @@ impl<'a> Batch<'a> {
 
 impl Attention for Batch<'_> {
     fn positions(&self) -> Result<Vec<u32>, ModelError> {
-        let mut positions = Vec::new();
-        for (cache, tokens) in &self.requests {
-            let (cached, end) = (cache.len(), cache.len() + tokens);
-            if end > cache.length() {
-                let (cached, length) = (cached as u32, cache.length() as u32);
-                return Err(LayerError::ContextFull { cached, new: *tokens as u64, length }.into());
-            }
-            positions.extend(cached as u32..end as u32);
-        }
-        Ok(positions)
+        let positions = self.requests.iter().map(|(cache, tokens)| cache.next_positions(*tokens));
+        Ok(positions.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
-        let (rows, heads, dim) = q.dims3()?;
-        let (q, k, v) = (q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout());
-        // Keys and values head by head, so that the rows of a head lie together however often they are read.
-        let (k, v) = (by_head(&view(&k.0, k.1)?), by_head(&view(&v.0, v.1)?));
-        let qkv = Qkv {
-            q: view(&q.0, q.1)?,
-            k: k.view().permuted_axes([1, 0, 2]),
-            v: v.view().permuted_axes([1, 0, 2]),
-        };
-        let mut out: Vec<f32> = Vec::with_capacity(rows * heads * dim);
-        for (cache, tokens) in &mut self.requests {
-            let start = out.len() / (heads * dim);
-            let qkv = qkv.tokens(start..start + *tokens);
-            let cache = &mut cache.layers[layer];
+        let tokens: Vec<usize> = self.requests.iter().map(|&(_, tokens)| tokens).collect();
+        attend_packed(q, k, v, &tokens, |request, qkv| {
+            let cache = &mut self.requests[request].0.layers[layer];
             // A single token is a decode step: it reads nothing but the ring.
-            let attended = if *tokens == 1 { cache.decode(qkv)? } else { cache.prefill(qkv)? };
-            match attended.o.as_slice() {
-                Some(o) => out.extend_from_slice(o),
-                None => out.extend(&attended.o),
-            }
-        }
-        Ok(Tensor::from_vec(out, (rows, heads * dim), &Device::Cpu)?)
+            if tokens[request] == 1 { cache.decode(qkv) } else { cache.prefill(qkv) }
+        })
     }
+}
+
+/// Several continuations of one context, attended together and none of them appended: many questions for the price of
+/// one context, without a copy of it. Each continuation starts at the context's next position and sees itself and the
+/// context only.
+#[derive(Debug)]
+pub struct Branches<'a> {
+    context: &'a Cache,
+    tokens: Vec<usize>,
+}
+
+impl<'a> Branches<'a> {
+    /// Continuations of `tokens` tokens each, whose rows are packed in this order.
+    pub fn new(context: &'a Cache, tokens: Vec<usize>) -> Self {
+        Self { context, tokens }
+    }
+}
+
+impl Attention for Branches<'_> {
+    fn positions(&self) -> Result<Vec<u32>, ModelError> {
+        let positions = self.tokens.iter().map(|&tokens| self.context.next_positions(tokens));
+        Ok(positions.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
+        attend_packed(q, k, v, &self.tokens, |_, qkv| self.context.layers[layer].peek(qkv))
+    }
+}
+
+/// Attends packed rows part by part: `attend` gets the number of a part and its `tokens[part]` rows.
+fn attend_packed(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    tokens: &[usize],
+    mut attend: impl FnMut(usize, Qkv<'_, f32>) -> Result<Attended<f32>, LayerError>,
+) -> Result<Tensor, ModelError> {
+    let (rows, heads, dim) = q.dims3()?;
+    let (q, k, v) = (q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout());
+    // Keys and values head by head, so that the rows of a head lie together however often they are read.
+    let (k, v) = (by_head(&view(&k.0, k.1)?), by_head(&view(&v.0, v.1)?));
+    let qkv = Qkv {
+        q: view(&q.0, q.1)?,
+        k: k.view().permuted_axes([1, 0, 2]),
+        v: v.view().permuted_axes([1, 0, 2]),
+    };
+    let mut out: Vec<f32> = Vec::with_capacity(rows * heads * dim);
+    for (part, &tokens) in tokens.iter().enumerate() {
+        let start = out.len() / (heads * dim);
+        let attended = attend(part, qkv.tokens(start..start + tokens))?;
+        match attended.o.as_slice() {
+            Some(o) => out.extend_from_slice(o),
+            None => out.extend(&attended.o),
+        }
+    }
+    Ok(Tensor::from_vec(out, (rows, heads * dim), &Device::Cpu)?)
 }
 
 /// `[rows, heads, head_dim]` laid out as `[heads, rows, head_dim]`.

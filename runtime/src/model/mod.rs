@@ -40,7 +40,7 @@ mod weights;
 
 use std::path::Path;
 
-pub use cache::{Attention, Batch, Cache};
+pub use cache::{Attention, Batch, Branches, Cache};
 pub use chat::{CHATML, ChatTemplate, Message};
 pub use config::{Config, Rope, RopeScaling};
 pub use conversation::Conversation;

@@ -63,6 +63,17 @@ impl<F: Real> LayerCache<F> {
     /// # Errors
     /// [`LayerError::Shape`] or [`LayerError::ContextFull`]; the cache is as before then.
     pub fn prefill(&mut self, qkv: Qkv<'_, F>) -> Result<Attended<F>, LayerError> {
+        let attended = self.peek(qkv)?;
+        self.append(&qkv);
+        Ok(attended)
+    }
+
+    /// As [`prefill`](Self::prefill), but appends nothing: several continuations of one context can be looked at one
+    /// after the other.
+    ///
+    /// # Errors
+    /// [`LayerError::Shape`] or [`LayerError::ContextFull`].
+    pub fn peek(&self, qkv: Qkv<'_, F>) -> Result<Attended<F>, LayerError> {
         self.check(&qkv)?;
         let (tokens, r) = (qkv.q.dim().0, self.spans.group_size());
         // Causal and windowed blocks differ in length: the long ones, the last of each head, go first.
@@ -82,15 +93,13 @@ impl<F: Real> LayerCache<F> {
                 v: qkv.v.slice_move(s![rows, kv_head, ..]),
             }
         };
-        let attended = self.attend(&qkv, self.len, &blocks, |head, positions| {
+        Ok(self.attend(&qkv, self.len, &blocks, |head, positions| {
             let kv_head = head / r;
             let old = positions.start.min(self.len)..positions.end.min(self.len);
             let new = positions.start.max(self.len)..positions.end.max(self.len);
             let new = (!new.is_empty()).then(|| chunk(kv_head, new));
             self.rings[kv_head].runs(old).chain(new).collect()
-        });
-        self.append(&qkv);
-        Ok(attended)
+        }))
     }
 
     /// Appends one token and attends it, reading nothing but the rings.

@@ -199,6 +199,31 @@ fn a_batch_is_its_requests_alone() {
 }
 
 #[test]
+fn branches_are_continuations_of_one_context() {
+    let (_folder, path) = gguf_file(GgmlDType::F32);
+    let model = Model::open(&path).unwrap();
+    let (plan, tokens) = (uneven_plan(&model), tokens());
+    let mut context = Cache::new(&plan, LENGTH).unwrap();
+    model.decoder.prefill(&tokens[..200], &mut context).unwrap();
+    let parts = [&tokens[200..201], &tokens[10..50], &tokens[200..220], &tokens[10..50]];
+    let branches = &mut Branches::new(&context, parts.map(<[u32]>::len).into());
+    let hidden = model.decoder.forward(&parts.concat(), branches).unwrap();
+    let mut row = 0;
+    for part in parts {
+        let mut copy = context.clone();
+        let expected = model.decoder.forward(part, &mut Batch::one(&mut copy, part.len())).unwrap();
+        let error = (hidden.narrow(0, row, part.len()).unwrap() - expected).unwrap().abs().unwrap();
+        let error = error.max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(error < 1e-5, "the branch at row {row}: {error:e}");
+        row += part.len();
+    }
+    assert_eq!(context.len(), 200);
+    let too_long = &mut Branches::new(&context, vec![2, LENGTH as usize]);
+    let error = model.decoder.forward(&[5; 2 + LENGTH as usize], too_long).unwrap_err().to_string();
+    assert!(error.contains("200 tokens are cached and 320 more"), "{error}");
+}
+
+#[test]
 fn a_full_context_and_bad_arguments_are_errors() {
     let (_folder, path) = gguf_file(GgmlDType::F32);
     let model = Model::open(&path).unwrap();
