@@ -1,7 +1,7 @@
 //! Retrieval tasks that the project makes itself: facts hidden in long texts, and questions about them.
 //!
 //! A [`Prompt`] is one context with many facts in it and several [`Question`]s, each about one fact: the context is
-//! prefilled once, and every question is asked on a copy of its cache ([`ask`]). There are two kinds of facts and two
+//! prefilled once, and every question is a branch of its cache ([`ask`]). There are two kinds of facts and two
 //! [`Split`]s: what calibration sees and what evaluation sees have no key, no wording and no text in common, as long as
 //! the caller gives them different texts.
 //!
