@@ -44,6 +44,7 @@ enum Command {
     Inspect(commands::inspect::Args),
     Diff(commands::diff::Args),
     Generate(commands::generate::Args),
+    Eval(commands::eval::Args),
     Verify(commands::verify::Args),
     Bench(commands::bench::Args),
     Exec(commands::exec::Args),
@@ -66,6 +67,7 @@ impl Command {
             Self::Emit(args) => commands::emit::run(args, context),
             Self::Inspect(args) => commands::inspect::run(args, context),
             Self::Generate(args) => commands::generate::run(args, context),
+            Self::Eval(args) => commands::eval::run(args, context),
             Self::Diff(args) => commands::diff::run(args, context),
             Self::Completions(args) => commands::completions::run(args, context),
         }

@@ -116,6 +116,9 @@ pub enum Error {
     /// The ledger cannot be read or written.
     #[error(transparent)]
     Ledger(#[from] crate::ledger::LedgerError),
+    /// An evaluation could not be made.
+    #[error(transparent)]
+    Eval(#[from] crate::eval::EvalError),
     /// The influence cannot be read.
     #[error(transparent)]
     Influence(#[from] crate::search::influence::InfluenceError),
@@ -187,6 +190,7 @@ impl Hint for Error {
             | Self::Tensors(_)
             | Self::Emulator(_)
             | Self::Ledger(_)
+            | Self::Eval(_)
             | Self::Influence(_)
             | Self::Items(_)
             | Self::Task(_)

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod emit;
 pub mod env;
 pub mod error;
+pub mod eval;
 pub mod exec;
 pub mod fetch;
 pub mod headers;

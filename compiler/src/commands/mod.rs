@@ -13,6 +13,7 @@ pub mod completions;
 pub mod diff;
 pub mod doctor;
 pub mod emit;
+pub mod eval;
 pub mod exec;
 pub mod generate;
 pub mod inspect;

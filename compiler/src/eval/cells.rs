@@ -1,0 +1,134 @@
+//! Measurements, kept by content: what was measured once is never measured again.
+//!
+//! A cell is a JSON file `<task>-<length>/<sha256 of its key>.json` that holds its key, what came out, and for people what
+//! it is about. It is written beside its place, synced, and renamed into it, so there are whole cells and none other;
+//! one that cannot be read, or that holds another key, is measured again. Folders of cells can be copied together.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use moac_runtime::artifact::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::Task;
+
+/// The layout of a cell, and what is computed for it. Raised when either changes, or when the forward pass begins to
+/// give other numbers: old cells are then never looked at.
+pub const FORMAT: &str = "moac.cell/1";
+
+/// Everything that a measurement depends on, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    /// [`FORMAT`].
+    pub format: String,
+    /// The model's files.
+    pub model: Digest,
+    /// What is measured.
+    pub task: Task,
+    /// The context length, which is the bucket.
+    pub length: u32,
+    /// What every head sees there.
+    pub spans: Digest,
+    /// The tokens.
+    pub input: Digest,
+}
+
+impl Key {
+    /// The digest of its canonical JSON.
+    pub fn digest(&self) -> Digest {
+        // Fields are written in their order, and all of them are text and whole numbers.
+        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+/// What came out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The loss in nats of every token but the first.
+    Losses(Vec<f32>),
+    /// Every question of a context.
+    Answers(Vec<Answer>),
+}
+
+/// What came of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Where in the context its fact lies, from 0 to 1.
+    pub depth: f64,
+    /// Whether greedy decoding gives exactly the answer.
+    pub right: bool,
+    /// The mean loss in nats of the answer's tokens.
+    pub loss: f64,
+}
+
+/// For whoever looks into a cell: whose it was first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The model's name.
+    pub model: String,
+    /// The item's name.
+    pub item: String,
+    /// The method's name.
+    pub method: String,
+}
+
+/// A measurement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// What it depends on.
+    pub key: Key,
+    /// What it is about.
+    pub about: About,
+    /// What came out.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// A folder of cells.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// The cells below `folder`, which is made when one is written.
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// Where the cell of a key is, or would be.
+    pub fn path(&self, key: &Key) -> PathBuf {
+        self.folder.join(format!("{}-{}", key.task, key.length)).join(format!("{}.json", key.digest()))
+    }
+
+    /// What came out, if it was measured.
+    pub fn load(&self, key: &Key) -> Option<Outcome> {
+        let path = self.path(key);
+        let bytes = std::fs::read(&path).ok()?;
+        match serde_json::from_slice::<Cell>(&bytes) {
+            Ok(cell) if cell.key == *key => Some(cell.outcome),
+            Ok(_) => {
+                tracing::warn!(path = %path.display(), "the cell is another one's: it is measured again");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the cell is damaged: it is measured again");
+                None
+            }
+        }
+    }
+
+    /// Writes a cell, whole or not at all.
+    pub fn save(&self, cell: &Cell) -> io::Result<()> {
+        let path = self.path(&cell.key);
+        let folder = path.parent().unwrap_or(&self.folder);
+        std::fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+        serde_json::to_writer(io::BufWriter::new(file.as_file_mut()), cell)?;
+        writeln!(file)?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok(())
+    }
+}

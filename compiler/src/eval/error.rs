@@ -1,0 +1,108 @@
+//! Why an evaluation could not be made.
+
+use std::path::{Path, PathBuf};
+
+use moac_runtime::model::ModelError;
+use thiserror::Error;
+
+use super::Task;
+
+/// The errors of this module.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    File {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A folder without texts.
+    #[error("`{}` holds no text: expected a .txt file, or a folder of them", path.display())]
+    NoTexts {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A length that cannot be evaluated at.
+    #[error("the length {found} cannot be evaluated at: expected {expected}")]
+    Length {
+        /// What was asked for.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// Texts too short for one item.
+    #[error("{task} at {length}: the texts have {found} tokens, the longest of them")]
+    TooShort {
+        /// The task.
+        task: Task,
+        /// Tokens of an item.
+        length: u32,
+        /// Tokens of the longest text.
+        found: usize,
+    },
+    /// A suite names a plan that it does not list.
+    #[error("the run `{run}` asks for the plan `{name}`: the suite has {}", known.join(", "))]
+    UnknownPlan {
+        /// The run.
+        run: String,
+        /// The plan's name.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// Two plans or two runs of one name.
+    #[error("two {what} are called `{name}`")]
+    Twice {
+        /// What they are.
+        what: &'static str,
+        /// Their name.
+        name: String,
+    },
+    /// The suite file is not what it should be.
+    #[error("`{}`: {source}", path.display())]
+    Suite {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// The model's answer is no number.
+    #[error("{item} at {length} under {method}: a loss that is not finite")]
+    NotFinite {
+        /// The item.
+        item: String,
+        /// The length.
+        length: u32,
+        /// The method.
+        method: String,
+    },
+    /// The user stopped it.
+    #[error(
+        "stopped with {done} of {all} cells measured: they are kept, and the same command goes on from there"
+    )]
+    Stopped {
+        /// Cells measured by this run.
+        done: usize,
+        /// Cells that were to be measured.
+        all: usize,
+    },
+    /// A retrieval task could not be made.
+    #[error(transparent)]
+    Tasks(#[from] crate::tasks::TaskError),
+    /// The model or its tokenizer failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl EvalError {
+    /// A closure for `map_err`: `action` on `path` failed.
+    pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { action, path, source }
+    }
+}

@@ -1,0 +1,201 @@
+//! What is to be evaluated: one run from a command line, or all of those that a suite file lists.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use moac_runtime::plan::{MAX_LENGTH, ModelShape, Plan, TILE};
+use serde::{Deserialize, Serialize};
+
+use super::{EvalError, NamedPlan, Task};
+
+/// From this length on an item takes so long that fewer have to do.
+const LONG: u32 = 8192;
+
+/// One task at some lengths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Run {
+    /// A short name, which files are called by.
+    pub name: String,
+    /// What tables are headed with.
+    pub title: String,
+    /// The task.
+    pub task: Task,
+    /// Context lengths, ascending.
+    pub lengths: Vec<u32>,
+    /// The plans, by index.
+    pub plans: Vec<usize>,
+    /// How many windows or contexts, if not the default.
+    pub items: Option<usize>,
+    /// Questions about a context.
+    pub questions: usize,
+    /// What retrieval contexts are made from.
+    pub seed: u64,
+}
+
+/// Questions about a context where nothing else is said.
+pub const QUESTIONS: usize = 10;
+
+impl Run {
+    /// Windows or contexts at a length.
+    pub fn items_at(&self, length: u32) -> usize {
+        self.items.unwrap_or(match self.task {
+            Task::Nll => 8,
+            Task::Passkey | Task::Kv if length < LONG => 10,
+            Task::Passkey | Task::Kv => 4,
+        })
+    }
+
+    /// The same with little work: the two shortest lengths of those up to 2048, and few items.
+    pub fn quick(mut self) -> Self {
+        self.lengths.retain(|&length| length <= 2048);
+        self.lengths.truncate(2);
+        if self.lengths.is_empty() {
+            self.lengths = vec![1024, 2048];
+        }
+        let most = match self.task {
+            Task::Nll => 2,
+            Task::Passkey | Task::Kv => 3,
+        };
+        self.items = Some(self.items.unwrap_or(most).min(most));
+        self
+    }
+
+    /// Checks the lengths against the model and the plans.
+    pub fn check(&self, model: &ModelShape, plans: &[NamedPlan]) -> Result<(), EvalError> {
+        let least = self.plans.iter().map(|&at| plans[at].plan.min_span).max().unwrap_or(0);
+        let least = least.max(moac_runtime::plan::DEFAULT_MIN_SPAN);
+        let most = model.context.unwrap_or(MAX_LENGTH);
+        match self.lengths.iter().find(|&&n| !n.is_multiple_of(TILE) || !(least..=most).contains(&n)) {
+            None => Ok(()),
+            Some(length) => Err(EvalError::Length {
+                found: length.to_string(),
+                expected: format!("a multiple of {TILE} from {least} to {most}"),
+            }),
+        }
+    }
+}
+
+/// Everything that belongs together.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    /// What the whole is headed with.
+    pub title: Option<String>,
+    /// The plans that runs mean by index.
+    pub plans: Vec<NamedPlan>,
+    /// The runs.
+    pub runs: Vec<Run>,
+}
+
+/// A suite as a file has it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    title: Option<String>,
+    #[serde(default)]
+    plans: Vec<FilePlan>,
+    runs: Vec<FileRun>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilePlan {
+    name: String,
+    /// Relative to the suite's folder.
+    file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRun {
+    name: String,
+    title: Option<String>,
+    task: Task,
+    lengths: Lengths,
+    plans: Option<Vec<String>>,
+    items: Option<usize>,
+    questions: Option<usize>,
+    #[serde(default)]
+    seed: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Lengths(Vec<u32>);
+
+impl TryFrom<String> for Lengths {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts: Result<Vec<Vec<u32>>, String> = text.split(',').map(parse_lengths).collect();
+        Ok(Self(ascending(parts?)))
+    }
+}
+
+/// Lengths in order, each once.
+pub fn ascending(parts: Vec<Vec<u32>>) -> Vec<u32> {
+    parts.into_iter().flatten().collect::<BTreeSet<u32>>().into_iter().collect()
+}
+
+/// A length, or `FIRST..LAST:STEP`, both ends included.
+pub fn parse_lengths(text: &str) -> Result<Vec<u32>, String> {
+    let parse = || {
+        let text = text.trim();
+        let Some((first, rest)) = text.split_once("..") else { return Some(vec![text.parse().ok()?]) };
+        let (last, step) = rest.split_once(':')?;
+        let (first, last, step): (u32, u32, usize) =
+            (first.parse().ok()?, last.parse().ok()?, step.parse().ok()?);
+        // A step is whole tiles, so a range of lengths that a model can have is short.
+        (step >= TILE as usize && first <= last && last <= MAX_LENGTH)
+            .then(|| (first..=last).step_by(step).collect())
+    };
+    parse().ok_or_else(|| {
+        format!("`{text}` is no length: expected tokens, or a range with a step as in 1024..8192:512")
+    })
+}
+
+/// Reads a suite. `plan` reads a plan file for the model at hand.
+pub fn read<E: From<EvalError>>(path: &Path, plan: impl Fn(&Path) -> Result<Plan, E>) -> Result<Suite, E> {
+    let text = std::fs::read_to_string(path).map_err(EvalError::file("read", path))?;
+    let file: File =
+        serde_json::from_str(&text).map_err(|source| EvalError::Suite { path: path.to_owned(), source })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut plans = Vec::new();
+    for FilePlan { name, file } in file.plans {
+        plans.push(NamedPlan { plan: plan(&folder.join(file))?, name });
+    }
+    once("plans", plans.iter().map(|plan| plan.name.as_str()))?;
+    once("runs", file.runs.iter().map(|run| run.name.as_str()))?;
+    let runs: Result<Vec<Run>, EvalError> = file.runs.into_iter().map(|run| run.resolve(&plans)).collect();
+    Ok(Suite { title: file.title, runs: runs?, plans })
+}
+
+/// Checks that no name comes twice.
+pub fn once<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), EvalError> {
+    let mut known = BTreeSet::new();
+    for name in names {
+        if !known.insert(name) {
+            return Err(EvalError::Twice { what, name: name.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+impl FileRun {
+    fn resolve(self, plans: &[NamedPlan]) -> Result<Run, EvalError> {
+        let Self { name, title, task, lengths, plans: asked, items, questions, seed } = self;
+        let index = |wanted: &String| {
+            plans.iter().position(|plan| plan.name == *wanted).ok_or_else(|| EvalError::UnknownPlan {
+                run: name.clone(),
+                name: wanted.clone(),
+                known: plans.iter().map(|plan| plan.name.clone()).collect(),
+            })
+        };
+        let plans = match &asked {
+            Some(names) => names.iter().map(index).collect::<Result<_, _>>()?,
+            None => (0..plans.len()).collect(),
+        };
+        let title = title.unwrap_or_else(|| task.title().to_owned());
+        let questions = questions.unwrap_or(QUESTIONS);
+        Ok(Run { name, title, task, lengths: lengths.0, plans, items, questions, seed })
+    }
+}

@@ -1,0 +1,1 @@
+//! Evaluations against what was worked out otherwise.
