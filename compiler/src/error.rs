@@ -128,6 +128,9 @@ pub enum Error {
     /// A task could not be made from the texts.
     #[error(transparent)]
     Task(#[from] crate::tasks::TaskError),
+    /// There are no calibration items.
+    #[error(transparent)]
+    Calibrate(#[from] crate::calibrate::CalibrateError),
     /// There are no plans to find.
     #[error(transparent)]
     Search(#[from] crate::search::outcome::SearchError),
@@ -194,6 +197,7 @@ impl Hint for Error {
             | Self::Influence(_)
             | Self::Items(_)
             | Self::Task(_)
+            | Self::Calibrate(_)
             | Self::Search(_)
             | Self::ComputeCap(_)
             | Self::File { .. }

@@ -252,6 +252,12 @@ impl Items {
 }
 
 impl Item {
+    /// An item from the fields of a JSON object, checked.
+    pub(crate) fn from_fields(fields: Map<String, Value>) -> Result<Self, Problem> {
+        let item = Fields(fields).item()?;
+        item.check().map(|()| item)
+    }
+
     fn check(&self) -> Result<(), Problem> {
         let tokens = self.tokens.len();
         if !(2..=MAX_LENGTH).contains(&self.length) {

@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod build;
 pub mod cache;
+pub mod calibrate;
 pub mod cli;
 pub mod commands;
 pub mod doctor;

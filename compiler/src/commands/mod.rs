@@ -8,6 +8,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod calibrate;
 pub mod compile;
 pub mod completions;
 pub mod diff;

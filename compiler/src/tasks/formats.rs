@@ -1,24 +1,47 @@
 //! The wording of the tasks. What one split uses the other never does.
+//!
+//! Small models tell facts apart by their words more than by their meaning. So a key or a value is a word that stands
+//! nowhere else, a key stands right before its value, and a fact that is one of many is said three times in place.
 
-use super::{Kind, Random, Split};
+use moac_runtime::model::{ModelError, Tokenizer};
+
+use super::{Kind, Random, Split, words};
 
 /// How facts of one kind are written in one split. `{key}` and `{value}` stand for a fact's key and its value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Format {
-    /// What the user says first.
-    pub(super) intro: &'static str,
-    /// A fact.
+    /// What is said before and after the context, if it is a turn of a conversation.
+    pub(super) chat: Option<Chat>,
+    /// A fact, a paragraph.
     pub(super) fact: &'static str,
-    /// The question after the context.
-    pub(super) question: &'static str,
     /// How the answer begins; it ends right before the value.
     pub(super) answer: &'static str,
-    /// The two parts of a key; every pair of them is one.
-    pub(super) keys: (&'static [&'static str], &'static [&'static str]),
-    /// Between the parts of a key.
-    pub(super) joint: &'static str,
-    /// Digits of a value, the first of which is not 0.
-    pub(super) digits: u32,
+    /// Whether a fact has a key.
+    pub(super) key: bool,
+    /// What a value is.
+    pub(super) value: Value,
+    /// What keys and values are made of.
+    pub(super) words: &'static [&'static str],
+    /// Facts in a context.
+    pub(super) facts: usize,
+}
+
+/// The user's turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chat {
+    /// How it begins.
+    pub(super) intro: &'static str,
+    /// How it ends.
+    pub(super) question: &'static str,
+}
+
+/// What a value is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value {
+    /// A number of so many digits, the first of which is not 0.
+    Digits(u32),
+    /// So many words.
+    Words(usize),
 }
 
 impl Format {
@@ -32,24 +55,40 @@ impl Format {
         }
     }
 
-    /// How many keys there are.
-    pub(super) fn key_count(&self) -> usize {
-        self.keys.0.len() * self.keys.1.len()
+    /// Keys and values that are all different. Fewer than `n` where there are not as many.
+    pub(super) fn facts(
+        &self,
+        n: usize,
+        tokenizer: &Tokenizer,
+        random: &mut Random,
+    ) -> Result<Vec<(String, String)>, ModelError> {
+        let of_value = if let Value::Words(words) = self.value { words } else { 0 };
+        let of_fact = usize::from(self.key) + of_value;
+        let words = self.words(n * of_fact, tokenizer)?;
+        let n = words.len().checked_div(of_fact).map_or(n, |most| n.min(most));
+        let drawn: Vec<&str> =
+            random.distinct(n * of_fact, words.len()).into_iter().map(|at| words[at]).collect();
+        let (keys, values) = drawn.split_at(if self.key { n } else { 0 });
+        let values: Vec<String> = match self.value {
+            Value::Words(_) => values.chunks(of_value).map(|words| words.join(" ")).collect(),
+            Value::Digits(digits) => {
+                let low = 10_usize.pow(digits - 1);
+                random.distinct(n, 9 * low).into_iter().map(|value| (low + value).to_string()).collect()
+            }
+        };
+        let keys = keys.iter().copied().chain(std::iter::repeat(""));
+        Ok(keys.map(str::to_owned).zip(values).collect())
     }
 
-    /// Different keys with different values.
-    pub(super) fn facts(&self, n: usize, random: &mut Random) -> Vec<(String, String)> {
-        let (first, second) = self.keys;
-        let keys = random.distinct(n, self.key_count());
-        let low = 10_usize.pow(self.digits - 1);
-        let values = random.distinct(n, 9 * low);
-        keys.into_iter()
-            .zip(values)
-            .map(|(key, value)| {
-                let key = [first[key % first.len()], second[key / first.len()]].join(self.joint);
-                (key, (low + value).to_string())
-            })
-            .collect()
+    /// The words that are one token, if there are as many as are needed; else all.
+    fn words(&self, needed: usize, tokenizer: &Tokenizer) -> Result<Vec<&'static str>, ModelError> {
+        let mut single = Vec::new();
+        for &word in self.words {
+            if tokenizer.encode(&format!(" {word}"))?.len() == 1 {
+                single.push(word);
+            }
+        }
+        Ok(if single.len() >= needed { single } else { self.words.to_vec() })
     }
 }
 
@@ -59,72 +98,44 @@ pub(super) fn fill(template: &str, key: &str, value: &str) -> String {
 }
 
 const PASSKEY_CALIBRATION: Format = Format {
-    intro: "Below is a long text. Some locker codes are noted in it, one for each person. Read it well.",
-    fact: "Note: the locker code for {key} is {value}.",
-    question: "Which locker code was noted for {key}?",
-    answer: "The locker code for {key} is ",
-    keys: (
-        &[
-            "Akira", "Bjorn", "Carlos", "Dmitri", "Elif", "Farid", "Goran", "Hana", "Ingrid", "Jorge",
-            "Kofi", "Leila", "Mateo", "Noor", "Olga", "Pedro", "Ravi", "Sven", "Tariq", "Yuki",
-        ],
-        &[""],
-    ),
-    joint: "",
-    digits: 4,
+    chat: Some(Chat {
+        intro: "A secret code is hidden in the following text. Find it and remember it.",
+        question: "What is the secret code?",
+    }),
+    fact: "The secret code is {value}. Do not forget it. {value} is the secret code.",
+    answer: "The secret code is ",
+    key: false,
+    value: Value::Digits(5),
+    words: &[],
+    facts: 1,
 };
 
 const PASSKEY_EVALUATION: Format = Format {
-    intro: "There are several pass keys hidden in the following text. Memorise them.",
-    fact: "The pass key of {key} is {value}. Remember it.",
-    question: "What is the pass key of {key}?",
-    answer: "The pass key of {key} is ",
-    keys: (
-        &[
-            "Albert", "Beatrice", "Clara", "Daniel", "Edith", "Felix", "Gloria", "Howard", "Irene", "Jasper",
-            "Kenneth", "Lydia", "Martin", "Nora", "Oscar", "Patricia", "Quentin", "Rosalind", "Stanley",
-            "Theresa", "Victor", "Wanda",
-        ],
-        &[""],
-    ),
-    joint: "",
-    digits: 5,
+    chat: None,
+    fact: "The pass key of {key}: {key} {value}. Remember it: {key} {value}. I repeat: {key} {value}.",
+    answer: "The pass key of {key}: {key} ",
+    key: true,
+    value: Value::Digits(3),
+    words: &words::EVALUATION,
+    facts: 12,
 };
 
 const KV_CALIBRATION: Format = Format {
-    intro: "Here is a stock list with the number of pieces of every item.",
-    fact: "Item {key} has {value} pieces.",
-    question: "How many pieces does item {key} have?",
-    answer: "Item {key} has ",
-    keys: (
-        &[
-            "amber", "blue", "coral", "dark", "early", "faded", "green", "heavy", "ivory", "jade", "large",
-            "mild",
-        ],
-        &[
-            "basket", "candle", "drum", "engine", "flute", "gate", "hammer", "jar", "kettle", "ladder",
-            "mirror", "needle",
-        ],
-    ),
-    joint: " ",
-    digits: 4,
+    chat: None,
+    fact: "note {key} -> {value}; {key} -> {value}; {key} -> {value}",
+    answer: "note {key} ->",
+    key: true,
+    value: Value::Words(2),
+    words: &words::CALIBRATION,
+    facts: 12,
 };
 
 const KV_EVALUATION: Format = Format {
-    intro: "Below is a record of lines. Each line has a name and a register content.",
-    fact: "line {key}: the register content is {value}",
-    question: "What is the register content of line {key}?",
-    answer: "line {key}: the register content is ",
-    keys: (
-        &[
-            "brave", "calm", "eager", "fancy", "gentle", "happy", "jolly", "kind", "lively", "nice", "proud",
-            "quiet", "silly", "tidy", "witty", "zealous",
-        ],
-        &[
-            "otter", "falcon", "tiger", "rabbit", "camel", "dolphin", "eagle", "goose", "horse", "lizard",
-            "monkey", "panda", "raven", "salmon", "turtle", "wolf",
-        ],
-    ),
-    joint: "-",
-    digits: 5,
+    chat: None,
+    fact: "[{key} {value}] [{key} {value}] [{key} {value}]",
+    answer: "[{key}",
+    key: true,
+    value: Value::Words(2),
+    words: &words::EVALUATION,
+    facts: 14,
 };

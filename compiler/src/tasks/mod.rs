@@ -6,22 +6,25 @@
 //! the caller gives them different texts.
 //!
 //! What must hold: the same seed, texts and vocabulary give the same prompts; context, question and answer together fit
-//! the length asked for and fill it nearly; facts lie in every seventh of the context, those asked about too; a value
-//! stands nowhere in the context but in its fact; and the tokens are those that the whole text would have.
+//! the length asked for and fill it nearly; facts lie in every seventh of the context, or by turns where there are fewer;
+//! a key or a value stands nowhere in the context but in its fact; and the tokens are those that the whole text would have.
 
 mod ask;
 mod error;
 mod formats;
 mod frame;
+mod page;
 mod prompt;
 mod random;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod words;
 
 pub use ask::{Verdict, ask};
 pub use error::TaskError;
 pub use frame::{Frame, continuation};
+pub use page::Page;
 pub use prompt::{Prompt, Question, TaskSpec};
 pub use random::Random;
 pub use texts::{Corpus, Document, Filler};
@@ -34,7 +37,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Sentences that give a person's pass key, in running text.
+    /// Sentences that give a pass key.
     Passkey,
     /// Lines of keys and values.
     #[serde(rename = "kv")]

@@ -1,15 +1,18 @@
 //! From a task's description to tokens.
 
-use moac_runtime::model::{Model, ModelError};
+use std::collections::BTreeSet;
 
-use super::formats::{Format, fill};
+use moac_runtime::model::{Model, Tokenizer};
+use moac_runtime::plan::DEFAULT_SINK;
+
+use super::formats::{Chat, Format, fill};
 use super::frame::{Frame, continuation};
-use super::{Corpus, Filler, Kind, Random, Split, TaskError};
+use super::{Corpus, Filler, Kind, Page, Random, Split, TaskError};
 
-/// How a text ends that something follows on a line of its own: a place that no token reaches across.
-const END: &str = "end.";
 /// The context is laid out in this many parts, each of which has its share of the facts.
 const PARTS: usize = 7;
+/// Units of filler that may be passed over, as they hold a key or a value themselves, before the texts are given up.
+const PASSED: usize = 100_000;
 
 /// A retrieval task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +23,7 @@ pub struct TaskSpec {
     pub split: Split,
     /// The most tokens that context, question and answer take together.
     pub length: u32,
-    /// Facts in a context, at least 7 and at least the questions; 0 takes as many as are usual for the kind and length.
+    /// Facts in a context, at least as many as questions; 0 takes as many as are usual for the task.
     pub facts: usize,
     /// Questions asked of a context, each about another fact.
     pub questions: usize,
@@ -74,30 +77,35 @@ impl TaskSpec {
         let tokenizer = &model.tokenizer;
         let frame = Frame::of(model)?;
 
-        let facts = format.facts(self.fact_count(format)?, &mut random("facts"));
-        let mut asked = random("questions").distinct(self.questions, facts.len());
-        asked.sort_unstable();
+        let facts = self.facts(format, tokenizer, &mut random("facts"))?;
+        let asked = spread(self.questions, facts.len(), &mut random("questions"));
         let mut questions = Vec::new();
         for &at in &asked {
             let (key, value) = &facts[at];
-            let question = format!("\n\n{}", fill(format.question, key, ""));
             let begun = fill(format.answer, key, "");
-            let answer = continuation(tokenizer, &begun, value)?;
-            let tokens =
-                [continuation(tokenizer, END, &question)?, frame.tail.clone(), tokenizer.encode(&begun)?];
-            let (key, value) = (key.clone(), value.clone());
-            questions.push(Question { tokens: tokens.concat(), answer, depth: 0.0, key, value });
+            // A word takes the space before it into its token; before digits it is a token of its own.
+            let spaced = if begun.ends_with(' ') { value.clone() } else { format!(" {value}") };
+            let answer = continuation(tokenizer, &begun, &spaced)?;
+            let tokens = match format.chat {
+                None => Page::paragraph(tokenizer, &begun)?,
+                Some(Chat { question, .. }) => {
+                    let question = Page::paragraph(tokenizer, &fill(question, key, ""))?;
+                    [question, frame.tail.clone(), tokenizer.encode(&begun)?].concat()
+                }
+            };
+            questions.push(Question { tokens, answer, depth: 0.0, key: key.clone(), value: value.clone() });
         }
         let after = questions.iter().map(|question| question.tokens.len() + question.answer.len()).max();
         let room = (self.length as usize).saturating_sub(after.unwrap_or(0));
 
-        let mut context = frame.head.clone();
-        context.extend(tokenizer.encode(format.intro)?);
+        let context = match format.chat {
+            None => tokenizer.encode_prompt("")?,
+            Some(Chat { intro, .. }) => [frame.head, tokenizer.encode(intro)?].concat(),
+        };
         let mut facts = facts
             .into_iter()
             .map(|(key, value)| {
-                let tokens =
-                    continuation(tokenizer, END, &format!("\n\n{}", fill(format.fact, &key, &value)))?;
+                let tokens = Page::paragraph(tokenizer, &fill(format.fact, &key, &value))?;
                 Ok(Fact { key, value, tokens, at: 0 })
             })
             .collect::<Result<Vec<_>, TaskError>>()?;
@@ -107,10 +115,12 @@ impl TaskSpec {
             let what = format!("{} facts and a question of the {} task", facts.len(), self.kind);
             return Err(TaskError::TooShort { what, length: self.length, needed });
         }
-        let places = places(context.len(), room, &facts, &mut random("places"));
+        let places = places(number, context.len(), room, &facts, &mut random("places"));
         let filler = Filler::new(corpus, random("filler"));
         let source = filler.document().name.clone();
-        fill_context(model, &mut context, &mut facts, &places, room, filler)?;
+        let mut page = Page::new(tokenizer, context);
+        fill_context(&mut page, &mut facts, &places, room, filler)?;
+        let context = page.tokens;
 
         for (question, at) in questions.iter_mut().zip(asked) {
             question.depth = facts[at].at as f64 / context.len() as f64;
@@ -119,15 +129,26 @@ impl TaskSpec {
         Ok(Prompt { id, context, questions, source })
     }
 
-    fn fact_count(&self, format: &Format) -> Result<usize, TaskError> {
-        let usual = match self.kind {
-            Kind::Passkey => 12,
-            Kind::KeyValue => 24,
-        };
-        let found = if self.facts == 0 { usual.max(self.questions) } else { self.facts };
-        let (min, max) = (PARTS.max(self.questions), format.key_count());
-        if (min..=max).contains(&found) { Ok(found) } else { Err(TaskError::Facts { found, min, max }) }
+    fn facts(
+        &self,
+        format: &Format,
+        tokenizer: &Tokenizer,
+        random: &mut Random,
+    ) -> Result<Vec<(String, String)>, TaskError> {
+        let asked = if self.facts == 0 { format.facts.max(self.questions) } else { self.facts };
+        let facts = format.facts(asked, tokenizer, random)?;
+        if facts.len() < asked || asked < self.questions.max(1) {
+            let (min, max) = (self.questions.max(1), facts.len());
+            return Err(TaskError::Facts { found: asked, min, max });
+        }
+        Ok(facts)
     }
+}
+
+/// `n` different numbers of `0..of`, ascending: one of each of `n` equal parts.
+fn spread(n: usize, of: usize, random: &mut Random) -> Vec<usize> {
+    let part = |at: usize| at * of / n;
+    (0..n).map(|at| part(at) + random.below(part(at + 1) - part(at))).collect()
 }
 
 /// Where a fact should begin.
@@ -138,14 +159,20 @@ struct Place {
     at: usize,
 }
 
-/// Where the facts should begin in a context of `room` tokens, whose first `start` tokens are given: each part of the
-/// context has its share of them, evenly spread but for a random part of their distance.
-fn places(start: usize, room: usize, facts: &[Fact], random: &mut Random) -> Vec<Place> {
+/// Where the facts should begin in the context of a number, which has `room` tokens, the first `start` of them given:
+/// each part of the context has its share of the facts, evenly spread but for a random part of their distance. If there
+/// are fewer facts than parts, each part has its turn as the numbers go on. None is among the first tokens, which every
+/// plan keeps.
+fn places(number: usize, start: usize, room: usize, facts: &[Fact], random: &mut Random) -> Vec<Place> {
     let longest = facts.iter().map(|fact| fact.tokens.len()).max().unwrap_or(0);
+    let start = start.max(DEFAULT_SINK as usize);
+    let mut counts = [facts.len() / PARTS; PARTS];
+    let left = facts.len() % PARTS;
+    for at in 0..left {
+        counts[(number + at * PARTS / left) % PARTS] += 1;
+    }
     let mut places = Vec::new();
-    for part in 0..PARTS {
-        let first = (part * facts.len()).div_ceil(PARTS);
-        let count = ((part + 1) * facts.len()).div_ceil(PARTS) - first;
+    for (part, count) in counts.into_iter().enumerate() {
         let low = (part * room / PARTS).max(start);
         let high = ((part + 1) * room / PARTS).saturating_sub(longest).max(low);
         for at in 0..count {
@@ -159,82 +186,46 @@ fn places(start: usize, room: usize, facts: &[Fact], random: &mut Random) -> Vec
 /// Fills the context up to `room` tokens: filler, and the facts at the ends of its units that are nearest to their
 /// places.
 fn fill_context(
-    model: &Model,
-    context: &mut Vec<u32>,
+    page: &mut Page<'_>,
     facts: &mut [Fact],
     places: &[Place],
     room: usize,
-    mut filler: Filler<'_>,
+    filler: Filler<'_>,
 ) -> Result<(), TaskError> {
     let mut left: usize = facts.iter().map(|fact| fact.tokens.len()).sum();
+    let words: BTreeSet<String> =
+        facts.iter().flat_map(|fact| words_of(&fact.key).chain(words_of(&fact.value))).collect();
     let mut next = 0;
-    let mut afresh = true;
     // Units that are not taken; a corpus of nothing else would be read for ever.
     let mut passed = 0;
-    loop {
-        let unit = filler.next().unwrap_or_default();
-        let tells = facts.iter().any(|fact| unit.contains(&fact.value) || unit.contains(fact.key.trim()));
-        let tokens = if tells { None } else { encode(model, unit, afresh)? };
-        let Some(mut tokens) = tokens else {
+    for unit in filler {
+        let tells = words_of(unit).any(|word| words.contains(&word));
+        let Some(tokens) = page.measure(unit)?.filter(|_| !tells) else {
             passed += 1;
-            if passed > 100_000 {
-                return Err(TaskError::TooFewTexts { found: context.len(), expected: room });
+            if passed == PASSED {
+                break;
             }
             continue;
         };
-        while next < facts.len()
-            && context.len() >= places[next].from
-            && context.len() + tokens.len() > places[next].at
-        {
-            facts[next].at = context.len();
-            context.extend(&facts[next].tokens);
+        let end = page.tokens.len() + tokens.len();
+        while next < facts.len() && page.tokens.len() >= places[next].from && end > places[next].at {
+            facts[next].at = page.tokens.len();
+            page.add_paragraph(&facts[next].tokens);
             left -= facts[next].tokens.len();
             next += 1;
-            if !afresh {
-                afresh = true;
-                tokens = encode(model, unit, true)?.unwrap_or_default();
+        }
+        if !page.add(unit, room - left)? {
+            for fact in &mut facts[next..] {
+                fact.at = page.tokens.len();
+                page.add_paragraph(&fact.tokens);
             }
+            return Ok(());
         }
-        let free = room - left - context.len();
-        if tokens.len() > free {
-            context.extend(cut(model, unit, afresh, free)?);
-            break;
-        }
-        afresh = false;
-        context.extend(tokens);
     }
-    for fact in &mut facts[next..] {
-        fact.at = context.len();
-        context.extend(&fact.tokens);
-    }
-    Ok(())
+    Err(TaskError::TooFewTexts { found: page.tokens.len(), expected: room })
 }
 
-/// The tokens of a unit of filler, none if the vocabulary lacks one of its characters.
-fn encode(model: &Model, unit: &str, afresh: bool) -> Result<Option<Vec<u32>>, TaskError> {
-    let text = if afresh || !unit.starts_with(char::is_whitespace) {
-        format!("\n\n{}", unit.trim_start())
-    } else {
-        unit.to_owned()
-    };
-    match continuation(&model.tokenizer, END, &text) {
-        Ok(tokens) => Ok(Some(tokens)),
-        Err(TaskError::Model(ModelError::NotInVocabulary { .. })) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The tokens of as many words of a unit as fit.
-fn cut(model: &Model, unit: &str, afresh: bool, free: usize) -> Result<Vec<u32>, TaskError> {
-    let mut words = unit.trim_end();
-    while let Some(at) = words.rfind(char::is_whitespace) {
-        words = words[..at].trim_end();
-        if let Some(tokens) = encode(model, words, afresh)?
-            && tokens.len() <= free
-            && !words.is_empty()
-        {
-            return Ok(tokens);
-        }
-    }
-    Ok(Vec::new())
+/// The words and numbers of a text, in small letters.
+fn words_of(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase)
 }

@@ -135,6 +135,11 @@ impl Document {
         (!units.is_empty()).then_some(Self { name, text, question, units })
     }
 
+    /// The text of all units, one after the other.
+    pub fn units(&self) -> impl Iterator<Item = &str> {
+        self.units.iter().map(|unit| &self.text[unit.clone()])
+    }
+
     /// The text of a unit, with the space before it.
     pub fn unit(&self, at: usize) -> &str {
         &self.text[self.units[at].clone()]
@@ -209,6 +214,12 @@ impl<'a> Filler<'a> {
             document += 1;
         }
         Self { corpus, random, document, unit }
+    }
+
+    /// Another random unit to go on from.
+    #[must_use]
+    pub fn elsewhere(self) -> Self {
+        Self::new(self.corpus, self.random)
     }
 
     /// The text that the next unit is from.

@@ -1,0 +1,95 @@
+//! How many items each task has.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::items::Task;
+
+/// The shares of the tasks, in the order of [`Task::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mix([f64; Task::ALL.len()]);
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self([1.0; Task::ALL.len()])
+    }
+}
+
+/// A text that is no mix.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "found `{0}`, expected tasks with shares, as in document=1,passkey=1,kv=2; the shares from 0 on, their sum above it"
+)]
+pub struct NotAMix(String);
+
+impl FromStr for Mix {
+    type Err = NotAMix;
+
+    fn from_str(text: &str) -> Result<Self, NotAMix> {
+        let wrong = || NotAMix(text.to_owned());
+        let mut shares = [None; Task::ALL.len()];
+        for part in text.split(',') {
+            let (name, share) = part.split_once('=').ok_or_else(wrong)?;
+            let at = Task::ALL.iter().position(|task| task.name() == name.trim()).ok_or_else(wrong)?;
+            let share: f64 = share.trim().parse().map_err(|_| wrong())?;
+            if !(0.0..=1e6).contains(&share) || shares[at].replace(share).is_some() {
+                return Err(wrong());
+            }
+        }
+        let shares = shares.map(Option::unwrap_or_default);
+        if shares.iter().sum::<f64>() > 0.0 { Ok(Self(shares)) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (task, share)) in Task::ALL.into_iter().zip(self.0).enumerate() {
+            write!(f, "{}{task}={share}", if at > 0 { "," } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Mix {
+    /// So many items divided by the shares: what is left after rounding down goes to the largest remainders.
+    pub fn counts(&self, items: usize) -> [(Task, usize); Task::ALL.len()] {
+        let sum: f64 = self.0.iter().sum();
+        let exact = self.0.map(|share| share / sum * items as f64);
+        let mut counts = exact.map(|exact| exact.floor() as usize);
+        let mut order: Vec<usize> = (0..counts.len()).collect();
+        order.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()).then(a.cmp(&b)));
+        let left = items.saturating_sub(counts.iter().sum());
+        for &at in order.iter().take(left) {
+            counts[at] += 1;
+        }
+        std::array::from_fn(|at| (Task::ALL[at], counts[at]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_divided_by_shares() {
+        let counts = |text: &str, items| text.parse::<Mix>().unwrap().counts(items).map(|(_, count)| count);
+        assert_eq!(Mix::default().counts(20).map(|(_, count)| count), [7, 7, 6]);
+        assert_eq!(counts("document=1,passkey=1,kv=2", 20), [5, 5, 10]);
+        assert_eq!(counts("kv=0.1", 3), [0, 0, 3]);
+        assert_eq!(counts("passkey=2, document=1", 2), [1, 1, 0]);
+        for items in 0..40 {
+            assert_eq!(counts("document=0.3,passkey=0.5,kv=1.7", items).iter().sum::<usize>(), items);
+        }
+    }
+
+    #[test]
+    fn what_is_no_mix_is_refused() {
+        for text in
+            ["", "document", "document=x", "needle=1", "kv=-1", "kv=0", "kv=1,kv=1", "kv=inf", "kv=NaN"]
+        {
+            assert_eq!(text.parse::<Mix>(), Err(NotAMix(text.to_owned())));
+        }
+        let mix: Mix = "kv=2.5,document=1".parse().unwrap();
+        assert_eq!(mix.to_string().parse(), Ok(mix));
+    }
+}

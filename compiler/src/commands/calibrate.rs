@@ -1,0 +1,81 @@
+//! `moac calibrate`: items to profile a model on.
+
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use moac_runtime::model::Model;
+
+use super::Context;
+use crate::calibrate::{Calibration, Mix, Options, calibrate};
+use crate::cli::ExitStatus;
+use crate::error::Error;
+use crate::tasks::Corpus;
+
+/// Make calibration items: long texts with questions that the dense model answers, and retrieval tasks that it solves
+///
+/// Give it other texts than those that a plan is judged on. Keys and wording of the retrieval tasks are other ones than
+/// those of `moac eval` in any case.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model: a GGUF file, or a Hugging Face folder
+    pub model: PathBuf,
+    /// Texts: a file, or a folder of .txt, .rst, .md and .jsonl files ({"text"}, or {"document", "question"}), repeatable
+    #[arg(long, value_name = "PATH", required = true)]
+    pub data: Vec<PathBuf>,
+    /// The file to write
+    #[arg(short, long, value_name = "ITEMS.jsonl")]
+    pub out: PathBuf,
+    /// Levels of length in tokens
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_values_t = [1024, 2048, 4096])]
+    pub lengths: Vec<u32>,
+    /// Items per level
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub items: usize,
+    /// The same seed gives the same items
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Shares of the tasks
+    #[arg(long, value_name = "TASK=SHARE,..", default_value_t = Mix::default())]
+    pub mix: Mix,
+    /// The most tokens of an answer that the model writes to a question on a document
+    #[arg(long, value_name = "TOKENS", default_value_t = 96)]
+    pub answer_tokens: usize,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    let model = Model::open(&args.model)?;
+    let corpus = Corpus::read(&args.data)?;
+    let &Args { items, seed, mix, answer_tokens, .. } = args;
+    let options = Options { lengths: args.lengths.clone(), items, seed, mix, answer_tokens };
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("items {bar:32} {pos}/{len} {elapsed}, {eta} left, {wide_msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let made = calibrate(&model, &corpus, &options, &args.out, |done, all, newest| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        bar.set_message(newest.to_owned());
+    });
+    bar.finish_and_clear();
+    let Calibration { items, tally, given_up, resumed } = made?;
+    if resumed > 0 {
+        context.note(format!("{resumed} items are from the run that was cut"));
+    }
+    let replaced = tally.replaced;
+    context.note(format!(
+        "of {} retrieval questions the model got {} right; {replaced} contexts gave no item and were replaced",
+        tally.asked, tally.right
+    ));
+    if given_up > 0 {
+        context.note(format!(
+            "{given_up} items could not be made: no context tried for them gave a usable answer"
+        ));
+    }
+    context.print(format!(
+        "{}: {} items at {:?} tokens",
+        args.out.display(),
+        items.items.len(),
+        items.lengths()
+    ))?;
+    Ok(ExitStatus::Done)
+}
