@@ -51,6 +51,28 @@ pub enum Error {
         /// Why not.
         source: serde_json::Error,
     },
+    /// A file without a prompt in it.
+    #[error("`{}` holds no prompt", path.display())]
+    NoPrompts {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A context length that neither the model nor the artifact has.
+    #[error("--context: {found} tokens, and the longest there is has {longest}")]
+    Context {
+        /// As asked for.
+        found: u32,
+        /// The model's own, or the artifact's largest bucket.
+        longest: u32,
+    },
+    /// A prompt that is longer than the context.
+    #[error("the prompt has {found} tokens, and the context ends at {length}")]
+    Prompt {
+        /// Its tokens.
+        found: usize,
+        /// The context's.
+        length: u32,
+    },
     /// There is no NVRTC.
     #[error(transparent)]
     Nvrtc(#[from] crate::nvrtc::NvrtcError),
@@ -118,7 +140,7 @@ pub enum Error {
     Ledger(#[from] crate::ledger::LedgerError),
     /// An evaluation could not be made.
     #[error(transparent)]
-    Eval(#[from] crate::eval::EvalError),
+    Eval(Box<crate::eval::EvalError>),
     /// The influence cannot be read.
     #[error(transparent)]
     Influence(#[from] crate::search::influence::InfluenceError),
@@ -152,6 +174,12 @@ pub enum Error {
     Output(#[source] io::Error),
 }
 
+impl From<crate::eval::EvalError> for Error {
+    fn from(error: crate::eval::EvalError) -> Self {
+        Self::Eval(Box::new(error))
+    }
+}
+
 impl Error {
     /// A closure for `map_err`: `action` on `path` failed.
     pub fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -165,6 +193,9 @@ impl Hint for Error {
         match self {
             Self::Plan(error) => error.hints(),
             Self::Model(error) => model_hints(error),
+            Self::Prompt { .. } => {
+                vec!["--context gives a longer one, up to the model's or the artifact's".to_owned()]
+            }
             Self::Lower(error) => error.hints(),
             Self::Nvrtc(error) => error.hints(),
             Self::Build(error) => error.hints(),
@@ -184,6 +215,8 @@ impl Hint for Error {
             | Self::Open { .. }
             | Self::OtherModel { .. }
             | Self::Line { .. }
+            | Self::NoPrompts { .. }
+            | Self::Context { .. }
             | Self::Reference(_)
             | Self::Fixed { .. }
             | Self::Ptx { .. }

@@ -59,9 +59,10 @@ mod tests {
             worst = worst.max((found / exact - 1.0).abs());
         }
         assert!(worst < 2.0 * f64::from(f32::EPSILON), "{worst:e}");
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(-88.0), 0.0);
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        // To the bit.
+        for (x, expected) in [(0.0, 1.0f32), (-88.0, 0.0), (f32::NEG_INFINITY, 0.0)] {
+            assert_eq!(exp(x).to_bits(), expected.to_bits(), "{x}");
+        }
         assert!(exp(f32::NAN).is_nan());
     }
 

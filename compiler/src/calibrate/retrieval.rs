@@ -24,8 +24,8 @@ impl Maker<'_> {
         let mut cache = self.cache(length)?;
         self.model.decoder.prefill(&prompt.context, &mut cache)?;
         let order = Random::new(seed, &[&prompt.id, "order"]).distinct(questions, questions);
-        for question in order.into_iter().map(|at| &prompt.questions[at]) {
-            let verdict = ask(&self.model.decoder, &cache, question)?;
+        let verdicts = ask(&self.model.decoder, &cache, &prompt.questions)?;
+        for (question, verdict) in order.into_iter().map(|at| (&prompt.questions[at], &verdicts[at])) {
             tally.asked += 1;
             if verdict.right {
                 tally.right += 1;

@@ -44,7 +44,7 @@ fn a_tampered_gguf_header_is_never_a_panic() {
     let good = std::fs::read(&path).unwrap();
     let header = header_length(&good);
     let mut random = noise(3);
-    let mut pick = |n: usize| ((random() + 1.0) / 2.0 * n as f32) as usize % n;
+    let mut pick = |n: usize| (f32::midpoint(random(), 1.0) * n as f32) as usize % n;
     let (mut failed, rounds) = (0, 1500);
     for _ in 0..rounds {
         let mut bytes = good[..header + 64].to_vec();
