@@ -9,6 +9,7 @@ mod compile;
 mod devices;
 mod emulate;
 mod exec;
+mod generate;
 mod geometry;
 mod gpu;
 mod laws;

@@ -16,6 +16,9 @@ use crate::error::Error;
 use crate::subject::Subject;
 use crate::{lower, plan};
 
+/// The most tokens of an answer where no other number is asked for.
+const MAX_TOKENS: usize = 256;
+
 /// Generate text with a model, its attention as a plan has it
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -36,10 +39,10 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["system", "chat"])]
     pub raw: bool,
     /// The most tokens of an answer
-    #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = 256)]
+    #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = MAX_TOKENS)]
     pub max_tokens: usize,
     /// Context length that the spans are those of [default: what prompt and answer take, in steps of 1024]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
     /// 0 takes the likeliest token always, 1 follows the model's probabilities
     #[arg(long, value_name = "T", default_value_t = 0.0)]
@@ -103,6 +106,26 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
 }
 
 impl Args {
+    /// One question, answered with the likeliest tokens under the plan of an artifact.
+    pub fn asking(model: PathBuf, artifact: PathBuf, question: &str) -> Self {
+        let Sampling { temperature, top_k, top_p, seed } = Sampling::greedy();
+        Self {
+            model,
+            input: Input { prompt: Some(question.to_owned()), prompts: None, chat: false },
+            plan: None,
+            artifact: Some(artifact),
+            system: None,
+            raw: false,
+            max_tokens: MAX_TOKENS,
+            context: None,
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            json: false,
+        }
+    }
+
     fn sampling(&self) -> Sampling {
         let &Self { temperature, top_k, top_p, seed, .. } = self;
         Sampling { temperature, top_k, top_p, seed }
@@ -152,10 +175,14 @@ impl Session<'_> {
 
     /// The context length for `tokens` tokens: the smallest that holds them, or the longest that there is.
     fn length(&self, tokens: usize) -> Result<u32, Error> {
-        let lengths = match (&self.lengths, self.args.context) {
-            (Some(lengths), _) => lengths.clone(),
-            (None, Some(context)) => lower::buckets(&self.plan, &[context])?.buckets,
-            (None, None) => lower::buckets(&self.plan, &[])?.buckets,
+        let own = u32::try_from(self.model.decoder.config().context).unwrap_or(u32::MAX);
+        let longest = self.lengths.as_ref().and_then(|lengths| lengths.last().copied()).unwrap_or(own);
+        if let Some(found) = self.args.context.filter(|&context| context > longest) {
+            return Err(Error::Context { found, longest });
+        }
+        let lengths = match &self.lengths {
+            Some(lengths) => lengths.clone(),
+            None => lower::buckets(&self.plan, self.args.context.as_slice())?.buckets,
         };
         let asked = self.args.context.unwrap_or(u32::try_from(tokens).unwrap_or(u32::MAX));
         let fits = lengths.iter().copied().find(|&length| length >= asked);
@@ -164,14 +191,19 @@ impl Session<'_> {
 
     /// Answers one prompt.
     fn answer(&self, prompt: &str) -> Result<(), Error> {
-        let tokens = if self.args.raw || self.model.template.is_none() {
+        let mut messages = self.system();
+        // A model without a template continues plain text, which has no place for a system's words.
+        let tokens = if self.args.raw || (self.model.template.is_none() && messages.is_empty()) {
             self.model.tokenizer.encode_prompt(prompt)?
         } else {
-            let mut messages = self.system();
             messages.push(Message::new("user", prompt));
             self.model.chat(&messages)?
         };
-        let cache = Cache::new(&self.plan, self.length(tokens.len() + self.args.max_tokens)?)?;
+        let length = self.length(tokens.len().saturating_add(self.args.max_tokens))?;
+        if tokens.len() > length as usize {
+            return Err(Error::Prompt { found: tokens.len(), length });
+        }
+        let cache = Cache::new(&self.plan, length)?;
         let start = Instant::now();
         let generator = Generator::new(self.model, &tokens, cache, &self.args.sampling())?;
         let read = start.elapsed().as_secs_f64();
@@ -210,7 +242,7 @@ impl Session<'_> {
             text += &piece;
         }
         if generator.stop() == Some(Stop::ContextFull) {
-            self.context.note("the context is full: a longer one takes --context");
+            self.context.note("the context is full: the answer ends here");
         }
         Ok(text)
     }
@@ -263,6 +295,9 @@ fn prompts(path: &Path) -> Result<Vec<String>, Error> {
     }
     let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    if lines.clone().next().is_none() {
+        return Err(Error::NoPrompts { path: path.to_owned() });
+    }
     if path.extension().is_none_or(|extension| extension != "jsonl") {
         return Ok(lines.map(|(_, line)| line.to_owned()).collect());
     }
