@@ -59,6 +59,8 @@ pub struct Caches {
     pub bytes: u64,
     /// The folder of the fetched NVRTC, if it is there.
     pub fetched: Option<PathBuf>,
+    /// The fetched model, if it is there.
+    pub model: Option<PathBuf>,
 }
 
 impl Findings {
@@ -128,7 +130,8 @@ impl Caches {
             bytes += children(entry).filter_map(|file| Some(file.metadata().ok()?.len())).sum::<u64>();
         }
         let fetched = fetch::NVRTC.folder().filter(|folder| folder.is_dir());
-        Self { kernels, entries, bytes, fetched }
+        let model = fetch::model_path().filter(|path| path.is_file());
+        Self { kernels, entries, bytes, fetched, model }
     }
 }
 
@@ -165,6 +168,9 @@ impl fmt::Display for Findings {
         }
         if let Some(folder) = &caches.fetched {
             write!(f, "\nfetched  {}", folder.display())?;
+        }
+        if let Some(path) = &caches.model {
+            write!(f, "\nmodel    {}", path.display())?;
         }
         advice.iter().try_for_each(|line| write!(f, "\nadvice   {line}"))
     }

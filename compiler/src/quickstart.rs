@@ -1,4 +1,4 @@
-//! What `moac quickstart` shows beyond the other commands: one layer at work on the CPU.
+//! What `moac quickstart` shows beyond the other commands: its plan, and one layer of it at work on the CPU.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,19 @@ use ndarray::{Array3, s};
 use crate::verify::Inputs;
 use crate::verify::inputs::{At, Tensor};
 
-/// The plan that is compiled into the binary.
-pub const PLAN: &str = include_str!("../../plans/smollm2-135m.json");
+/// The one place that names the plan: a macro, since `include_str` takes no constant.
+macro_rules! plan_name {
+    () => {
+        "smollm2-135m.json"
+    };
+}
+
+/// The plan that is compiled into the binary, for the model of [`crate::fetch::model`].
+pub const PLAN: &str = include_str!(concat!("../../plans/", plan_name!()));
 /// Its file name.
-pub const PLAN_NAME: &str = "smollm2-135m.json";
+pub const PLAN_NAME: &str = plan_name!();
+/// What the model is asked.
+pub const QUESTION: &str = "What is the capital of France?";
 
 /// Tokens that the layer decodes one by one, at the end of the bucket.
 const DECODED: u32 = 24;

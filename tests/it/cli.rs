@@ -363,9 +363,13 @@ fn a_bad_log_filter_is_told_and_ignored() {
 fn quickstart_goes_all_the_way_and_keeps_its_results() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
+    let cache = folder.path().join("cache");
     let mut quickstart = command(&["quickstart", "--out", text(&out)]);
-    quickstart.env("MOAC_NVRTC", moac_tests::nvrtc().path()); // so that nothing is downloaded
-    quickstart.env("MOAC_CACHE_DIR", folder.path().join("cache"));
+    // So that nothing is downloaded.
+    quickstart.env("MOAC_NVRTC", moac_tests::nvrtc().path()).env("MOAC_CACHE_DIR", &cache);
+    let model = moac_tests::model_folder();
+    std::fs::create_dir(&cache).unwrap();
+    std::os::unix::fs::symlink(&model, cache.join(model.file_name().unwrap())).unwrap();
     let run = finish(quickstart);
     assert_eq!(run.code, 0, "{}", run.stderr);
     for name in ["smollm2-135m.json", "smollm2-135m.moac", "smollm2-135m.html"] {
@@ -374,5 +378,6 @@ fn quickstart_goes_all_the_way_and_keeps_its_results() {
     let cpu = run.stdout.lines().find(|line| line.contains("from float64 they differ by")).unwrap();
     let error: f64 = cpu.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(error < 1e-5, "{cpu}");
-    assert!(run.stdout.ends_with("8 passed, 0 failed, 0 not run\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("8 passed, 0 failed, 0 not run\n"), "{}", run.stdout);
+    assert!(run.stdout.ends_with("\nThe capital of France is Paris.\n"), "{}", run.stdout);
 }

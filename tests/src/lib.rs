@@ -3,8 +3,10 @@
 
 pub mod emulate;
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use moac::fetch;
 use moac::nvrtc::Nvrtc;
 
 /// The NVRTC of this machine. A test that needs one fails without it: nothing is skipped.
@@ -17,4 +19,13 @@ pub fn nvrtc() -> &'static Nvrtc {
         Ok(nvrtc) => nvrtc,
         Err(error) => panic!("{error}\nhint: `cargo xtask test` fetches it and runs the tests"),
     })
+}
+
+/// The folder of the fetched real model. A test that needs it fails without it: nothing is skipped.
+///
+/// # Panics
+/// If it is not there; the message says how to get it.
+pub fn model_folder() -> PathBuf {
+    let folder = fetch::MODEL.folder().filter(|folder| folder.is_dir());
+    folder.expect("the real model is fetched: `cargo xtask test` does that and runs the tests")
 }

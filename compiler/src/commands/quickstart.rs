@@ -1,4 +1,4 @@
-//! `moac quickstart`: from nothing to proven kernels, by the commands that a user would type.
+//! `moac quickstart`: from nothing to proven kernels and text, by the commands that a user would type.
 
 use std::path::{Path, PathBuf};
 
@@ -6,14 +6,14 @@ use moac_runtime::artifact::Artifact;
 use moac_runtime::gpu::Device;
 
 use super::args::{ModelArg, PlanArgs, TargetArgs};
-use super::{Context, compile, inspect, verify};
+use super::{Context, compile, generate, inspect, verify};
 use crate::cli::ExitStatus;
 use crate::error::Error;
 use crate::fetch;
 use crate::nvrtc::Nvrtc;
-use crate::quickstart::{PLAN, PLAN_NAME, cpu_layer};
+use crate::quickstart::{PLAN, PLAN_NAME, QUESTION, cpu_layer};
 
-/// Fetch what is needed, compile the embedded plan, show it at work and prove its kernels
+/// Fetch what is needed, compile the embedded plan, prove its kernels and generate text under it
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder to keep the results in
@@ -23,17 +23,18 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    context.print(step(
+        "moac doctor --fetch",
+        "what is missing of NVRTC, which makes machine code of CUDA source, and of a real model; from PyPI",
+    ))?;
     let nvrtc = if let Ok(nvrtc) = Nvrtc::find() {
         nvrtc
     } else {
-        context.print(step(
-            "moac doctor --fetch",
-            "NVRTC, which makes machine code of CUDA source, from PyPI",
-        ))?;
         fetch::NVRTC.fetch()?;
         Nvrtc::find()?
     };
-    context.print(format!("NVRTC: {}", nvrtc.path().display()))?;
+    let model = fetch::model()?;
+    context.print(format!("NVRTC: {}\nmodel: {}", nvrtc.path().display(), model.display()))?;
 
     std::fs::create_dir_all(&args.out).map_err(Error::file("create", &args.out))?;
     let plan = args.out.join(PLAN_NAME);
@@ -61,7 +62,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         "every kernel on the GPU, against float64"
     };
     context.print(step(&typed, why))?;
-    verify::run(&verify::Args::of(artifact, emulate), context)
+    let verified = verify::run(&verify::Args::of(artifact.clone(), emulate), context)?;
+    if verified != ExitStatus::Done {
+        return Ok(verified);
+    }
+
+    let typed =
+        format!("moac generate {} --artifact {} -p \"{QUESTION}\"", model.display(), artifact.display());
+    context.print(step(&typed, "the real model, every head with its span"))?;
+    generate::run(&generate::Args::asking(model, artifact, QUESTION), context)
 }
 
 fn step(typed: &str, why: &str) -> String {

@@ -29,12 +29,14 @@ struct Cli {
 enum Chore {
     /// Fetch NVRTC unless there is one, and print its path
     Nvrtc(nvrtc::Args),
-    /// Fetch NVRTC unless there is one, run every test, and check that no snapshot is stale
+    /// Fetch NVRTC and the model unless they are there, run every test, and check that no snapshot is stale
     Test(test::Args),
     /// Compile every kernel of the shipped plans, both element types, for every architecture
     Validate(validate::Args),
     /// Run every kernel on the PTX emulator
     Emulate(emulate::Args),
+    /// Fetch the real model, and print its path
+    Model,
     /// Fetch the texts for calibration and evaluation: the packages are Debian's and PyPI's
     Texts(texts::Args),
     /// Print the shipped kernels that no GPU has run
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Chore::Test(args) => test::run(&args),
         Chore::Validate(args) => validate::run(&args),
         Chore::Emulate(args) => emulate::run(&args),
+        Chore::Model => model(),
         Chore::Texts(args) => texts::run(&args),
         Chore::Ledger(args) => ledger::run(&args),
         Chore::Release => ledger::release(),
@@ -60,6 +63,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn model() -> Result<()> {
+    println!("{}", moac::fetch::model()?.display());
+    Ok(())
 }
 
 /// The repository's root.

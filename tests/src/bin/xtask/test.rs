@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use moac::fetch;
 use moac_runtime::gpu::Device;
 
 use super::{Result, nvrtc, root, snapshots};
@@ -16,6 +17,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let compiler = nvrtc::ensure()?;
     eprintln!("NVRTC {}, {}", compiler.build(), compiler.path().display());
+    let model = fetch::model()?;
+    eprintln!("the real model, {}", model.display());
     let folder = tempfile::tempdir()?;
     let references = folder.path().join("references");
     let mut tests = cargo(&["test", "--workspace"]);
@@ -25,6 +28,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     snapshots::check(&root().join("tests"), &references)?;
+    // The real model, as far as that takes seconds; `runtime/tests/smollm2.rs` says how to run the rest.
+    let mut real =
+        cargo(&["test", "--workspace", "--test", "smollm2", "--", "--ignored", "--nocapture", "quick"]);
+    passed(real.env("MOAC_MODEL", model))?;
     match Device::all() {
         Ok(devices) if !devices.is_empty() => passed(&mut cargo(&[
             "test",
