@@ -141,6 +141,9 @@ pub enum Error {
     /// An evaluation could not be made.
     #[error(transparent)]
     Eval(Box<crate::eval::EvalError>),
+    /// There is no profile.
+    #[error(transparent)]
+    Profile(#[from] crate::profile::ProfileError),
     /// The influence cannot be read.
     #[error(transparent)]
     Influence(#[from] crate::search::influence::InfluenceError),
@@ -227,6 +230,7 @@ impl Hint for Error {
             | Self::Emulator(_)
             | Self::Ledger(_)
             | Self::Eval(_)
+            | Self::Profile(_)
             | Self::Influence(_)
             | Self::Items(_)
             | Self::Task(_)

@@ -5,6 +5,11 @@
 //! set to zero and the row is renormalised, averaged over the calibration items. The loss of a mask is the sum of `E`
 //! over what it hides.
 //!
+//! The loss of a *window* is no sum over keys to more than first order in single weights: what hiding one key does depends on
+//! the others that are hidden. A file whose header says `windows` holds for each window the first-order effect of hiding
+//! all that it hides at once (behind a sink of 64 tokens), as differences between one window and the next, so that
+//! the sums below give the loss of a window all the same.
+//!
 //! # Half-blocks
 //! A window is a whole number of 64-token tiles, but it moves token by token: its edge `i - j = window` cuts the
 //! blocks on one block diagonal along their own diagonals. So each block `(a, b)`, queries `64a..64a+64` and keys
@@ -101,6 +106,9 @@ pub struct InfluenceHeader {
     pub seed: u64,
     /// Whether `|E|` was summed instead of the signed `E`.
     pub absolute: bool,
+    /// Whether the sums are those of windows behind a sink of 64 tokens instead of those of single keys.
+    #[serde(default)]
+    pub windows: bool,
     /// The calibration data, for a plan's provenance. Carried, never interpreted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
@@ -185,6 +193,8 @@ pub struct Influence {
     pub seed: u64,
     /// Whether `|E|` was summed instead of the signed `E`.
     pub absolute: bool,
+    /// Whether the sums are those of windows behind a sink of 64 tokens instead of those of single keys.
+    pub windows: bool,
     /// The calibration data, for a plan's provenance.
     pub data: Option<serde_json::Value>,
 }
@@ -202,6 +212,7 @@ impl Influence {
                 .collect(),
             seed: self.seed,
             absolute: self.absolute,
+            windows: self.windows,
             data: self.data.clone(),
         }
     }
@@ -275,8 +286,8 @@ impl Influence {
                 near: half("near")?,
             });
         }
-        let InfluenceHeader { format: _, model, lengths: _, seed, absolute, data } = header;
-        Ok(Self { model, lengths, seed, absolute, data })
+        let InfluenceHeader { format: _, model, lengths: _, seed, absolute, windows, data } = header;
+        Ok(Self { model, lengths, seed, absolute, windows, data })
     }
 
     /// Joins files of one model. A length that several hold is averaged, weighted by items.
@@ -291,11 +302,9 @@ impl Influence {
             if part.model != first.model {
                 return Err(merge(format!("found the model {:?}, expected {:?}", part.model, first.model)));
             }
-            if part.absolute != first.absolute {
-                return Err(merge(format!(
-                    "found absolute = {}, expected {}",
-                    part.absolute, first.absolute
-                )));
+            let kind = |of: &Self| format!("absolute = {}, windows = {}", of.absolute, of.windows);
+            if kind(&part) != kind(&first) {
+                return Err(merge(format!("found {}, expected {}", kind(&part), kind(&first))));
             }
             for at in part.lengths {
                 match by_length.entry(at.length) {
@@ -332,7 +341,7 @@ fn average(sum: &mut LengthInfluence, other: &LengthInfluence) {
 }
 
 fn check_header(header: &InfluenceHeader) -> Result<(), String> {
-    let InfluenceHeader { format, model, lengths, seed: _, absolute: _, data: _ } = header;
+    let InfluenceHeader { format, model, lengths, seed: _, absolute: _, windows: _, data: _ } = header;
     if format != INFLUENCE_FORMAT {
         return Err(format!("found the format `{format}`, expected `{INFLUENCE_FORMAT}`"));
     }

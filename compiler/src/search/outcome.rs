@@ -118,6 +118,7 @@ pub fn search(
     let tables = Tables::from_influence(influence, space)?;
     let source = json!({
         "absolute": influence.absolute,
+        "windows": influence.windows,
         "data": influence.data,
         "items": influence.lengths.iter().map(|at| at.items).collect::<Vec<_>>(),
         "lengths": tables.lengths,

@@ -173,6 +173,7 @@ impl Synthetic {
             lengths: lengths.iter().map(at).collect(),
             seed: self.seed,
             absolute: true,
+            windows: false,
             data: Some(serde_json::json!("synthetic")),
         }
     }

@@ -126,6 +126,12 @@ pub enum TableError {
         /// The smallest span.
         min_span: u32,
     },
+    /// Sums over windows behind another sink.
+    #[error("the influence is that of windows behind {TILE} sink tokens, but the plan has a sink of {sink}")]
+    Sink {
+        /// Sink tokens of the plan.
+        sink: u32,
+    },
     /// A length that is too short or too long for a plan, or no whole number of tiles.
     #[error(
         "found the length {length}, expected a multiple of 64 from the minimum span {min_span} to {MAX_LENGTH}"
@@ -180,6 +186,9 @@ impl Tables {
     /// The tables for a profiled model.
     pub fn from_influence(influence: &Influence, space: Space) -> Result<Self, TableError> {
         let lengths: Vec<u32> = influence.lengths.iter().map(|at| at.length).collect();
+        if influence.windows && space.sink != TILE {
+            return Err(TableError::Sink { sink: space.sink });
+        }
         let sink_blocks = (space.sink / TILE) as usize;
         let losses = |at: usize, head: usize| influence.lengths[at].head(head).losses(sink_blocks);
         Self::new(&influence.model, &lengths, space, &losses)

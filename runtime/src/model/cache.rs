@@ -173,12 +173,12 @@ fn attend_packed(
 }
 
 /// `[rows, heads, head_dim]` laid out as `[heads, rows, head_dim]`.
-fn by_head(x: &ArrayView3<'_, f32>) -> Array3<f32> {
+pub(super) fn by_head(x: &ArrayView3<'_, f32>) -> Array3<f32> {
     x.view().permuted_axes([1, 0, 2]).as_standard_layout().into_owned()
 }
 
 /// A float32 tensor `[rows, heads, head_dim]` on the CPU, where it lies.
-fn view<'a>(
+pub(super) fn view<'a>(
     storage: &'a Storage,
     layout: &candle_core::Layout,
 ) -> Result<ArrayView3<'a, f32>, candle_core::Error> {

@@ -17,7 +17,7 @@ use crate::simd::{exp, vectorized};
 /// Rows of a chunk: enough to fill the matrix units, and few enough that activations stay in cache.
 pub const CHUNK: usize = 512;
 /// Logits are made for this many tokens of the vocabulary at a time where only their sum is wanted.
-const VOCAB_TILE: usize = 4096;
+pub(super) const VOCAB_TILE: usize = 4096;
 
 /// A decoder: what turns tokens into hidden states and logits.
 #[derive(Clone, Debug)]
@@ -164,7 +164,7 @@ impl Decoder {
 
 /// The largest of some numbers.
 #[inline(always)]
-fn maximum(x: &[f32]) -> f32 {
+pub(super) fn maximum(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
     let chunks = x.chunks_exact(16);
     let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -178,7 +178,7 @@ fn maximum(x: &[f32]) -> f32 {
 
 /// The sum of e^(x - max), in a fixed order.
 #[inline(always)]
-fn sum_of_exp(x: &[f32], max: f32) -> f32 {
+pub(super) fn sum_of_exp(x: &[f32], max: f32) -> f32 {
     let mut lanes = [0.0; 16];
     let chunks = x.chunks_exact(16);
     let rest: f32 = chunks.remainder().iter().map(|x| exp(x - max)).sum();

@@ -19,6 +19,7 @@
 //! # Ok::<(), moac_runtime::model::ModelError>(())
 //! ```
 
+pub mod backward;
 mod cache;
 mod chat;
 mod config;

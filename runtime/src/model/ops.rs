@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::simd::{exp, vectorized};
 
 /// Elements of a tensor that are worth a thread of their own.
-const GRAIN: usize = 1 << 14;
+pub(super) const GRAIN: usize = 1 << 14;
 
 /// `x / rms(x) * weight` over the last dimension.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
@@ -38,13 +38,19 @@ impl Rotation {
         Self { cos, sin, half: frequencies.len() }
     }
 
+    /// The rotation back.
+    #[must_use]
+    pub fn inverse(&self) -> Self {
+        Self { sin: self.sin.iter().map(|sin| -sin).collect(), ..self.clone() }
+    }
+
     /// Rotates the first `heads` heads of `x`, `[rows, any heads, head_dim]`, in place.
     pub fn rotate(&self, x: &Tensor, heads: usize) -> Result<()> {
         x.inplace_op1(&Rotate { rotation: self, heads })
     }
 }
 
-fn f32s<'a>(op: &'static str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(super) fn f32s<'a>(op: &'static str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let (start, end) = layout.contiguous_offsets().ok_or(Error::RequiresContiguous { op })?;
     Ok(&storage.as_slice::<f32>()?[start..end])
 }

@@ -159,21 +159,21 @@ fn weights(scores: &mut [f32], max: &mut [f32], sum: &mut [f32], o: &mut [f32], 
 }
 
 /// The product of a matrix with element (m, n) at `a[m * row + n * step]`, `[rows, depth]`, and `b`, `[depth, lanes]`.
-struct Product<'a> {
-    a: &'a [f32],
-    rows: usize,
-    depth: usize,
-    row: usize,
-    step: usize,
-    b: &'a [f32],
-    lanes: usize,
+pub(crate) struct Product<'a> {
+    pub(crate) a: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) depth: usize,
+    pub(crate) row: usize,
+    pub(crate) step: usize,
+    pub(crate) b: &'a [f32],
+    pub(crate) lanes: usize,
     /// Whether the output is added to.
-    add: bool,
+    pub(crate) add: bool,
 }
 
 impl Product<'_> {
     /// Writes `out`, `[rows, lanes]`.
-    fn run(&self, out: &mut [f32]) {
+    pub(crate) fn run(&self, out: &mut [f32]) {
         struct Run<'a> {
             product: &'a Product<'a>,
             out: &'a mut [f32],

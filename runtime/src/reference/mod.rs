@@ -41,7 +41,7 @@ mod block;
 mod cache;
 mod cpu;
 #[cfg(feature = "model")]
-mod lanes;
+pub(crate) mod lanes;
 pub mod oracle;
 mod ring;
 mod spans;

@@ -38,8 +38,14 @@ fn the_loss_of_every_span_is_the_sum_of_what_the_runtime_hides() {
             at.far.extend(far);
             at.near.extend(near);
         }
-        let influence =
-            Influence { model: model.clone(), lengths: vec![at], seed: 0, absolute: false, data: None };
+        let influence = Influence {
+            model: model.clone(),
+            lengths: vec![at],
+            seed: 0,
+            absolute: false,
+            windows: false,
+            data: None,
+        };
         // Every tile count, below the minimum and beyond the length too, and a rule that is rounded up.
         let mut rules: Vec<Rule> =
             (0..=9).map(|tiles| Rule { alpha: f64::from(64 * tiles), beta: 0.0 }).collect();

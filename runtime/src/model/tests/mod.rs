@@ -1,5 +1,6 @@
 //! Tests on a tiny random model, written by other libraries than the ones under test, in both file formats.
 
+mod backward;
 mod damage;
 mod files;
 mod forward;

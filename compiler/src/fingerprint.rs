@@ -1,0 +1,37 @@
+//! What tells one model from another: the digest of its files.
+
+use std::path::{Path, PathBuf};
+
+use moac_runtime::artifact::Digest;
+use moac_runtime::model::Mapped;
+
+use crate::error::Error;
+
+/// Whether a file of a model folder decides what is computed.
+fn decides(name: &str) -> bool {
+    name.ends_with(".safetensors")
+        || ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+            .contains(&name)
+}
+
+/// The digest of a model: of its GGUF file, or of the names and contents of what its folder is read for. Where it lies
+/// and what it is called makes no difference.
+pub fn of_model(path: &Path) -> Result<Digest, Error> {
+    let digest = |path: &Path| Ok::<_, Error>(Digest::of(&Mapped::open(path)?));
+    if !path.is_dir() {
+        return digest(path);
+    }
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(Error::file("read", path))? {
+        let entry = entry.map_err(Error::file("read", path))?;
+        files.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    }
+    files.retain(|(name, _)| decides(name));
+    files.sort();
+    let mut fields = Vec::new();
+    for (name, path) in files {
+        fields.push(name.into_bytes());
+        fields.push(digest(&path)?.to_string().into_bytes());
+    }
+    Ok(Digest::of_fields(fields.iter().map(Vec::as_slice)))
+}

@@ -1,0 +1,302 @@
+//! The profile: attention influence of every head, averaged over calibration items.
+//!
+//! The model's reverse pass ([`moac_runtime::model::backward`]) makes the sums of one item; here items are chosen, kept as
+//! they are done ([`store`]), averaged in float64 in the order of the items, and turned into the files that the search
+//! reads. What one item gives holds every [`Measure`] at once, so that a second file of another measure, of other tasks
+//! or of fewer items costs no computation.
+
+mod measure;
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use moac_runtime::model::backward::{Reverse, Tape};
+use moac_runtime::model::{Config, Decoder, ModelError};
+use moac_runtime::plan::{MAX_LENGTH, TILE};
+use serde::Serialize;
+
+pub use self::measure::Measure;
+use self::store::{ItemInfluence, Store};
+use crate::items::{Item, Items, Task};
+use crate::search::influence::{Influence, LengthInfluence};
+
+/// Why there is no profile.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProfileError {
+    /// A length without items.
+    #[error(
+        "there are no items of {length} tokens{}, only of {levels:?}: give other --lengths, or make items with `moac calibrate`",
+        of_tasks(tasks)
+    )]
+    NoItems {
+        /// The length.
+        length: u32,
+        /// The tasks asked for; none is all.
+        tasks: Vec<Task>,
+        /// The lengths that there are items of.
+        levels: Vec<u32>,
+    },
+    /// A length that blocks or the model do not allow.
+    #[error("found the length {length}, expected a multiple of {TILE} up to {most}")]
+    Length {
+        /// The length.
+        length: u32,
+        /// The longest.
+        most: u32,
+    },
+    /// The model failed on an item.
+    #[error("item `{item}`: {source}")]
+    Item {
+        /// The item's name.
+        item: String,
+        /// Why.
+        source: ModelError,
+    },
+    /// An item whose influence is no number.
+    #[error("item `{item}` has an influence that is not finite: its loss is {loss}")]
+    NotFinite {
+        /// The item's name.
+        item: String,
+        /// Its loss in nats.
+        loss: f64,
+    },
+    /// What is done cannot be kept.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It was told to stop.
+    #[error("stopped after {done} of {all} items, which are kept: the same command goes on from there")]
+    Stopped {
+        /// Items done.
+        done: usize,
+        /// Items in all.
+        all: usize,
+    },
+}
+
+fn of_tasks(tasks: &[Task]) -> String {
+    let names: Vec<&str> = tasks.iter().map(|task| task.name()).collect();
+    if names.is_empty() { String::new() } else { format!(" and the tasks {}", names.join(", ")) }
+}
+
+/// Which items to profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Length levels; none is all that there are items of.
+    pub lengths: Vec<u32>,
+    /// Tasks; none is all.
+    pub tasks: Vec<Task>,
+    /// The most items of a length: the first ones.
+    pub most: Option<usize>,
+}
+
+/// How far a profile is. Work is in floating-point operations.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// The item at hand.
+    pub item: &'a str,
+    /// Items done, those of earlier runs included.
+    pub items: (usize, usize),
+    /// Work done, and in all; items of earlier runs are in neither.
+    pub work: (f64, f64),
+}
+
+/// What was profiled at one length.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LengthSummary {
+    /// The length in tokens.
+    pub length: u32,
+    /// Items.
+    pub items: u32,
+    /// Their tokens.
+    pub tokens: u64,
+    /// Tokens of their answers.
+    pub answer_tokens: u64,
+    /// The mean over items of the loss in nats of an answer's token.
+    pub loss: f64,
+}
+
+/// The items of a choice, by length, ascending, in the file's order.
+pub fn choose<'a>(
+    items: &'a Items,
+    choice: &Choice,
+    config: &Config,
+) -> Result<Vec<(u32, Vec<&'a Item>)>, ProfileError> {
+    let mut lengths = if choice.lengths.is_empty() { items.lengths() } else { choice.lengths.clone() };
+    lengths.sort_unstable();
+    lengths.dedup();
+    let most = MAX_LENGTH.min(config.context as u32);
+    let of_length = |length: u32| {
+        if length == 0 || !length.is_multiple_of(TILE) || length > most {
+            return Err(ProfileError::Length { length, most });
+        }
+        let fits = |item: &&Item| {
+            item.length == length && (choice.tasks.is_empty() || choice.tasks.contains(&item.task))
+        };
+        let chosen: Vec<&Item> =
+            items.items.iter().filter(fits).take(choice.most.unwrap_or(usize::MAX)).collect();
+        if chosen.is_empty() {
+            return Err(ProfileError::NoItems {
+                length,
+                tasks: choice.tasks.clone(),
+                levels: items.lengths(),
+            });
+        }
+        Ok((length, chosen))
+    };
+    lengths.into_iter().map(of_length).collect()
+}
+
+/// Profiles what is not done yet. `progress` is called layer by layer and may stop it; items that are done are kept.
+pub fn profile(
+    decoder: &Decoder,
+    chosen: &[(u32, Vec<&Item>)],
+    store: &Store,
+    progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Vec<LengthSummary>, ProfileError> {
+    let all: Vec<&Item> = chosen.iter().flat_map(|(_, items)| items.iter().copied()).collect();
+    let missing: Vec<&Item> =
+        all.iter().copied().filter(|item| store.load(decoder, item).is_none()).collect();
+    let work = |item: &Item| operations(decoder.config(), item.tokens.len() - 1);
+    let total: f64 = missing.iter().map(|item| work(item)).sum();
+    let mut before = 0.0;
+    for (at, item) in missing.iter().enumerate() {
+        let done = all.len() - missing.len() + at;
+        let mut tell = |share: f64| {
+            progress(Progress {
+                item: &item.id,
+                items: (done, all.len()),
+                work: (before + share * work(item), total),
+            })
+        };
+        let Some(influence) = of_item(decoder, item, &mut tell)? else {
+            return Err(ProfileError::Stopped { done, all: all.len() });
+        };
+        store.save(decoder, item, &influence)?;
+        before += work(item);
+    }
+    chosen.iter().map(|(length, items)| summary(decoder, *length, items, store)).collect()
+}
+
+/// Floating-point operations of one item's forward and reverse pass.
+pub fn operations(config: &Config, tokens: usize) -> f64 {
+    let n = tokens as f64;
+    // Forward; again, but for the down projection and what attention keeps; and back.
+    let linear = config.flops_per_token(false) as f64;
+    let mlp_down = 2.0 * (config.num_layers * config.hidden_size * config.intermediate_size) as f64;
+    // Five products of the reverse pass and two of the forward pass, over the causal half.
+    let heads = (config.num_layers * config.num_heads * config.head_dim) as f64;
+    (3.0 * linear - mlp_down) * n + 7.0 * heads * n * (n + 1.0)
+}
+
+/// The share of an item's work that is its forward pass, about.
+const FORWARD: f64 = 0.3;
+
+/// The sums of one item; `None` if `tell` stopped it.
+fn of_item(
+    decoder: &Decoder,
+    item: &Item,
+    tell: &mut dyn FnMut(f64) -> ControlFlow<()>,
+) -> Result<Option<ItemInfluence>, ProfileError> {
+    let failed = |source| ProfileError::Item { item: item.id.clone(), source };
+    let layers = decoder.config().num_layers;
+    let share = |done: usize| done as f64 / layers as f64;
+    // The last token predicts nothing.
+    let inputs = &item.tokens[..item.tokens.len() - 1];
+    let mut stopped = tell(0.0).is_break();
+    if stopped {
+        return Ok(None);
+    }
+    let tape = Tape::record(decoder, inputs, &mut |done| stopped |= tell(FORWARD * share(done)).is_break())
+        .map_err(failed)?;
+    let mut reverse =
+        Reverse::new(decoder, tape, item.answer - 1, &item.tokens[item.answer..]).map_err(failed)?;
+    let mut influence = ItemInfluence::new(decoder.config(), inputs.len(), reverse.loss());
+    loop {
+        if stopped {
+            return Ok(None);
+        }
+        let Some((layer, heads)) = reverse.step().map_err(failed)? else { break };
+        influence.put(layer, &heads);
+        stopped |= tell(FORWARD + (1.0 - FORWARD) * share(layers - layer)).is_break();
+    }
+    if !influence.is_finite() {
+        return Err(ProfileError::NotFinite { item: item.id.clone(), loss: influence.loss });
+    }
+    Ok(Some(influence))
+}
+
+/// A kept item, which must be there by now.
+fn kept(decoder: &Decoder, item: &Item, store: &Store) -> Result<ItemInfluence, ProfileError> {
+    store.load(decoder, item).ok_or_else(|| ProfileError::File {
+        action: "read back",
+        path: store.path(item),
+        source: std::io::ErrorKind::InvalidData.into(),
+    })
+}
+
+fn summary(
+    decoder: &Decoder,
+    length: u32,
+    items: &[&Item],
+    store: &Store,
+) -> Result<LengthSummary, ProfileError> {
+    let mut losses = 0.0;
+    for item in items {
+        losses += kept(decoder, item, store)?.loss;
+    }
+    Ok(LengthSummary {
+        length,
+        items: items.len() as u32,
+        tokens: items.iter().map(|item| item.tokens.len() as u64).sum(),
+        answer_tokens: items.iter().map(|item| (item.tokens.len() - item.answer) as u64).sum(),
+        loss: losses / items.len() as f64,
+    })
+}
+
+/// The influence by one measure, averaged over items that [`profile`] has done. `data` is for plans' provenance.
+pub fn influence(
+    decoder: &Decoder,
+    chosen: &[(u32, Vec<&Item>)],
+    store: &Store,
+    measure: Measure,
+    seed: u64,
+    data: Option<serde_json::Value>,
+) -> Result<Influence, ProfileError> {
+    let model = decoder.config().shape();
+    let mut lengths = Vec::new();
+    for (length, items) in chosen {
+        let mut sums = measure::Average::zeros(&model, *length);
+        for item in items {
+            sums.add(&kept(decoder, item, store)?, measure);
+        }
+        lengths.push(sums.finish(&model, items.len() as u32));
+    }
+    let lengths: Vec<LengthInfluence> = lengths;
+    Ok(Influence {
+        model,
+        lengths,
+        seed,
+        absolute: measure.is_absolute(),
+        windows: measure.is_of_windows(),
+        data,
+    })
+}
+
+/// What a profile was made of, for plans' provenance: texts, and items by task.
+pub fn provenance(items: &Items, chosen: &[(u32, Vec<&Item>)]) -> serde_json::Value {
+    let mut tasks: BTreeMap<&str, usize> = BTreeMap::new();
+    for item in chosen.iter().flat_map(|(_, items)| items) {
+        *tasks.entry(item.task.name()).or_default() += 1;
+    }
+    serde_json::json!({ "tasks": tasks, "sources": items.header.sources })
+}

@@ -1,0 +1,176 @@
+//! The sums of single items, kept by content: an item that was profiled once is never profiled again.
+//!
+//! A file `<sha256 of the key>.safetensors` holds one F32 tensor `sums`, `[parts, heads of all layers, n (n + 1) / 2]`, the
+//! lower triangle of the item's n blocks row by row, and in its metadata the key and the item's loss. The key is the
+//! model's files and the item's tokens and answer. Files are written whole or not at all; one that is damaged is made
+//! again.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use moac_runtime::artifact::{self, Digest};
+use moac_runtime::model::backward::influence::{BLOCK, HeadSums, Sums};
+use moac_runtime::model::{Config, Decoder};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use super::ProfileError;
+use crate::items::Item;
+
+/// What is computed for an item and how it is laid out. Raised when either changes: old files are then never looked at.
+const FORMAT: &str = "moac.item-influence/1";
+
+/// One of the sums by block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `E` over far halves.
+    Far,
+    /// `E` over near halves.
+    Near,
+    /// `|E|` over far halves.
+    FarAbsolute,
+    /// `|E|` over near halves.
+    NearAbsolute,
+    /// `F` over rows, by window instead of key block.
+    Windows,
+    /// `|F|` over rows.
+    WindowsAbsolute,
+}
+
+const PARTS: usize = 6;
+
+/// The sums of one item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ItemInfluence {
+    /// The mean loss in nats of the answer's tokens.
+    pub loss: f64,
+    /// 64-token blocks of the item.
+    pub blocks: usize,
+    heads_per_layer: usize,
+    heads: usize,
+    /// `[PARTS][heads][triangle]`
+    values: Vec<f32>,
+}
+
+fn triangle(blocks: usize) -> usize {
+    blocks * (blocks + 1) / 2
+}
+
+impl ItemInfluence {
+    /// Zeros for an item that gives the model `tokens` tokens.
+    pub fn new(config: &Config, tokens: usize, loss: f64) -> Self {
+        let blocks = tokens.div_ceil(BLOCK);
+        let heads = config.num_layers * config.num_heads;
+        let values = vec![0.0; PARTS * heads * triangle(blocks)];
+        Self { loss, blocks, heads_per_layer: config.num_heads, heads, values }
+    }
+
+    /// Query heads of all layers.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// Puts in the sums of a layer.
+    pub fn put(&mut self, layer: usize, heads: &[HeadSums]) {
+        for (head, sums) in heads.iter().enumerate() {
+            let head = layer * self.heads_per_layer + head;
+            for query in 0..self.blocks {
+                for key in 0..=query {
+                    let from = query * sums.blocks + key;
+                    let parts = [
+                        (sums.far[from], Part::Far, Part::FarAbsolute),
+                        (sums.near[from], Part::Near, Part::NearAbsolute),
+                        (sums.windows[from], Part::Windows, Part::WindowsAbsolute),
+                    ];
+                    for (Sums { signed, absolute }, plain, magnitudes) in parts {
+                        for (part, value) in [(plain, signed), (magnitudes, absolute)] {
+                            let at = self.at(part, head, query, key);
+                            self.values[at] = value as f32;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A sum: `key` is a key block, or a window in blocks. At most `query`.
+    pub fn get(&self, part: Part, head: usize, query: usize, key: usize) -> f32 {
+        self.values[self.at(part, head, query, key)]
+    }
+
+    fn at(&self, part: Part, head: usize, query: usize, key: usize) -> usize {
+        (part as usize * self.heads + head) * triangle(self.blocks) + triangle(query) + key
+    }
+
+    /// Whether every sum is a number.
+    pub fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.values.iter().all(|value| value.is_finite())
+    }
+}
+
+/// A folder of items' sums for one model.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+    model: Digest,
+}
+
+impl Store {
+    /// One in `folder`, which is made when something is stored, for the model whose files have this digest.
+    pub fn new(folder: &Path, model: Digest) -> Self {
+        Self { folder: folder.to_owned(), model }
+    }
+
+    fn key(&self, item: &Item) -> Digest {
+        let tokens: Vec<u8> = item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let (model, answer) = (self.model.to_string(), item.answer.to_string());
+        Digest::of_fields([FORMAT.as_bytes(), model.as_bytes(), &tokens, answer.as_bytes()])
+    }
+
+    /// Where an item's sums are, or would be.
+    pub fn path(&self, item: &Item) -> PathBuf {
+        self.folder.join(format!("{}.safetensors", self.key(item)))
+    }
+
+    /// Keeps an item's sums.
+    pub fn save(
+        &self,
+        decoder: &Decoder,
+        item: &Item,
+        influence: &ItemInfluence,
+    ) -> Result<(), ProfileError> {
+        let path = self.path(item);
+        let failed = |source| ProfileError::File { action: "write", path: path.clone(), source };
+        std::fs::create_dir_all(&self.folder).map_err(failed)?;
+        let bytes: Vec<u8> = influence.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let heads = decoder.config().num_layers * decoder.config().num_heads;
+        let shape = vec![PARTS, heads, triangle(influence.blocks)];
+        let metadata = HashMap::from([(
+            "moac".to_owned(),
+            format!("{FORMAT} {} {:016x}", self.key(item), influence.loss.to_bits()),
+        )]);
+        let file = TensorView::new(Dtype::F32, shape, &bytes)
+            .and_then(|view| safetensors::serialize([("sums", view)], Some(metadata)))
+            .map_err(|error| failed(std::io::Error::other(error)))?;
+        artifact::write(&path, &file).map_err(failed)
+    }
+
+    /// An item's sums, if they are there and whole.
+    pub fn load(&self, decoder: &Decoder, item: &Item) -> Option<ItemInfluence> {
+        let file = std::fs::read(self.path(item)).ok()?;
+        let (_, metadata) = SafeTensors::read_metadata(&file).ok()?;
+        let text = metadata.metadata().as_ref()?.get("moac")?;
+        let loss = text.strip_prefix(&format!("{FORMAT} {} ", self.key(item)))?;
+        let loss = f64::from_bits(u64::from_str_radix(loss, 16).ok()?);
+        let mut influence = ItemInfluence::new(decoder.config(), item.tokens.len() - 1, loss);
+        let tensors = SafeTensors::deserialize(&file).ok()?;
+        let sums = tensors.tensor("sums").ok()?;
+        let values = sums.data().as_chunks::<4>().0;
+        if sums.dtype() != Dtype::F32 || values.len() != influence.values.len() {
+            return None;
+        }
+        for (to, bytes) in influence.values.iter_mut().zip(values) {
+            *to = f32::from_le_bytes(*bytes);
+        }
+        influence.is_finite().then_some(influence)
+    }
+}

@@ -1,0 +1,277 @@
+//! What masking does to the loss: the sums that the reverse pass of attention leaves behind.
+//!
+//! # Elements
+//! With `A` a row of attention weights, `G[j] = dO . V[j]` the loss's gradient with respect to `A[j]`, and
+//! `D = sum_n A[n] G[n]`: setting `A[j]` to zero and renormalising moves weight n by `A[n] A[j] / (1 - A[j])` and weight
+//! j by `-A[j]`, which to first order changes the loss by
+//!
+//! ```text
+//! E[j] = -A[j] G[j] + A[j] / (1 - A[j]) * sum_(n != j) A[n] G[n]  =  A[j] / (1 - A[j]) * (D - G[j])
+//! ```
+//!
+//! At most one weight of a row is above a half. For that one `1 - A[j]` and `D - G[j]` are differences of nearly equal
+//! numbers, so there the same is computed from what the other keys have: `E[j] = A[j] * (mean_(n != j) G - G[j])`, the
+//! mean weighted by `A`. Row 0 has no other key: masking its only one means nothing and never happens, and `E` is 0.
+//!
+//! # Windows
+//! A window hides many keys of a row at once, and `E` of one does not know of the others: the sum of `E` over what is
+//! hidden lacks the factor `1 / (weight that is left)`. To first order in the attention's output, hiding the keys of a
+//! set changes a row's part of the loss by `dO . (O' - O)` with `O'` the renormalised output, which is
+//!
+//! ```text
+//! F = A_hidden * (G_seen - G_hidden)      A_hidden: the weight hidden; G_seen, G_hidden: means of G weighted by A
+//! ```
+//!
+//! That is not a sum over keys, but it is one over rows, and a row's window at every distance costs only its sums of `A`
+//! and `A G` in steps of 64 keys.
+
+// As in `simd`: what is not inlined into the function with the wide vectors is compiled without them.
+#![allow(clippy::inline_always)]
+
+use crate::simd::{exp, vectorized};
+
+/// Query rows of a block, and keys of one.
+pub const BLOCK: usize = 64;
+/// Rows that are worked on at a time: a vector's worth.
+const LANES: usize = 16;
+
+/// A number per row of a block.
+type Lane = [f32; BLOCK];
+
+/// Signed and absolute sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Of the values.
+    pub signed: f64,
+    /// Of their magnitudes.
+    pub absolute: f64,
+}
+
+impl Sums {
+    fn add(&mut self, value: f64) {
+        self.signed += value;
+        self.absolute += value.abs();
+    }
+}
+
+/// What masking does to the loss of one item, for one query head.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeadSums {
+    /// 64-token blocks of the item.
+    pub blocks: usize,
+    /// `E` over keys j of rows i with `i mod 64 >= j mod 64`, `[query block][key block]`.
+    pub far: Vec<Sums>,
+    /// The same over the others, `i mod 64 < j mod 64`; zero on the diagonal.
+    pub near: Vec<Sums>,
+    /// `F` over the rows of a block, `[query block][w]`: behind a sink of 64 tokens, what a window of `64 w` tokens hides
+    /// is hidden. Zero at w = 0, which is no window.
+    pub windows: Vec<Sums>,
+}
+
+impl HeadSums {
+    pub(super) fn zeros(blocks: usize) -> Self {
+        let zeros = vec![Sums::default(); blocks * blocks];
+        Self { blocks, far: zeros.clone(), near: zeros.clone(), windows: zeros }
+    }
+
+    pub(super) fn put(&mut self, block: usize, row: &BlockSums) {
+        let range = block * self.blocks..block * self.blocks + row.far.len();
+        self.far[range.clone()].copy_from_slice(&row.far);
+        self.near[range.clone()].copy_from_slice(&row.near);
+        self.windows[range].copy_from_slice(&row.windows);
+    }
+}
+
+/// The sums of one block of rows: an entry for each key block up to its own.
+pub(super) struct BlockSums {
+    far: Vec<Sums>,
+    near: Vec<Sums>,
+    windows: Vec<Sums>,
+}
+
+/// Weights of a row and what they gain: sums of `A` and of `A G`.
+#[derive(Clone)]
+struct Mass {
+    weight: Lane,
+    gain: Lane,
+}
+
+impl Mass {
+    const ZERO: Self = Self { weight: [0.0; BLOCK], gain: [0.0; BLOCK] };
+}
+
+/// Per row over half a block of keys, those with a weight above a half left out: the sums of `A`, `A G`, `E` and `|E|`.
+struct Quantities([Lane; 4]);
+
+impl Quantities {
+    const ZERO: Self = Self([[0.0; BLOCK]; 4]);
+
+    fn influence(&self) -> Sums {
+        let total = |of: &Lane| of.iter().copied().map(f64::from).sum();
+        Sums { signed: total(&self.0[2]), absolute: total(&self.0[3]) }
+    }
+}
+
+/// A block of rows on its way through the keys.
+pub(super) struct RowBlock {
+    block: usize,
+    lse: Lane,
+    d: Lane,
+    /// Of keys of the sink block.
+    sink: Mass,
+    /// Of other keys at a distance of `64 d..64 d + 64`, by d.
+    at: Vec<Mass>,
+    /// The key whose weight is above a half, the weight and its `G`, of rows that have one: not in the sums above.
+    top: [i32; BLOCK],
+    top_weight: Lane,
+    top_gain: Lane,
+    sums: BlockSums,
+}
+
+const NONE: i32 = -1;
+
+impl RowBlock {
+    /// Starts on the rows of block number `block`, with their log-sum-exp and `D`; rows that are not there have an
+    /// infinite log-sum-exp.
+    pub(super) fn new(block: usize, lse: Lane, d: Lane) -> Self {
+        let zeros = vec![Sums::default(); block + 1];
+        Self {
+            block,
+            lse,
+            d,
+            sink: Mass::ZERO,
+            at: vec![Mass::ZERO; block + 1],
+            top: [NONE; BLOCK],
+            top_weight: [0.0; BLOCK],
+            top_gain: [0.0; BLOCK],
+            sums: BlockSums { far: zeros.clone(), near: zeros.clone(), windows: zeros },
+        }
+    }
+
+    /// Takes in one block of keys: turns scores into weights `A`, and their gradients `G` into those of the scores,
+    /// `A (G - D)`. Both are `[keys, BLOCK]`, a column per row.
+    pub(super) fn take(&mut self, key_block: usize, scores: &mut [f32], gradients: &mut [f32]) {
+        let distance = self.block - key_block;
+        let first_key = (key_block * BLOCK) as i32;
+        let mut halves = [Quantities::ZERO; 2];
+        vectorized(|| {
+            for lane in (0..BLOCK).step_by(LANES) {
+                self.lanes(lane, first_key, distance == 0, scores, gradients, &mut halves);
+            }
+        });
+        let [far, near] = &halves;
+        self.sums.far[key_block] = far.influence();
+        self.sums.near[key_block] = near.influence();
+        // Keys of the sink block are always seen.
+        let behind_sink = key_block > 0;
+        self.add(behind_sink.then_some(distance), far);
+        if distance > 0 {
+            self.add(behind_sink.then_some(distance - 1), near);
+        }
+    }
+
+    /// The same for the rows from `lane` on, as many as a vector holds.
+    #[inline(always)]
+    fn lanes(
+        &mut self,
+        lane: usize,
+        first_key: i32,
+        diagonal: bool,
+        scores: &mut [f32],
+        gradients: &mut [f32],
+        halves: &mut [Quantities; 2],
+    ) {
+        let range = lane..lane + LANES;
+        let (mut lse, mut d) = ([0.0; LANES], [0.0; LANES]);
+        lse.copy_from_slice(&self.lse[range.clone()]);
+        d.copy_from_slice(&self.d[range.clone()]);
+        let (mut top, mut top_weight, mut top_gain) = ([NONE; LANES], [0.0; LANES], [0.0; LANES]);
+        let mut sums = [[[0.0f32; LANES]; 4]; 2];
+        let keys = scores.chunks_exact_mut(BLOCK).zip(gradients.chunks_exact_mut(BLOCK));
+        for (key, (scores, gradients)) in keys.enumerate() {
+            let (scores, gradients) = (&mut scores[range.clone()], &mut gradients[range.clone()]);
+            for l in 0..LANES {
+                let far = lane + l >= key;
+                let weight = exp(scores[l] - lse[l]);
+                let weight = if diagonal & !far { 0.0 } else { weight };
+                let gain = gradients[l];
+                let gradient = weight * (gain - d[l]);
+                scores[l] = weight;
+                gradients[l] = gradient;
+                let is_top = weight > 0.5;
+                top[l] = if is_top { first_key + key as i32 } else { top[l] };
+                top_weight[l] = if is_top { weight } else { top_weight[l] };
+                top_gain[l] = if is_top { gain } else { top_gain[l] };
+                let weight = if is_top { 0.0 } else { weight };
+                let influence = if is_top { 0.0 } else { -gradient / (1.0 - weight) };
+                let quantities = [weight, weight * gain, influence, influence.abs()];
+                for (at, value) in quantities.into_iter().enumerate() {
+                    sums[0][at][l] += if far { value } else { 0.0 };
+                    sums[1][at][l] += if far { 0.0 } else { value };
+                }
+            }
+        }
+        for l in 0..LANES {
+            if top[l] != NONE {
+                self.top[lane + l] = top[l];
+                self.top_weight[lane + l] = top_weight[l];
+                self.top_gain[lane + l] = top_gain[l];
+            }
+        }
+        for (half, sums) in halves.iter_mut().zip(&sums) {
+            for (quantity, sums) in half.0.iter_mut().zip(sums) {
+                quantity[range.clone()].copy_from_slice(sums);
+            }
+        }
+    }
+
+    fn add(&mut self, at: Option<usize>, from: &Quantities) {
+        let to = match at {
+            Some(at) => &mut self.at[at],
+            None => &mut self.sink,
+        };
+        let [weight, gain, _, _] = &from.0;
+        for (to, from) in to.weight.iter_mut().zip(weight).chain(to.gain.iter_mut().zip(gain)) {
+            *to += from;
+        }
+    }
+
+    /// What the whole rows know: the influence of weights above a half, and of windows.
+    pub(super) fn finish(mut self) -> BlockSums {
+        for row in 0..BLOCK {
+            let of = |mass: &Mass| (f64::from(mass.weight[row]), f64::from(mass.gain[row]));
+            let plus = |a: (f64, f64), b: (f64, f64)| (a.0 + b.0, a.1 + b.1);
+            let mut sink = of(&self.sink);
+            let mut at: Vec<(f64, f64)> = self.at.iter().map(of).collect();
+            let key = self.top[row];
+            if key != NONE {
+                let rest = at.iter().copied().fold(sink, plus);
+                let (weight, gain) = (f64::from(self.top_weight[row]), f64::from(self.top_gain[row]));
+                let (key, key_row) = (key as usize / BLOCK, key as usize % BLOCK);
+                let far = row >= key_row;
+                if rest.0 > 0.0 {
+                    let value = weight * (rest.1 / rest.0 - gain);
+                    let sums = if far { &mut self.sums.far } else { &mut self.sums.near };
+                    sums[key].add(value);
+                }
+                let to = if key == 0 { &mut sink } else { &mut at[self.block - key - usize::from(!far)] };
+                *to = plus(*to, (weight, weight * gain));
+            }
+            // From the widest window to the narrowest, which hides more with every step.
+            let mut seen = vec![sink];
+            for (d, &at) in at.iter().enumerate() {
+                seen.push(plus(seen[d], at));
+            }
+            let all = seen[at.len()].0;
+            let mut hidden = (0.0, 0.0);
+            for window in (1..=self.block).rev() {
+                hidden = plus(hidden, at[window]);
+                let (weight, gain) = seen[window];
+                if weight > 0.0 {
+                    self.sums.windows[window].add((hidden.0 * gain / weight - hidden.1) / all);
+                }
+            }
+        }
+        self.sums
+    }
+}

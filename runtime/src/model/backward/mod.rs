@@ -1,0 +1,205 @@
+//! The reverse pass: the gradient of a loss on some tokens with respect to every layer's input, and what masking
+//! attention would do to that loss. Activations only; weights have no gradients.
+//!
+//! A [`Tape`] is a dense forward pass over one item that keeps, of each layer, its input and its attention's output and
+//! log-sum-exp; all else is made anew. [`Reverse`] goes back through it a layer at a time. Memory is linear in the
+//! tokens: 2 hidden states of each layer, and some of one.
+
+mod attention;
+pub mod influence;
+mod loss;
+mod ops;
+
+use candle_core::{Device, Tensor};
+use ndarray::Array2;
+
+use self::attention::Attended;
+use self::influence::HeadSums;
+use super::cache::{by_head, view};
+use super::ops::{Rotation, rms_norm};
+use super::{CHUNK, Config, Decoder, ModelError};
+use crate::backend::Qkv;
+use crate::plan::{MAX_LENGTH, TILE};
+use crate::reference::{LayerCache, Spans};
+
+/// What a dense forward pass over one item leaves.
+#[derive(Debug)]
+pub struct Tape {
+    rotation: Rotation,
+    layers: Vec<Kept>,
+    /// Behind the last layer and before the last norm, `[rows, hidden]`.
+    hidden: Tensor,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// The layer's input, `[rows, hidden]`.
+    x: Tensor,
+    /// The attention's output, `[rows, heads * head_dim]`.
+    o: Tensor,
+    /// `[rows, heads]`
+    lse: Array2<f32>,
+}
+
+impl Tape {
+    /// Runs the model over tokens from the start of a context. `layer_done` is told how many layers are done.
+    pub fn record(
+        decoder: &Decoder,
+        tokens: &[u32],
+        layer_done: &mut dyn FnMut(usize),
+    ) -> Result<Self, ModelError> {
+        if tokens.is_empty() || tokens.len() > MAX_LENGTH as usize {
+            let expected = format!("1 to {MAX_LENGTH}");
+            return Err(ModelError::Argument {
+                what: "the number of tokens",
+                found: tokens.len().to_string(),
+                expected,
+            });
+        }
+        let positions: Vec<u32> = (0..tokens.len() as u32).collect();
+        let rotation = decoder.rotation(&positions);
+        let mut x = decoder.embed(tokens)?;
+        let mut layers = Vec::new();
+        for layer in 0..decoder.weights().layers.len() {
+            let (o, lse) = attend(decoder, layer, &x, &rotation)?;
+            let next = in_chunks(x.dim(0)?, |start, rows| {
+                decoder.finish_layer(layer, &x.narrow(0, start, rows)?, &o.narrow(0, start, rows)?)
+            })?;
+            layers.push(Kept { x, o, lse });
+            x = next;
+            layer_done(layer + 1);
+        }
+        Ok(Self { rotation, layers, hidden: x })
+    }
+}
+
+/// Dense attention of a layer from its input: the output and its log-sum-exp.
+fn attend(
+    decoder: &Decoder,
+    layer: usize,
+    x: &Tensor,
+    rotation: &Rotation,
+) -> Result<(Tensor, Array2<f32>), ModelError> {
+    let &Config { num_heads, num_kv_heads, head_dim, .. } = decoder.config();
+    let length = (x.dim(0)? as u32).next_multiple_of(TILE).max(2 * TILE);
+    let spans = Spans {
+        head_dim,
+        scale: decoder.config().shape().scale(),
+        sink: TILE,
+        length,
+        span: vec![length; num_heads],
+        kv_span: vec![length; num_kv_heads],
+    };
+    let (q, k, v) = decoder.qkv(layer, x, rotation)?;
+    let (q, k, v) = (q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout());
+    let (k, v) = (by_head(&view(&k.0, k.1)?), by_head(&view(&v.0, v.1)?));
+    let qkv = Qkv {
+        q: view(&q.0, q.1)?,
+        k: k.view().permuted_axes([1, 0, 2]),
+        v: v.view().permuted_axes([1, 0, 2]),
+    };
+    let attended = LayerCache::<f32>::new(&spans).prefill(qkv)?;
+    let rows = attended.o.dim().0;
+    let o = attended.o.into_raw_vec_and_offset().0;
+    Ok((Tensor::from_vec(o, (rows, num_heads * head_dim), &Device::Cpu)?, attended.lse))
+}
+
+/// Rows of a matrix made some at a time, so that what lies between stays in cache.
+fn in_chunks(
+    rows: usize,
+    mut chunk: impl FnMut(usize, usize) -> Result<Tensor, ModelError>,
+) -> Result<Tensor, ModelError> {
+    let parts: Result<Vec<Tensor>, ModelError> =
+        (0..rows).step_by(CHUNK).map(|start| chunk(start, CHUNK.min(rows - start))).collect();
+    Ok(Tensor::cat(&parts?, 0)?)
+}
+
+/// The way back through a [`Tape`], a layer at a time, the last one first.
+#[derive(Debug)]
+pub struct Reverse<'a> {
+    decoder: &'a Decoder,
+    rotation: Rotation,
+    layers: Vec<Kept>,
+    loss: f64,
+    gradient: Tensor,
+}
+
+impl<'a> Reverse<'a> {
+    /// Starts from the mean loss in nats of `targets`, the first of which is predicted by row `first` of the tape, and the
+    /// others by the rows behind it.
+    pub fn new(decoder: &'a Decoder, tape: Tape, first: usize, targets: &[u32]) -> Result<Self, ModelError> {
+        let Tape { rotation, layers, hidden } = tape;
+        let (rows, width) = hidden.dims2()?;
+        let bad = |what, found: String, expected: String| ModelError::Argument { what, found, expected };
+        if targets.is_empty() || first.saturating_add(targets.len()) > rows {
+            let expected = format!("1 to {}", rows.saturating_sub(first));
+            return Err(bad("the number of target tokens", targets.len().to_string(), expected));
+        }
+        let vocab = decoder.config().vocab_size;
+        if let Some(token) = targets.iter().find(|&&token| token as usize >= vocab) {
+            return Err(bad("a token", token.to_string(), format!("below the vocabulary's {vocab}")));
+        }
+        let eps = decoder.config().norm_eps;
+        let norm = &decoder.weights().norm;
+        let predicting = hidden.narrow(0, first, targets.len())?;
+        let (loss, gradient) = loss::cross_entropy(decoder, &rms_norm(&predicting, norm, eps)?, targets)?;
+        let gradient = ops::rms_norm(&predicting, norm, &gradient, eps)?;
+        let zeros = |rows| Tensor::zeros((rows, width), hidden.dtype(), hidden.device());
+        let after = rows - first - targets.len();
+        let gradient = Tensor::cat(&[&zeros(first)?, &gradient, &zeros(after)?], 0)?;
+        Ok(Self { decoder, rotation: rotation.inverse(), layers, loss, gradient })
+    }
+
+    /// The mean loss of the targets in nats.
+    pub fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    /// The gradient of the loss with respect to the input of the layer that was last gone through, or with respect to
+    /// the last layer's output before the first step: `[rows, hidden]`.
+    pub fn gradient(&self) -> &Tensor {
+        &self.gradient
+    }
+
+    /// Goes back through one layer: its number, and what masking its attention does to the loss, by query head. `None`
+    /// behind the first layer.
+    pub fn step(&mut self) -> Result<Option<(usize, Vec<HeadSums>)>, ModelError> {
+        let Some(Kept { x, o, lse }) = self.layers.pop() else { return Ok(None) };
+        let layer = self.layers.len();
+        let decoder = self.decoder;
+        let weights = &decoder.weights().layers[layer];
+        let &Config { num_heads, num_kv_heads, head_dim, norm_eps, .. } = decoder.config();
+        let rows = x.dim(0)?;
+        // Through the feed-forward network, to the gradient behind attention's residual.
+        let after = in_chunks(rows, |start, count| {
+            let part = |of: &Tensor| of.narrow(0, start, count);
+            let (x, o, gradient) = (part(&x)?, part(&o)?, part(&self.gradient)?);
+            let x = (x + o.matmul(&weights.output.t()?)?)?;
+            let gate_up = rms_norm(&x, &weights.mlp_norm, norm_eps)?.matmul(&weights.gate_up.t()?)?;
+            let inner = gradient.matmul(&weights.down)?;
+            let inner = ops::swiglu(&gate_up, &inner)?.matmul(&weights.gate_up)?;
+            Ok((ops::rms_norm(&x, &weights.mlp_norm, &inner, norm_eps)? + gradient)?)
+        })?;
+        let d_o = after.matmul(&weights.output)?;
+        // Through attention and the rotation.
+        let heads = (rows, num_heads, head_dim);
+        let (d_qkv, sums) = {
+            let (q, k, v) = decoder.qkv(layer, &x, &self.rotation.inverse())?;
+            let (q, k, v) = (q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout());
+            let (o, d_o) = (o.reshape(heads)?, d_o.reshape(heads)?);
+            let (o, d_o) = (o.storage_and_layout(), d_o.storage_and_layout());
+            attention::reverse(&Attended {
+                qkv: Qkv { q: view(&q.0, q.1)?, k: view(&k.0, k.1)?, v: view(&v.0, v.1)? },
+                scale: decoder.config().shape().scale() as f32,
+                o: view(&o.0, o.1)?,
+                lse: lse.view(),
+                d_o: view(&d_o.0, d_o.1)?,
+            })
+        };
+        let d_qkv = Tensor::from_vec(d_qkv, (rows, num_heads + 2 * num_kv_heads, head_dim), &Device::Cpu)?;
+        self.rotation.rotate(&d_qkv, num_heads + num_kv_heads)?;
+        let inner = d_qkv.flatten_from(1)?.matmul(&weights.qkv)?;
+        self.gradient = (ops::rms_norm(&x, &weights.attention_norm, &inner, norm_eps)? + after)?;
+        Ok(Some((layer, sums)))
+    }
+}
