@@ -4,7 +4,7 @@ use super::{CalibrateError, Job, Maker, Tally};
 use crate::items::{Item, Task};
 use crate::tasks::{Kind, Random, Split, TaskSpec, ask};
 
-/// Questions of a context that are tried until the model gets one right.
+/// Questions asked of a context with many facts, of which one is kept.
 const QUESTIONS: usize = 8;
 
 impl Maker<'_> {
@@ -23,16 +23,13 @@ impl Maker<'_> {
         let prompt = spec.prompt(self.model, self.corpus, number * super::ATTEMPTS + attempt)?;
         let mut cache = self.cache(length)?;
         self.model.decoder.prefill(&prompt.context, &mut cache)?;
-        let order = Random::new(seed, &[&prompt.id, "order"]).distinct(questions, questions);
         let verdicts = ask(&self.model.decoder, &cache, &prompt.questions)?;
-        for (question, verdict) in order.into_iter().map(|at| (&prompt.questions[at], &verdicts[at])) {
-            tally.asked += 1;
-            if verdict.right {
-                tally.right += 1;
-                let before = [prompt.context.as_slice(), &question.tokens].concat();
-                return self.finish(job, &before, &question.answer, prompt.source).map(Some);
-            }
-        }
-        Ok(None)
+        tally.asked += verdicts.len();
+        tally.right += verdicts.iter().filter(|verdict| verdict.right).count();
+        let order = Random::new(seed, &[&prompt.id, "order"]).distinct(questions, questions);
+        let Some(at) = order.into_iter().find(|&at| verdicts[at].right) else { return Ok(None) };
+        let question = &prompt.questions[at];
+        let before = [prompt.context.as_slice(), &question.tokens].concat();
+        self.finish(job, &before, &question.answer, prompt.source).map(Some)
     }
 }
