@@ -141,6 +141,9 @@ pub enum Error {
     /// An evaluation could not be made.
     #[error(transparent)]
     Eval(Box<crate::eval::EvalError>),
+    /// Plans cannot be validated.
+    #[error(transparent)]
+    Validate(#[from] crate::validate::ValidateError),
     /// There is no profile.
     #[error(transparent)]
     Profile(#[from] crate::profile::ProfileError),
@@ -231,6 +234,7 @@ impl Hint for Error {
             | Self::Ledger(_)
             | Self::Eval(_)
             | Self::Profile(_)
+            | Self::Validate(_)
             | Self::Influence(_)
             | Self::Items(_)
             | Self::Task(_)

@@ -18,7 +18,6 @@ pub mod error;
 pub mod eval;
 pub mod exec;
 pub mod fetch;
-pub mod fingerprint;
 pub mod headers;
 pub mod interrupt;
 pub mod items;
@@ -35,6 +34,7 @@ pub mod report;
 pub mod search;
 pub mod subject;
 pub mod tasks;
+pub mod validate;
 pub mod verify;
 
 /// The README's snippets compile and run.

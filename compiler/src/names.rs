@@ -5,9 +5,9 @@
 
 use moac_runtime::artifact::Digest;
 
-use crate::cache;
 use crate::lower::KernelSpec;
 use crate::nvrtc::{self, Source};
+use crate::{cache, calibrate, items};
 
 /// Hex digits of the digest that a symbol ends in: 48 bits, for a few thousand kernels at most.
 const SYMBOL_DIGITS: usize = 12;
@@ -38,6 +38,16 @@ pub fn cache_key(source: &Source, nvrtc_build: &str) -> Digest {
 /// The folder of a compiled kernel in the cache.
 pub fn cache_entry(symbol: &str, key: Digest) -> String {
     format!("{symbol}.{}", key.short())
+}
+
+/// The file of calibration items that are made of a model, given by its digest, and of texts.
+pub fn items_file(model: Digest, sources: &[items::Source], options: &calibrate::Options) -> String {
+    let calibrate::Options { lengths, items, seed, mix, answer_tokens } = options;
+    let sources = sources.iter().flat_map(|source| [source.name.clone(), source.sha256.to_string()]);
+    let options = [format!("{lengths:?} {items} {seed} {mix} {answer_tokens}")];
+    let head = [items::ITEMS_FORMAT.to_owned(), model.to_string()];
+    let fields: Vec<String> = head.into_iter().chain(options).chain(sources).collect();
+    format!("items-{}.jsonl", Digest::of_fields(fields.iter().map(String::as_bytes)).short())
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! `moac calibrate`: items to profile a model on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use moac_runtime::artifact::Digest;
 use moac_runtime::model::Model;
 
 use super::Context;
 use crate::calibrate::{Calibration, Mix, Options, calibrate};
 use crate::cli::ExitStatus;
 use crate::error::Error;
+use crate::items::Items;
+use crate::names;
 use crate::tasks::Corpus;
 
 /// Make calibration items: long texts with questions that the dense model answers, and retrieval tasks that it solves
@@ -48,10 +51,46 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let corpus = Corpus::read(&args.data)?;
     let &Args { items, seed, mix, answer_tokens, .. } = args;
     let options = Options { lengths: args.lengths.clone(), items, seed, mix, answer_tokens };
+    let items = shown(&model, &corpus, &options, &args.out, context)?;
+    context.print(format!(
+        "{}: {} items at {:?} tokens",
+        args.out.display(),
+        items.items.len(),
+        items.lengths()
+    ))?;
+    Ok(ExitStatus::Done)
+}
+
+/// Items in the folder `work`, made if they are not there yet: their file's name is that of all they are made of.
+pub(super) fn make(
+    model: &Model,
+    fingerprint: Digest,
+    data: &[PathBuf],
+    options: &Options,
+    work: &Path,
+    context: &Context,
+) -> Result<Items, Error> {
+    let corpus = Corpus::read(data)?;
+    let path = work.join(names::items_file(fingerprint, &corpus.sources, options));
+    if path.is_file() {
+        return Ok(Items::read(&path)?);
+    }
+    std::fs::create_dir_all(work).map_err(Error::file("create", work))?;
+    shown(model, &corpus, options, &path, context)
+}
+
+/// Makes items and shows how far it is.
+fn shown(
+    model: &Model,
+    corpus: &Corpus,
+    options: &Options,
+    out: &Path,
+    context: &Context,
+) -> Result<Items, Error> {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("items {bar:32} {pos}/{len} {elapsed}, {eta} left, {wide_msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let made = calibrate(&model, &corpus, &options, &args.out, |done, all, newest| {
+    let made = calibrate(model, corpus, options, out, |done, all, newest| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
         bar.set_message(newest.to_owned());
@@ -71,11 +110,5 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
             "{given_up} items could not be made: no context tried for them gave a usable answer"
         ));
     }
-    context.print(format!(
-        "{}: {} items at {:?} tokens",
-        args.out.display(),
-        items.items.len(),
-        items.lengths()
-    ))?;
-    Ok(ExitStatus::Done)
+    Ok(items)
 }

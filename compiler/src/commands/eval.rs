@@ -165,7 +165,7 @@ impl Args {
 }
 
 /// A plan of this very model.
-fn read_plan(path: &Path, shape: &ModelShape) -> Result<Plan, Error> {
+pub(super) fn read_plan(path: &Path, shape: &ModelShape) -> Result<Plan, Error> {
     let plan = plan::read_for(path, shape.clone())?;
     let sizes = |s: &ModelShape| (s.num_layers, s.num_heads, s.num_kv_heads, s.head_dim, s.scale().to_bits());
     if sizes(&plan.model) != sizes(shape) {

@@ -15,7 +15,8 @@ use crate::items::{Items, Task};
 use crate::profile::store::Store;
 use crate::profile::{Choice, LengthSummary, Measure, Progress, choose, influence, profile, provenance};
 use crate::report::profile_table;
-use crate::{fingerprint, interrupt};
+use crate::eval::fingerprint;
+use crate::interrupt;
 
 /// Measure what masking attention would do to the loss: the influence of every head by 64-token block
 #[derive(Debug, clap::Args)]

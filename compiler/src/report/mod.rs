@@ -11,6 +11,7 @@ mod profile;
 mod quality;
 mod tables;
 mod verdicts;
+mod validation;
 mod view;
 
 pub use self::diff::Diff;
@@ -20,6 +21,7 @@ pub use self::pareto::pareto_table;
 pub use self::profile::profile_table;
 pub use self::quality::{quality_markdown, quality_tables};
 pub(crate) use self::tables::table;
+pub use self::validation::validation_table;
 pub use self::verdicts::verdicts_table;
 pub use self::view::{KernelView, View};
 
