@@ -21,6 +21,7 @@ pub mod inspect;
 pub mod profile;
 pub mod quickstart;
 pub mod search;
+pub mod space;
 pub mod validate;
 pub mod verify;
 pub mod view;

@@ -11,12 +11,12 @@ use moac_runtime::model::Model;
 use super::Context;
 use crate::cli::ExitStatus;
 use crate::error::Error;
+use crate::eval::fingerprint;
+use crate::interrupt;
 use crate::items::{Items, Task};
 use crate::profile::store::Store;
 use crate::profile::{Choice, LengthSummary, Measure, Progress, choose, influence, profile, provenance};
 use crate::report::profile_table;
-use crate::eval::fingerprint;
-use crate::interrupt;
 
 /// Measure what masking attention would do to the loss: the influence of every head by 64-token block
 #[derive(Debug, clap::Args)]

@@ -1,23 +1,15 @@
 //! `moac search`: attention influence to the Pareto set of plans.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use clap::ValueEnum;
-use moac_runtime::plan::{DEFAULT_MIN_SPAN, DEFAULT_SINK, MAX_LENGTH, TILE};
 
 use super::Context;
+use super::space::SpaceArgs;
 use crate::cli::ExitStatus;
 use crate::error::Error;
 use crate::report::pareto_table;
-use crate::search::Solver;
 use crate::search::influence::Influence;
-use crate::search::outcome::{SearchOptions, SearchResult, search};
-use crate::search::rules::RuleGrid;
-use crate::search::solve::SolveOptions;
-use crate::search::tables::{Bound, Cost, Granularity, Space, TimeTable};
+use crate::search::outcome::{SearchResult, search};
 
 /// Find the plans with the least loss within a density: the Pareto set over the profiled lengths
 #[derive(Debug, clap::Args)]
@@ -25,48 +17,11 @@ pub struct Args {
     /// Influence files of one model, as `moac profile` writes them
     #[arg(required = true, value_name = "INFLUENCE")]
     influence: Vec<PathBuf>,
-    /// The most that a plan may cost at every bounded length, as a fraction of dense
-    #[arg(long, value_name = "FRACTION")]
-    density: f64,
     /// Bounded context lengths [default: the profiled ones, and twice the longest within the model's context]
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     lengths: Vec<u32>,
-    /// Another bound at one length, repeatable
-    #[arg(long = "bound", value_name = "TOKENS=FRACTION", value_parser = parse_bound)]
-    bounds: Vec<Bound>,
-    /// Who chooses a rule
-    #[arg(long, value_enum, default_value_t = Per::KvHead)]
-    per: Per,
-    /// What counts as cost
-    #[arg(long, value_enum, default_value_t = CostKind::KvBytes)]
-    cost: CostKind,
-    /// Kernel times as cost instead: JSON of length -> span -> time of one KV head
-    #[arg(long, value_name = "FILE", conflicts_with = "cost")]
-    times: Option<PathBuf>,
-    /// The most distinct rules of a layer: a number or `unlimited`
-    #[arg(long, value_name = "N", default_value = "2", value_parser = parse_limit)]
-    rules_per_layer: Limit,
-    /// Candidate rules: fine, published, paper, or a JSON file of a grid
-    #[arg(long, value_name = "GRID", default_value = "fine")]
-    grid: String,
-    /// Sink tokens of the plans
-    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_SINK)]
-    sink: u32,
-    /// The smallest span of the plans
-    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_MIN_SPAN)]
-    min_span: u32,
-    /// Intervals of each loss's range: more make a denser Pareto set
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    intervals: usize,
-    /// Stop each solve at this proven relative gap; 0 asks for the optimum
-    #[arg(long, value_name = "FRACTION", default_value_t = 1e-3, value_parser = parse_gap)]
-    gap: f64,
-    /// Stop each solve after this many seconds with the best so far
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = parse_seconds)]
-    time_limit: f64,
-    /// Solver of the linear and mixed programs
-    #[arg(long, value_enum, default_value_t = SolverKind::Microlp)]
-    solver: SolverKind,
+    #[command(flatten)]
+    space: SpaceArgs,
     /// Folder for the plans, made if it is not there
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
@@ -75,75 +30,13 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Per {
-    KvHead,
-    Head,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum CostKind {
-    KvBytes,
-    Density,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SolverKind {
-    Microlp,
-    #[cfg(feature = "highs")]
-    Highs,
-}
-
-/// The most distinct rules of a layer.
-#[derive(Clone, Copy, Debug)]
-struct Limit(Option<usize>);
-
-fn parse_limit(text: &str) -> Result<Limit, String> {
-    match text.parse() {
-        _ if text == "unlimited" => Ok(Limit(None)),
-        Ok(limit) if limit > 0 => Ok(Limit(Some(limit))),
-        _ => Err(format!("`{text}` is no limit: expected a number from 1 on, or unlimited")),
-    }
-}
-
-fn parse_bound(text: &str) -> Result<Bound, String> {
-    let parse = || {
-        let (length, fraction) = text.split_once('=')?;
-        Some(Bound { length: length.parse().ok()?, fraction: fraction.parse().ok()? })
-    };
-    parse().ok_or_else(|| format!("`{text}` is no bound: expected a length and a fraction, as in 4096=0.4"))
-}
-
-fn parse_gap(text: &str) -> Result<f64, String> {
-    let gap = text.parse().ok().filter(|gap| (0.0..1.0).contains(gap));
-    gap.ok_or_else(|| format!("`{text}` is no gap: expected a fraction from 0 to 1"))
-}
-
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse().ok().filter(|seconds| (0.0..1e9).contains(seconds));
-    seconds.ok_or_else(|| format!("`{text}` is no time: expected seconds"))
-}
-
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let parts: Result<Vec<Influence>, _> = args.influence.iter().map(|path| Influence::read(path)).collect();
     let influence = Influence::merge(parts?)?;
-    let options = SearchOptions {
-        solve: SolveOptions {
-            solver: match args.solver {
-                SolverKind::Microlp => Solver::MicroLp,
-                #[cfg(feature = "highs")]
-                SolverKind::Highs => Solver::Highs,
-            },
-            gap: args.gap,
-            time_limit: Some(Duration::from_secs_f64(args.time_limit)),
-            ..SolveOptions::default()
-        },
-        intervals: args.intervals,
-    };
-    let space = space(args, &influence)?;
+    let space = args.space.space(&influence, &args.lengths)?;
     let bar = indicatif::ProgressBar::new(0).with_message("solves");
-    let found = search(&influence, space, &options, &mut |done, total| {
+    let found = search(&influence, space, &args.space.options(), &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     });
@@ -165,49 +58,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         found.unanswered
     ));
     Ok(ExitStatus::Done)
-}
-
-/// The space that the flags describe.
-fn space(args: &Args, influence: &Influence) -> Result<Space, Error> {
-    let profiled: Vec<u32> = influence.lengths.iter().map(|at| at.length).collect();
-    let longest = profiled.last().copied().unwrap_or(TILE);
-    let mut bounds: BTreeMap<u32, f64> = BTreeMap::new();
-    if args.lengths.is_empty() {
-        let beyond = longest.saturating_mul(2);
-        let within = beyond <= influence.model.context.unwrap_or(MAX_LENGTH);
-        bounds.extend(profiled.iter().chain(within.then_some(&beyond)).map(|&length| (length, args.density)));
-    } else {
-        bounds.extend(args.lengths.iter().map(|&length| (length, args.density)));
-    }
-    bounds.extend(args.bounds.iter().map(|bound| (bound.length, bound.fraction)));
-    let cost = match (&args.times, args.cost) {
-        (Some(path), _) => Cost::Time(read_json::<TimeTable>(path)?),
-        (None, CostKind::KvBytes) => Cost::KvBytes,
-        (None, CostKind::Density) => Cost::Density,
-    };
-    let grid = match args.grid.as_str() {
-        "fine" => RuleGrid::fine(longest),
-        "published" => RuleGrid::published(longest),
-        "paper" => RuleGrid::paper(),
-        path => read_json(Path::new(path))?,
-    };
-    Ok(Space {
-        rules: grid.rules(),
-        sink: args.sink,
-        min_span: args.min_span,
-        per: match args.per {
-            Per::KvHead => Granularity::KvHead,
-            Per::Head => Granularity::Head,
-        },
-        cost,
-        bounds: bounds.into_iter().map(|(length, fraction)| Bound { length, fraction }).collect(),
-        max_rules: args.rules_per_layer.0,
-    })
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
-    serde_json::from_str(&text).map_err(|error| Error::file("read", path)(error.into()))
 }
 
 /// Writes the plans as `plan-00.json`, `plan-01.json`, ... in the order of the set, each whole or not at all.

@@ -67,7 +67,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Ok(Candidate { name, plan: read_plan(path, &shape)? })
     };
-    let candidates: Vec<Candidate> = files(&args.plans)?.iter().map(candidate).collect::<Result<_, Error>>()?;
+    let candidates: Vec<Candidate> =
+        files(&args.plans)?.iter().map(candidate).collect::<Result<_, Error>>()?;
     let digest = fingerprint::of_model(&args.model)?;
     let items = match &args.items {
         Some(path) => Items::read(path)?,
@@ -92,15 +93,20 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     }
     let bar = Bar::new();
     let losses = Losses::new(&args.work.join("losses"), digest);
-    let validation =
-        validate(&model.decoder, &candidates, &asked, args.length, &losses, &mut |progress| bar.show(progress));
+    let validation = validate(&model.decoder, &candidates, &asked, args.length, &losses, &mut |progress| {
+        bar.show(progress)
+    });
     bar.finish();
     let validation = validation?;
     if let Some(path) = &args.out {
         write_plan(path, &chosen(&candidates, &validation, &items.header))?;
         context.note(format!("wrote {} to `{}`", candidates[validation.best].name, path.display()));
     }
-    if args.json { context.json(&validation)? } else { context.print(validation_table(&validation))? }
+    if args.json {
+        context.json(&validation)?
+    } else {
+        context.print(validation_table(&validation))?
+    }
     Ok(ExitStatus::Done)
 }
 
@@ -126,7 +132,8 @@ fn files(given: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
 
 /// Writes a plan, whole or not at all.
 pub(super) fn write_plan(path: &Path, plan: &Plan) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(plan).map_err(|error| Error::file("write", path)(error.into()))?;
+    let text =
+        serde_json::to_string_pretty(plan).map_err(|error| Error::file("write", path)(error.into()))?;
     artifact::write(path, format!("{text}\n").as_bytes()).map_err(Error::file("write", path))
 }
 
@@ -136,7 +143,8 @@ pub(super) struct Bar(ProgressBar);
 impl Bar {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos} of {len}, {msg}, {eta} left")
+        if let Ok(style) =
+            ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos} of {len}, {msg}, {eta} left")
         {
             bar.set_style(style);
         }
@@ -148,7 +156,11 @@ impl Bar {
         self.0.set_length(progress.all as u64);
         self.0.set_position(progress.done as u64);
         self.0.set_message(format!("{} under {}", progress.item, progress.plan));
-        if interrupt::flag().load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if interrupt::flag().load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     pub(super) fn finish(&self) {

@@ -10,8 +10,8 @@ mod pareto;
 mod profile;
 mod quality;
 mod tables;
-mod verdicts;
 mod validation;
+mod verdicts;
 mod view;
 
 pub use self::diff::Diff;
