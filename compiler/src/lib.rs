@@ -26,6 +26,7 @@ pub mod lower;
 pub mod names;
 pub mod nvrtc;
 pub mod pack;
+pub mod pipeline;
 pub mod plan;
 pub mod profile;
 pub mod quickstart;

@@ -50,6 +50,13 @@ pub fn items_file(model: Digest, sources: &[items::Source], options: &calibrate:
     format!("items-{}.jsonl", Digest::of_fields(fields.iter().map(String::as_bytes)).short())
 }
 
+/// The file of a search's result, given the digest of the influence file and, as text, all that was asked.
+pub fn search_file(influence: Digest, asked: &str) -> String {
+    let influence = influence.to_string();
+    let fields = [env!("CARGO_PKG_VERSION"), &influence, asked].map(str::as_bytes);
+    format!("plans-{}.json", Digest::of_fields(fields).short())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

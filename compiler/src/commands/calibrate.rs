@@ -1,18 +1,18 @@
 //! `moac calibrate`: items to profile a model on.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use moac_runtime::artifact::Digest;
 use moac_runtime::model::Model;
 
 use super::Context;
-use crate::calibrate::{Calibration, Mix, Options, calibrate};
+use crate::calibrate::{Calibration, Mix, Options, Tally, calibrate};
 use crate::cli::ExitStatus;
 use crate::error::Error;
-use crate::items::Items;
-use crate::names;
 use crate::tasks::Corpus;
+
+/// The most tokens of an answer that the model writes, by default.
+pub(super) const ANSWER_TOKENS: usize = 96;
 
 /// Make calibration items: long texts with questions that the dense model answers, and retrieval tasks that it solves
 ///
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "TASK=SHARE,..", default_value_t = Mix::default())]
     pub mix: Mix,
     /// The most tokens of an answer that the model writes to a question on a document
-    #[arg(long, value_name = "TOKENS", default_value_t = 96)]
+    #[arg(long, value_name = "TOKENS", default_value_t = ANSWER_TOKENS)]
     pub answer_tokens: usize,
 }
 
@@ -51,7 +51,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let corpus = Corpus::read(&args.data)?;
     let &Args { items, seed, mix, answer_tokens, .. } = args;
     let options = Options { lengths: args.lengths.clone(), items, seed, mix, answer_tokens };
-    let items = shown(&model, &corpus, &options, &args.out, context)?;
+    let bar = Bar::new();
+    let made =
+        calibrate(&model, &corpus, &options, &args.out, |done, all, newest| bar.show(done, all, newest));
+    bar.finish();
+    let made = made?;
+    tell(&made, context);
+    let items = &made.items;
     context.print(format!(
         "{}: {} items at {:?} tokens",
         args.out.display(),
@@ -61,54 +67,44 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Done)
 }
 
-/// Items in the folder `work`, made if they are not there yet: their file's name is that of all they are made of.
-pub(super) fn make(
-    model: &Model,
-    fingerprint: Digest,
-    data: &[PathBuf],
-    options: &Options,
-    work: &Path,
-    context: &Context,
-) -> Result<Items, Error> {
-    let corpus = Corpus::read(data)?;
-    let path = work.join(names::items_file(fingerprint, &corpus.sources, options));
-    if path.is_file() {
-        return Ok(Items::read(&path)?);
+/// How far calibration is, on stderr.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(super) fn new() -> Self {
+        let bar = ProgressBar::new(0);
+        let style =
+            ProgressStyle::with_template("items {bar:32} {pos}/{len} {elapsed}, {eta} left, {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self(bar)
     }
-    std::fs::create_dir_all(work).map_err(Error::file("create", work))?;
-    shown(model, &corpus, options, &path, context)
+
+    pub(super) fn show(&self, done: usize, all: usize, newest: &str) {
+        self.0.set_length(all as u64);
+        self.0.set_position(done as u64);
+        self.0.set_message(newest.to_owned());
+    }
+
+    pub(super) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
 }
 
-/// Makes items and shows how far it is.
-fn shown(
-    model: &Model,
-    corpus: &Corpus,
-    options: &Options,
-    out: &Path,
-    context: &Context,
-) -> Result<Items, Error> {
-    let bar = ProgressBar::new(0);
-    let style = ProgressStyle::with_template("items {bar:32} {pos}/{len} {elapsed}, {eta} left, {wide_msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let made = calibrate(model, corpus, options, out, |done, all, newest| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-        bar.set_message(newest.to_owned());
-    });
-    bar.finish_and_clear();
-    let Calibration { items, tally, given_up, resumed } = made?;
-    if resumed > 0 {
-        context.note(format!("{resumed} items are from the run that was cut"));
+/// Tells what came of a calibration.
+pub(super) fn tell(made: &Calibration, context: &Context) {
+    let Calibration { items: _, tally, given_up, resumed } = made;
+    if *resumed > 0 {
+        context.note(format!("{resumed} items are from an earlier run"));
     }
-    let replaced = tally.replaced;
-    context.note(format!(
-        "of {} retrieval questions the model got {} right; {replaced} contexts gave no item and were replaced",
-        tally.asked, tally.right
-    ));
-    if given_up > 0 {
+    if tally.asked > 0 {
+        let Tally { asked, right, replaced } = tally;
+        context.note(format!(
+            "of {asked} retrieval questions the model got {right} right; {replaced} contexts gave no item and were replaced"
+        ));
+    }
+    if *given_up > 0 {
         context.note(format!(
             "{given_up} items could not be made: no context tried for them gave a usable answer"
         ));
     }
-    Ok(items)
 }

@@ -18,6 +18,7 @@ pub mod eval;
 pub mod exec;
 pub mod generate;
 pub mod inspect;
+pub mod plan;
 pub mod profile;
 pub mod quickstart;
 pub mod search;

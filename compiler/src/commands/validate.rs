@@ -16,10 +16,11 @@ use crate::calibrate::{Mix, Options};
 use crate::cli::ExitStatus;
 use crate::error::Error;
 use crate::eval::fingerprint;
-use crate::interrupt;
 use crate::items::{Item, Items, Task};
 use crate::report::validation_table;
+use crate::tasks::Corpus;
 use crate::validate::{Candidate, Losses, Progress, ValidateError, chosen, validate};
+use crate::{interrupt, pipeline};
 
 /// Compare plans by their loss on answers at a length they were not made for, and choose the best
 #[derive(Debug, clap::Args)]
@@ -78,9 +79,17 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
                 items: args.most,
                 seed: args.seed,
                 mix: Mix::default(),
-                answer_tokens: 96,
+                answer_tokens: calibrate::ANSWER_TOKENS,
             };
-            calibrate::make(&model, digest, &args.data, &options, &args.work, context)?
+            let corpus = Corpus::read(&args.data)?;
+            let bar = calibrate::Bar::new();
+            let made = pipeline::items(&model, digest, &corpus, &options, &args.work, |done, all, newest| {
+                bar.show(done, all, newest);
+            });
+            bar.finish();
+            let made = made?;
+            calibrate::tell(&made, context);
+            made.items
         }
     };
     items.belongs_to(&model.tokenizer)?;

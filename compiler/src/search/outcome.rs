@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use moac_runtime::plan::{PLAN_FORMAT, Plan};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::influence::Influence;
@@ -28,7 +28,7 @@ impl Default for SearchOptions {
 }
 
 /// A plan of the Pareto set.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FoundPlan {
     /// The plan, with its provenance.
     pub plan: Plan,
@@ -45,7 +45,7 @@ pub struct FoundPlan {
 }
 
 /// The result of a search.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SearchResult {
     /// The Pareto set, ascending by the loss at the shortest length.
     pub plans: Vec<FoundPlan>,

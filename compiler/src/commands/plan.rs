@@ -1,0 +1,197 @@
+//! `moac plan`: a plan for a model, from texts.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use indicatif::ProgressBar;
+use moac_runtime::model::Model;
+
+use super::profile::beside;
+use super::space::SpaceArgs;
+use super::validate::write_plan;
+use super::{Context, calibrate, profile, validate};
+use crate::calibrate::{Calibration, Mix, Options};
+use crate::cli::ExitStatus;
+use crate::error::Error;
+use crate::eval::fingerprint;
+use crate::pipeline::{self, Settings, Subject, Watch, plan, unseen_length};
+use crate::profile::Measure;
+use crate::report::{pareto_table, profile_table, validation_table};
+use crate::tasks::Corpus;
+
+/// Make a plan for a model from texts: calibrate, profile, search and validate, resumable at any point
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model: a GGUF file, or a Hugging Face folder
+    model: PathBuf,
+    /// Texts: a file, or a folder of .txt, .rst, .md and .jsonl files, repeatable
+    #[arg(long, value_name = "PATH", required = true)]
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    space: SpaceArgs,
+    /// Profile at these lengths
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_values_t = [1024, 2048, 4096])]
+    lengths: Vec<u32>,
+    /// Calibration items per length
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    items: usize,
+    /// Shares of the tasks
+    #[arg(long, value_name = "TASK=SHARE,..", default_value_t = Mix::default())]
+    mix: Mix,
+    /// How the loss of a mask is estimated
+    #[arg(long, value_enum, default_value_t = Measure::Signed)]
+    measure: Measure,
+    /// Choose by the loss at this length [default: twice the longest profiled one, within the model's context]
+    #[arg(long, value_name = "TOKENS")]
+    validate_length: Option<u32>,
+    /// Items to choose on
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    validate_items: usize,
+    /// The same seed gives the same items; those to choose on are of the next
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Folder that keeps what every stage made [default: OUT with `.work` behind its name]
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// The plan file
+    #[arg(short, long, value_name = "OUT")]
+    out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    let model = Model::open(&args.model)?;
+    let corpus = Corpus::read(&args.data)?;
+    let work = args.work.clone().unwrap_or_else(|| beside(&args.out, ".work"));
+    let calibration = Options {
+        lengths: args.lengths.clone(),
+        items: args.items,
+        seed: args.seed,
+        mix: args.mix,
+        answer_tokens: calibrate::ANSWER_TOKENS,
+    };
+    let length = args.validate_length.unwrap_or_else(|| unseen_length(model.decoder.config(), &args.lengths));
+    if args.lengths.contains(&length) {
+        context.note(format!("the plan is chosen at {length} tokens, which it is also profiled at"));
+    }
+    let settings = Settings {
+        validation: Options {
+            lengths: vec![length],
+            items: args.validate_items,
+            seed: args.seed.wrapping_add(1),
+            ..calibration.clone()
+        },
+        calibration,
+        measure: args.measure,
+        search: args.space.options(),
+    };
+    let subject = Subject {
+        model: &model,
+        fingerprint: fingerprint::of_model(&args.model)?,
+        corpus: &corpus,
+        work: &work,
+    };
+    let mut shown = Shown { context, bar: Bar::None };
+    let made = plan(&subject, &settings, &|influence| args.space.space(influence, &[]), &mut shown);
+    shown.finish();
+    let made = made?;
+    write_plan(&args.out, &made.plan)?;
+    if args.json {
+        context.json(&made)?;
+    } else {
+        for table in
+            [profile_table(&made.profile), pareto_table(&made.search), validation_table(&made.validation)]
+        {
+            context.print(format!("{table}\n"))?;
+        }
+    }
+    let pipeline::Outcome { validation, .. } = &made;
+    context.note(format!(
+        "wrote {} of {} to `{}`",
+        validation.plans[validation.best].name,
+        validation.plans.len(),
+        args.out.display()
+    ));
+    Ok(ExitStatus::Done)
+}
+
+/// The bar of the stage at hand.
+enum Bar {
+    None,
+    Items(calibrate::Bar),
+    Profile(profile::Bar),
+    Search(ProgressBar),
+    Validate(validate::Bar),
+}
+
+/// Shows a run on stderr, one bar at a time.
+struct Shown<'a> {
+    context: &'a Context,
+    bar: Bar,
+}
+
+impl Shown<'_> {
+    fn finish(&mut self) {
+        match std::mem::replace(&mut self.bar, Bar::None) {
+            Bar::None => (),
+            Bar::Items(bar) => bar.finish(),
+            Bar::Profile(bar) => bar.finish(self.context),
+            Bar::Search(bar) => bar.finish_and_clear(),
+            Bar::Validate(bar) => bar.finish(),
+        }
+    }
+}
+
+impl Watch for Shown<'_> {
+    fn items(&mut self, _: &'static str, done: usize, all: usize, newest: &str) {
+        if !matches!(self.bar, Bar::Items(_)) {
+            self.finish();
+            self.bar = Bar::Items(calibrate::Bar::new());
+        }
+        if let Bar::Items(bar) = &self.bar {
+            bar.show(done, all, newest);
+        }
+    }
+
+    fn made(&mut self, what: &'static str, made: &Calibration) {
+        self.finish();
+        self.context.note(format!("{what}: {} items", made.items.items.len()));
+        calibrate::tell(made, self.context);
+    }
+
+    fn profile(&mut self, progress: crate::profile::Progress<'_>) -> ControlFlow<()> {
+        if !matches!(self.bar, Bar::Profile(_)) {
+            self.finish();
+            self.bar = Bar::Profile(profile::Bar::new());
+        }
+        match &self.bar {
+            Bar::Profile(bar) => bar.show(progress),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn search(&mut self, done: usize, all: usize) {
+        if !matches!(self.bar, Bar::Search(_)) {
+            self.finish();
+            self.bar = Bar::Search(ProgressBar::new(0).with_message("solves"));
+        }
+        if let Bar::Search(bar) = &self.bar {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        }
+    }
+
+    fn validate(&mut self, progress: crate::validate::Progress<'_>) -> ControlFlow<()> {
+        if !matches!(self.bar, Bar::Validate(_)) {
+            self.finish();
+            self.bar = Bar::Validate(validate::Bar::new());
+        }
+        match &self.bar {
+            Bar::Validate(bar) => bar.show(progress),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}

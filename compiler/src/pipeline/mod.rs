@@ -1,0 +1,174 @@
+//! A plan for a model from texts: calibration, profile, search and validation in one, resumable.
+//!
+//! Every stage keeps what it made in one work folder, under a name or key that follows from all that it was made of: the
+//! model's files, the texts, the settings. So a run that was cut goes on where it was, a second run computes nothing,
+//! and runs of other settings share what they have in common.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use moac_runtime::artifact::{self, Digest};
+use moac_runtime::model::{Config, Model};
+use moac_runtime::plan::{Plan, TILE};
+use serde::Serialize;
+
+use crate::calibrate::{self, Calibration, Tally, calibrate};
+use crate::error::Error;
+use crate::items::{Item, Items};
+use crate::names;
+use crate::profile::store::Store;
+use crate::profile::{self, Choice, LengthSummary, Measure};
+use crate::search::influence::Influence;
+use crate::search::outcome::{SearchOptions, SearchResult, search};
+use crate::search::tables::Space;
+use crate::tasks::Corpus;
+use crate::validate::{self, Candidate, Losses, ValidateError, Validation, validate};
+
+/// What plans are made for.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// The digest of its files.
+    pub fingerprint: Digest,
+    /// Texts to make items from.
+    pub corpus: &'a Corpus,
+    /// Where everything is kept. Made if it is not there.
+    pub work: &'a Path,
+}
+
+/// How plans are made, but for the space that is searched.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The items to profile on.
+    pub calibration: calibrate::Options,
+    /// The items to choose on: of one length.
+    pub validation: calibrate::Options,
+    /// How the loss of a mask is estimated.
+    pub measure: Measure,
+    /// The limits of the search.
+    pub search: SearchOptions,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The plan, with its provenance.
+    pub plan: Plan,
+    /// What was profiled.
+    pub profile: Vec<LengthSummary>,
+    /// The Pareto set that the plan was chosen from.
+    pub search: SearchResult,
+    /// How its plans did.
+    pub validation: Validation,
+}
+
+/// Who is told how far a run is, and may stop it between steps that are kept.
+pub trait Watch {
+    /// Items made, in all, and the newest; `what` is `calibration` or `validation`.
+    fn items(&mut self, what: &'static str, done: usize, all: usize, newest: &str);
+    /// Items are there.
+    fn made(&mut self, what: &'static str, made: &Calibration);
+    /// The profile goes on.
+    fn profile(&mut self, progress: profile::Progress<'_>) -> ControlFlow<()>;
+    /// Solves done, and in all.
+    fn search(&mut self, done: usize, all: usize);
+    /// The validation goes on.
+    fn validate(&mut self, progress: validate::Progress<'_>) -> ControlFlow<()>;
+}
+
+/// The length to validate at: twice the longest profiled one, or as long as the model's context allows.
+pub fn unseen_length(config: &Config, profiled: &[u32]) -> u32 {
+    let longest = profiled.iter().copied().max().unwrap_or(TILE);
+    let context = config.context as u32 / TILE * TILE;
+    longest.saturating_mul(2).min(context)
+}
+
+/// Items in the folder `work`, made if they are not there yet. `progress` is told of every item: how many are done, of
+/// how many, and the newest.
+pub fn items(
+    model: &Model,
+    fingerprint: Digest,
+    corpus: &Corpus,
+    options: &calibrate::Options,
+    work: &Path,
+    progress: impl FnMut(usize, usize, &str),
+) -> Result<Calibration, Error> {
+    let path = work.join(names::items_file(fingerprint, &corpus.sources, options));
+    if path.is_file() {
+        let items = Items::read(&path)?;
+        let resumed = items.items.len();
+        return Ok(Calibration { items, tally: Tally::default(), given_up: 0, resumed });
+    }
+    std::fs::create_dir_all(work).map_err(Error::file("create", work))?;
+    Ok(calibrate(model, corpus, options, &path, progress)?)
+}
+
+/// Makes a plan. `space` says what is searched, given the influence.
+pub fn plan(
+    subject: &Subject<'_>,
+    settings: &Settings,
+    space: &dyn Fn(&Influence) -> Result<Space, Error>,
+    watch: &mut dyn Watch,
+) -> Result<Outcome, Error> {
+    let &Subject { model, fingerprint, corpus, work } = subject;
+    let decoder = &model.decoder;
+    let mut made = |what: &'static str, options: &calibrate::Options| -> Result<Items, Error> {
+        let made = items(model, fingerprint, corpus, options, work, |done, all, newest| {
+            watch.items(what, done, all, newest);
+        })?;
+        watch.made(what, &made);
+        Ok(made.items)
+    };
+    let calibration = made("calibration", &settings.calibration)?;
+    let unseen = made("validation", &settings.validation)?;
+
+    let chosen = profile::choose(&calibration, &Choice::default(), decoder.config())?;
+    let store = Store::new(&work.join("profile"), fingerprint);
+    let summary = profile::profile(decoder, &chosen, &store, &mut |progress| watch.profile(progress))?;
+    let data = Some(profile::provenance(&calibration, &chosen));
+    let influence =
+        profile::influence(decoder, &chosen, &store, settings.measure, calibration.header.seed, data)?;
+    let file = work.join(format!("influence-{}.safetensors", settings.measure.name()));
+    influence.write(&file)?;
+
+    let found = searched(&influence, &file, space(&influence)?, &settings.search, work, watch)?;
+    let candidates: Vec<Candidate> = found
+        .plans
+        .iter()
+        .enumerate()
+        .map(|(at, found)| Candidate { name: format!("plan-{at:02}"), plan: found.plan.clone() })
+        .collect();
+
+    let length = settings.validation.lengths.first().copied().unwrap_or(TILE);
+    let asked: Vec<&Item> = unseen.items.iter().filter(|item| item.length == length).collect();
+    if asked.is_empty() {
+        return Err(ValidateError::NoItems { length, levels: unseen.lengths() }.into());
+    }
+    let losses = Losses::new(&work.join("losses"), fingerprint);
+    let validation =
+        validate(decoder, &candidates, &asked, length, &losses, &mut |progress| watch.validate(progress))?;
+    let plan = validate::chosen(&candidates, &validation, &unseen.header);
+    Ok(Outcome { plan, profile: summary, search: found, validation })
+}
+
+/// The Pareto set: from the work folder, or searched and kept there.
+fn searched(
+    influence: &Influence,
+    file: &Path,
+    space: Space,
+    options: &SearchOptions,
+    work: &Path,
+    watch: &mut dyn Watch,
+) -> Result<SearchResult, Error> {
+    let digest = Digest::of(&std::fs::read(file).map_err(Error::file("read", file))?);
+    let path: PathBuf = work.join(names::search_file(digest, &format!("{space:?} {options:?}")));
+    let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    if let Some(found) = kept {
+        return Ok(found);
+    }
+    let found = search(influence, space, options, &mut |done, all| watch.search(done, all))?;
+    let text = serde_json::to_vec(&found).map_err(|error| Error::file("write", &path)(error.into()))?;
+    artifact::write(&path, &text).map_err(Error::file("write", &path))?;
+    Ok(found)
+}
