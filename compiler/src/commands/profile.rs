@@ -88,9 +88,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         context.note(format!("wrote the {} influence to `{}`", measure.name(), path.display()));
     }
     if args.json {
-        context.json(&summary)?
+        context.json(&summary)?;
     } else {
-        context.print(profile_table(&summary))?
+        context.print(profile_table(&summary))?;
     }
     Ok(ExitStatus::Done)
 }
@@ -104,7 +104,7 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
 
 /// Progress and time left on stderr, and a stop where one was asked for.
 pub(super) struct Bar {
-    bar: ProgressBar,
+    drawn: ProgressBar,
     start: Instant,
     /// Floating-point operations done.
     work: std::cell::Cell<f64>,
@@ -117,15 +117,15 @@ impl Bar {
             bar.set_style(style);
         }
         interrupt::flag();
-        Self { bar, start: Instant::now(), work: std::cell::Cell::new(0.0) }
+        Self { drawn: bar, start: Instant::now(), work: std::cell::Cell::new(0.0) }
     }
 
     pub(super) fn show(&self, progress: Progress<'_>) -> ControlFlow<()> {
         let Progress { item, items: (done, all), work: (so_far, total) } = progress;
         // In millions of operations, which fit.
-        self.bar.set_length((total / 1e6) as u64);
-        self.bar.set_position((so_far / 1e6) as u64);
-        self.bar.set_message(format!("{done} of {all} items, at {item}"));
+        self.drawn.set_length((total / 1e6) as u64);
+        self.drawn.set_position((so_far / 1e6) as u64);
+        self.drawn.set_message(format!("{done} of {all} items, at {item}"));
         self.work.set(so_far);
         if interrupt::flag().load(Ordering::Relaxed) {
             ControlFlow::Break(())
@@ -135,7 +135,7 @@ impl Bar {
     }
 
     pub(super) fn finish(&self, context: &Context) {
-        self.bar.finish_and_clear();
+        self.drawn.finish_and_clear();
         let (seconds, work) = (self.start.elapsed().as_secs_f64(), self.work.get());
         if work > 0.0 {
             context.note(format!("profiled in {seconds:.0} s, {:.0} GFLOP/s", work / seconds / 1e9));

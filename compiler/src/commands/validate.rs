@@ -71,26 +71,25 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let candidates: Vec<Candidate> =
         files(&args.plans)?.iter().map(candidate).collect::<Result<_, Error>>()?;
     let digest = fingerprint::of_model(&args.model)?;
-    let items = match &args.items {
-        Some(path) => Items::read(path)?,
-        None => {
-            let options = Options {
-                lengths: vec![args.length],
-                items: args.most,
-                seed: args.seed,
-                mix: Mix::default(),
-                answer_tokens: calibrate::ANSWER_TOKENS,
-            };
-            let corpus = Corpus::read(&args.data)?;
-            let bar = calibrate::Bar::new();
-            let made = pipeline::items(&model, digest, &corpus, &options, &args.work, |done, all, newest| {
-                bar.show(done, all, newest);
-            });
-            bar.finish();
-            let made = made?;
-            calibrate::tell(&made, context);
-            made.items
-        }
+    let items = if let Some(path) = &args.items {
+        Items::read(path)?
+    } else {
+        let options = Options {
+            lengths: vec![args.length],
+            items: args.most,
+            seed: args.seed,
+            mix: Mix::default(),
+            answer_tokens: calibrate::ANSWER_TOKENS,
+        };
+        let corpus = Corpus::read(&args.data)?;
+        let bar = calibrate::Bar::new();
+        let made = pipeline::items(&model, digest, &corpus, &options, &args.work, |done, all, newest| {
+            bar.show(done, all, newest);
+        });
+        bar.finish();
+        let made = made?;
+        calibrate::tell(&made, context);
+        made.items
     };
     items.belongs_to(&model.tokenizer)?;
     let fits = |item: &&Item| {
@@ -112,9 +111,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         context.note(format!("wrote {} to `{}`", candidates[validation.best].name, path.display()));
     }
     if args.json {
-        context.json(&validation)?
+        context.json(&validation)?;
     } else {
-        context.print(validation_table(&validation))?
+        context.print(validation_table(&validation))?;
     }
     Ok(ExitStatus::Done)
 }

@@ -53,7 +53,7 @@ pub enum ProfileError {
         /// The item's name.
         item: String,
         /// Why.
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// An item whose influence is no number.
     #[error("item `{item}` has an influence that is not finite: its loss is {loss}")]
@@ -207,7 +207,7 @@ fn of_item(
     item: &Item,
     tell: &mut dyn FnMut(f64) -> ControlFlow<()>,
 ) -> Result<Option<ItemInfluence>, ProfileError> {
-    let failed = |source| ProfileError::Item { item: item.id.clone(), source };
+    let failed = |source| ProfileError::Item { item: item.id.clone(), source: Box::new(source) };
     let layers = decoder.config().num_layers;
     let share = |done: usize| done as f64 / layers as f64;
     // The last token predicts nothing.

@@ -48,7 +48,7 @@ pub enum ValidateError {
         /// The item's name.
         item: String,
         /// Why.
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// A loss cannot be kept.
     #[error("cannot {action} `{}`: {source}", path.display())]
@@ -215,8 +215,9 @@ pub fn validate(
                 if progress(told).is_break() {
                     return Err(ValidateError::Stopped { done, all });
                 }
-                let loss = answer_loss(decoder, item, &candidate.plan, length)
-                    .map_err(|source| ValidateError::Item { item: item.id.clone(), source })?;
+                let loss = answer_loss(decoder, item, &candidate.plan, length).map_err(|source| {
+                    ValidateError::Item { item: item.id.clone(), source: Box::new(source) }
+                })?;
                 kept.save(key, loss)?;
                 loss
             };

@@ -149,8 +149,8 @@ impl Attended<'_> {
                     add: true,
                 }
                 .run(&mut dq);
-                by_row(scores, &gradient.rows, dim, &mut done.dv[range.clone()]);
-                by_row(gains, &query.rows, dim, &mut done.dk[range]);
+                by_row(scores, &gradient.plain, dim, &mut done.dv[range.clone()]);
+                by_row(gains, &query.plain, dim, &mut done.dk[range]);
             }
             let at = done.dq.len();
             done.dq.resize(at + BLOCK * dim, 0.0);
@@ -180,7 +180,7 @@ fn by_row(a: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
 /// A block of rows, both ways round; rows that are not there are zero.
 struct Rows {
     /// `[BLOCK, dim]`
-    rows: Vec<f32>,
+    plain: Vec<f32>,
     /// `[dim, BLOCK]`
     columns: Vec<f32>,
     dim: usize,
@@ -188,12 +188,12 @@ struct Rows {
 
 impl Rows {
     fn new(dim: usize) -> Self {
-        Self { rows: vec![0.0; BLOCK * dim], columns: vec![0.0; BLOCK * dim], dim }
+        Self { plain: vec![0.0; BLOCK * dim], columns: vec![0.0; BLOCK * dim], dim }
     }
 
     fn put(&mut self, row: usize, values: impl Iterator<Item = f32>) {
         for (d, value) in values.enumerate() {
-            self.rows[row * self.dim + d] = value;
+            self.plain[row * self.dim + d] = value;
             self.columns[d * BLOCK + row] = value;
         }
     }

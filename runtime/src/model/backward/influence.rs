@@ -193,7 +193,7 @@ impl RowBlock {
             for l in 0..LANES {
                 let far = lane + l >= key;
                 let weight = exp(scores[l] - lse[l]);
-                let weight = if diagonal & !far { 0.0 } else { weight };
+                let weight = if diagonal && !far { 0.0 } else { weight };
                 let gain = gradients[l];
                 let gradient = weight * (gain - d[l]);
                 scores[l] = weight;

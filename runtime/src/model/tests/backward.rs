@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::super::backward::influence::HeadSums;
+use super::super::backward::influence::{HeadSums, Sums};
 use super::super::backward::{Reverse, Tape};
 use super::super::*;
 use super::tiny::noise;
@@ -24,6 +24,9 @@ const BLOCKS: usize = 4;
 
 /// Changes rows of attention weights: of a layer, the head, the query's position and the weights of its keys.
 type Change<'a> = (usize, &'a (dyn Fn(usize, usize, &mut [f64]) + Sync));
+
+/// Where rows of attention weights go: from the head, the query's position and the weights of its keys.
+type Direction<'a> = &'a (dyn Fn(usize, usize, &[f64]) -> Vec<f64> + Sync);
 
 fn tensor(shape: &[usize], scale: f32, centre: f32, seed: u64) -> Tensor {
     let mut random = noise(seed);
@@ -160,7 +163,9 @@ impl Exact {
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let mut weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
                 let total: f64 = weights.iter().sum();
-                weights.iter_mut().for_each(|w| *w /= total);
+                for weight in &mut weights {
+                    *weight /= total;
+                }
                 if let Some((at, change)) = change
                     && at == layer
                 {
@@ -197,7 +202,7 @@ impl Exact {
 
     /// The derivative of the loss by a step that changes rows of attention weights of a layer: `direction` gives, for
     /// head, query and weights, where they would be after a step of one.
-    fn derivative(&self, layer: usize, direction: &(dyn Fn(usize, usize, &[f64]) -> Vec<f64> + Sync)) -> f64 {
+    fn derivative(&self, layer: usize, direction: Direction<'_>) -> f64 {
         const STEP: f64 = 1e-4;
         let at = |step: f64| {
             let change = |head: usize, i: usize, weights: &mut [f64]| {
@@ -291,7 +296,7 @@ fn influence_agrees_with_finite_differences() {
         let found = &sums[layer][head];
         let found = if far { found.far[a * BLOCKS + b] } else { found.near[a * BLOCKS + b] };
         if a == b && !far {
-            return assert_eq!((found.signed, found.absolute), (0.0, 0.0));
+            return assert_eq!(found, Sums::default());
         }
         let exact = EXACT.derivative(layer, &|h, i, weights| {
             let mut sum = vec![0.0; weights.len()];
@@ -353,7 +358,7 @@ fn windows_agree_with_finite_differences() {
         close(found.signed, exact, 1e-2 * found.absolute + 1e-5 * largest, &what);
     });
     for (block, window) in [(0, 0), (0, 1), (1, 1), (2, 2), (3, 3), (3, 0)] {
-        assert_eq!(sums[0][0].windows[block * BLOCKS + window].signed, 0.0, "{block}, {window}");
+        assert_eq!(sums[0][0].windows[block * BLOCKS + window], Sums::default(), "{block}, {window}");
     }
 }
 
