@@ -252,7 +252,9 @@ pub fn every_bucket(candidate: &Candidate, sms: u32) -> Vec<Case> {
             let batch: Vec<(usize, u32, u32)> = buckets(layer)
                 .flat_map(|bucket| {
                     let length = layer.bucket(bucket).length;
-                    [(bucket, length - 1, 1), (bucket, length - 1 - length / 37, 1), (bucket, 5, 0)]
+                    // Full in every other bucket, somewhere behind the last wrap in the rest.
+                    let position = length - 1 - if bucket % 2 == 0 { 0 } else { length / 37 };
+                    [(bucket, position, 1), (bucket, 5, 0)]
                 })
                 .collect();
             cases.push(case("every bucket", batch, Work::Decode { ctas: 0 }, Layout::Packed, true));

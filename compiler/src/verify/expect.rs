@@ -73,6 +73,22 @@ impl Expectations {
         Ok(queries.iter().map(|query| &self.known[query]).collect())
     }
 
+    /// Computes the answers to `queries` ahead: many windows of a row cost little more than one.
+    ///
+    /// # Errors
+    /// As [`answers`](Self::answers).
+    pub fn prepare(
+        &mut self,
+        layer: &Layer,
+        inputs: &Inputs,
+        queries: BTreeSet<Query>,
+    ) -> Result<(), LayerError> {
+        let missing: BTreeSet<Query> =
+            queries.into_iter().filter(|query| !self.known.contains_key(query)).collect();
+        // What would be forgotten before it is asked for is not worth computing.
+        if self.known.len() + missing.len() > MOST { Ok(()) } else { self.learn(layer, inputs, missing) }
+    }
+
     fn learn(&mut self, layer: &Layer, inputs: &Inputs, missing: BTreeSet<Query>) -> Result<(), LayerError> {
         let missing: Vec<Query> = missing.into_iter().collect();
         let kv_heads: Vec<&[Query]> =
@@ -86,7 +102,7 @@ impl Expectations {
     }
 }
 
-/// The answers of one KV head of one sequence: its keys and values are made once.
+/// The answers of one KV head of one sequence: its keys and values are made once, a row's scores for all its windows.
 fn answer_kv_head(
     layer: &Layer,
     inputs: &Inputs,
@@ -96,30 +112,41 @@ fn answer_kv_head(
     let tokens = queries.iter().map(|query| query.position).max().unwrap_or(0) + 1;
     let all = |tensor, head| rows(inputs, 0..tokens, |position| At { tensor, sequence, position, head });
     let (k, v) = (all(Tensor::K, kv_head), all(Tensor::V, kv_head));
-    // Rows that see all of their past share a window that is wide enough for the longest.
-    let wide = |query: &Query| if query.window > query.position { tokens } else { query.window };
     let mut queries = queries.to_vec();
-    queries.sort_by_key(|query| (query.head, wide(query), query.position));
-    let heads: Vec<&[Query]> = queries.chunk_by(|a, b| (a.head, wide(a)) == (b.head, wide(b))).collect();
-    let answers: Vec<Vec<(Query, Answer)>> = heads
+    queries.sort_by_key(|query| (query.head, query.position));
+    let blocks: Vec<&[Query]> =
+        queries.chunk_by(|a, b| a.head == b.head).flat_map(|head| head.chunks(BLOCK)).collect();
+    let answers: Vec<Vec<(Query, Answer)>> = blocks
         .par_iter()
         .map(|queries| {
-            let Query { head, position: first, .. } = queries[0];
-            let window = wide(&queries[0]);
+            let (head, first) = (queries[0].head, queries[0].position);
             let q =
                 rows(inputs, first..tokens, |position| At { tensor: Tensor::Q, sequence, position, head });
-            let asked: Vec<(u32, u32)> = queries.iter().map(|query| (0, query.position)).collect();
-            let spans = layer.lone_head(window, tokens);
-            let found = oracle::attend_rows(&spans, Qkv { q: q.view(), k: k.view(), v: v.view() }, &asked)?;
-            Ok(queries
-                .iter()
-                .zip(found.o.rows())
-                .zip(&found.lse)
-                .map(|((&query, o), &lse)| (query, Answer { o: o.iter().map(|&x| x as f32).collect(), lse }))
-                .collect())
+            let positions: Vec<u32> = distinct(queries.iter().map(|query| query.position));
+            // A window that is wide enough for one row of all its past is so for the others.
+            let wide = |query: &Query| if query.window > query.position { tokens } else { query.window };
+            let windows: Vec<u32> = distinct(queries.iter().map(wide));
+            let spans = layer.lone_head(windows.last().copied().unwrap_or(0), tokens);
+            let qkv = Qkv { q: q.view(), k: k.view(), v: v.view() };
+            let found = oracle::attend_windows(&spans, qkv, &positions, &windows)?;
+            let answer = |query: &Query| {
+                let of_window = &found[windows.partition_point(|&window| window < wide(query))];
+                let row = positions.partition_point(|&position| position < query.position);
+                let o = of_window.o.row(row).iter().map(|&x| x as f32).collect();
+                (*query, Answer { o, lse: of_window.lse[row] })
+            };
+            Ok(queries.iter().map(answer).collect())
         })
         .collect::<Result<_, LayerError>>()?;
     Ok(answers.into_iter().flatten().collect())
+}
+
+/// Rows and windows whose scores are held at once: some dozens of rows, mostly.
+const BLOCK: usize = 256;
+
+/// The distinct numbers, ascending.
+fn distinct(numbers: impl Iterator<Item = u32>) -> Vec<u32> {
+    numbers.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Rows of one head, `[positions, 1, head_dim]`.

@@ -169,16 +169,24 @@ pub fn on_gpu(
         let own = Gpu::new(device)
             .map_err(|source| DeviceError::Memory { label: "a stream".to_owned(), source: source.into() })?;
         let mut harness = harness(own, &candidates[indices[0]]);
-        for index in indices {
-            let candidate = &candidates[index];
-            let verdict = if !candidate.arch.runs_on(major, minor) {
+        let runs = |candidate: &Candidate| candidate.arch.runs_on(major, minor);
+        let all: Vec<(&Candidate, Vec<Case>)> = indices
+            .iter()
+            .map(|&index| &candidates[index])
+            .map(|candidate| (candidate, cases::every_bucket(candidate, device.info().sms)))
+            .collect();
+        // The layers of a plan see the same rows through a few windows each.
+        let here = all.iter().filter(|(candidate, _)| runs(candidate));
+        harness
+            .prepare(here.flat_map(|(candidate, cases)| cases.iter().map(move |case| (*candidate, case))))?;
+        for (index, (candidate, cases)) in indices.into_iter().zip(&all) {
+            let verdict = if !runs(candidate) {
                 Verdict::not_run(candidate, format!("this device is sm_{major}{minor}"))
             } else if broken {
                 Verdict::not_run(candidate, "the device failed in a kernel before it")
             } else {
                 let mut verdict = Verdict::new(candidate);
-                let cases = cases::every_bucket(candidate, harness.device.sms());
-                judge(&mut harness, candidate, &cases, watch, &mut verdict)?;
+                judge(&mut harness, candidate, cases, watch, &mut verdict)?;
                 // A kernel that traps or strays takes the context with it.
                 broken = verdict.failures.iter().any(|wrong| wrong.failure.kind == Kind::Launch);
                 verdict

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::Spans;
 use crate::backend::{LayerError, Qkv};
+use crate::geometry;
 
 /// Rows of one head that share their matrix products.
 const ROWS: usize = 32;
@@ -87,7 +88,7 @@ pub fn attend_rows<T: Copy + Into<f64> + Send + Sync>(
                 qkv.q[(positions[row] as usize - first, head, d)].into()
             });
             let (k, v) = (qkv.k.slice(s![.., kv_head, ..]), qkv.v.slice(s![.., kv_head, ..]));
-            attend_block(spans, head, &positions, &query, &k, &v)
+            attend_block(spans, &[spans.window(head)], &positions, &query, &k, &v).remove(0)
         })
         .collect();
     let mut out = AttentionRows { o: Array2::zeros((rows.len(), dim)), lse: Array1::zeros(rows.len()) };
@@ -100,27 +101,75 @@ pub fn attend_rows<T: Copy + Into<f64> + Send + Sync>(
     Ok(out)
 }
 
-/// Rows of one head at ascending `positions`: softmax(scale * q k^T) v over what each of them sees.
+/// The rows at `positions` of a layer with one query head, under each of several windows, ascending: for callers that
+/// compare many spans on the same tensors. A window costs what it adds to the one before it.
+///
+/// # Errors
+/// As [`attend_rows`].
+pub fn attend_windows<T: Copy + Into<f64> + Send + Sync>(
+    spans: &Spans,
+    qkv: Qkv<'_, T>,
+    positions: &[u32],
+    windows: &[u32],
+) -> Result<Vec<AttentionRows>, LayerError> {
+    let first = check(spans, &qkv)?;
+    let (end, dim) = (qkv.k.dim().0, spans.head_dim);
+    if let Some(&position) = positions.iter().find(|&&position| !(first..end).contains(&(position as usize)))
+    {
+        return Err(LayerError::NoSuchRow { head: 0, position, heads: 1, first, end });
+    }
+    let mut order: Vec<usize> = (0..positions.len()).collect();
+    order.sort_by_key(|&row| positions[row]);
+    let blocks: Vec<&[usize]> = order.chunks(ROWS).collect();
+    let (k, v) = (qkv.k.slice(s![.., 0, ..]), qkv.v.slice(s![.., 0, ..]));
+    let done: Vec<Vec<AttentionRows>> = blocks
+        .par_iter()
+        .map(|block| {
+            let positions: Vec<u32> = block.iter().map(|&row| positions[row]).collect();
+            let query = Array2::from_shape_fn((block.len(), dim), |(row, d)| {
+                qkv.q[(positions[row] as usize - first, 0, d)].into()
+            });
+            attend_block(spans, windows, &positions, &query, &k, &v)
+        })
+        .collect();
+    let empty =
+        AttentionRows { o: Array2::zeros((positions.len(), dim)), lse: Array1::zeros(positions.len()) };
+    let mut out = vec![empty; windows.len()];
+    for (block, windows) in blocks.iter().zip(&done) {
+        for (out, result) in out.iter_mut().zip(windows) {
+            for (at, &row) in block.iter().enumerate() {
+                out.o.row_mut(row).assign(&result.o.row(at));
+                out.lse[row] = result.lse[at];
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Rows of one head at ascending `positions`: softmax(scale * q k^T) v over what each of them sees, for each of some
+/// windows, ascending. The scores are those of the widest; each window then adds the keys that the one before it lacks.
 fn attend_block<T: Copy + Into<f64>>(
     spans: &Spans,
-    head: usize,
+    windows: &[u32],
     positions: &[u32],
     q: &Array2<f64>,
     k: &ArrayView2<'_, T>,
     v: &ArrayView2<'_, T>,
-) -> AttentionRows {
+) -> Vec<AttentionRows> {
+    let widest = windows.last().copied().unwrap_or(0);
     let queries = positions[0]..positions[positions.len() - 1] + 1;
     let pieces: Vec<Range<u32>> =
-        spans.key_ranges(queries, spans.window(head)).into_iter().flat_map(split).collect();
+        spans.key_ranges(queries.clone(), widest).into_iter().flat_map(split).collect();
     let wide = |keys: &Range<u32>, of: &ArrayView2<'_, T>| {
         of.slice(s![keys.start as usize..keys.end as usize, ..]).mapv(Into::into)
     };
+    let visible = |i, j, window| geometry::visible(i, j, spans.sink, window);
     let mut weights: Vec<Array2<f64>> = pieces
         .iter()
         .map(|keys| {
             let mut scores = q.dot(&wide(keys, k).t()) * spans.scale;
             for ((row, key), score) in scores.indexed_iter_mut() {
-                if !spans.visible(head, positions[row], keys.start + key as u32) {
+                if !visible(positions[row], keys.start + key as u32, widest) {
                     *score = f64::NEG_INFINITY;
                 }
             }
@@ -133,19 +182,43 @@ fn attend_block<T: Copy + Into<f64>>(
             *a = a.max(b);
         });
     }
-    let mut sum = Array1::zeros(positions.len());
     for scores in &mut weights {
         for (mut row, &max) in scores.rows_mut().into_iter().zip(&max) {
             row.mapv_inplace(|score| (score - max).exp());
         }
-        sum += &scores.sum_axis(Axis(1));
     }
-    let mut o = Array2::zeros(q.dim());
-    for (keys, weights) in pieces.iter().zip(&weights) {
-        o += &weights.dot(&wide(keys, v));
-    }
-    o /= &sum.view().insert_axis(Axis(1));
-    AttentionRows { o, lse: max + sum.ln() }
+    let mut sum: Array1<f64> = Array1::zeros(positions.len());
+    let mut o: Array2<f64> = Array2::zeros(q.dim());
+    let mut narrower = None;
+    windows
+        .iter()
+        .map(|&window| {
+            // Of the keys behind the sink, only these can be in some row's window and not in its narrower one.
+            let oldest = (queries.start + 1).saturating_sub(window);
+            let newest = queries.end - 1 - narrower.unwrap_or(0).min(queries.end - 1);
+            for (keys, weights) in pieces.iter().zip(&weights) {
+                let new = match narrower {
+                    Some(_) => keys.start.max(oldest).max(spans.sink)..keys.end.min(newest + 1),
+                    None => keys.clone(),
+                };
+                if new.is_empty() {
+                    continue;
+                }
+                let columns = (new.start - keys.start) as usize..(new.end - keys.start) as usize;
+                let mut own = weights.slice(s![.., columns]).to_owned();
+                for ((row, key), weight) in own.indexed_iter_mut() {
+                    let (i, j) = (positions[row], new.start + key as u32);
+                    if !visible(i, j, window) || narrower.is_some_and(|narrower| visible(i, j, narrower)) {
+                        *weight = 0.0;
+                    }
+                }
+                sum += &own.sum_axis(Axis(1));
+                o += &own.dot(&wide(&new, v));
+            }
+            narrower = Some(window);
+            AttentionRows { o: &o / &sum.view().insert_axis(Axis(1)), lse: &max + &sum.mapv(f64::ln) }
+        })
+        .collect()
 }
 
 /// A range of positions in pieces of at most [`KEYS`].
@@ -165,7 +238,7 @@ fn check<T>(spans: &Spans, qkv: &Qkv<'_, T>) -> Result<usize, LayerError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{attend, attend_rows};
+    use super::{attend, attend_rows, attend_windows};
     use crate::backend::{LayerError, Qkv};
     use crate::reference::Spans;
     use ndarray::{Array3, ShapeBuilder};
@@ -219,6 +292,30 @@ mod tests {
         let last =
             attend(&spans, Qkv { q: q.slice(ndarray::s![20.., .., ..]), ..Qkv::new(&q, &k, &v) }).unwrap();
         assert!((&last.o - &whole.o.slice(ndarray::s![20.., .., ..])).iter().all(|e| e.abs() < 1e-13));
+    }
+
+    #[test]
+    fn several_windows_at_once_are_each_of_them_alone() {
+        let (k, v) = (tensor((40, 1, 3), 2), tensor((40, 1, 3), 3));
+        let q = tensor((40, 1, 3), 1);
+        let alone = |span| Spans {
+            head_dim: 3,
+            scale: 0.7,
+            sink: 2,
+            length: 40,
+            span: vec![span],
+            kv_span: vec![span],
+        };
+        let (windows, positions) = ([1, 2, 9, 30, 38], [39, 0, 1, 7, 20, 2, 38]);
+        let all = attend_windows(&alone(40), Qkv::new(&q, &k, &v), &positions, &windows).unwrap();
+        for (window, found) in windows.into_iter().zip(&all) {
+            let rows = positions.map(|position| (0, position));
+            let expected = attend_rows(&alone(window + 2), Qkv::new(&q, &k, &v), &rows).unwrap();
+            assert!((&found.o - &expected.o).iter().all(|e| e.abs() < 1e-12), "window {window}");
+            assert!((&found.lse - &expected.lse).iter().all(|e| e.abs() < 1e-12), "window {window}");
+        }
+        let error = attend_windows(&alone(40), Qkv::new(&q, &k, &v), &[40], &[38]).unwrap_err();
+        assert!(matches!(error, LayerError::NoSuchRow { position: 40, end: 40, .. }));
     }
 
     #[test]
