@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """One layer of an artifact on random input, by `moac exec` and by torch's SDPA with an explicit mask in float32.
 
-usage: exec_vs_torch.py MOAC ARTIFACT [--device gpu|emulator|cpu]... [--tokens T] [--layer L]...
+usage: exec_vs_torch.py MOAC ARTIFACT [--device gpu|emulator|cpu]... [--tokens T] [--layer L]... [--distinct]
+Four layers, the named ones, or one of every distinct kind.
 Several devices are compared with each other too.
 Exit status 1 if a relative Frobenius error is above the bound of the element type.
 """
@@ -20,6 +21,7 @@ parser.add_argument("artifact")
 parser.add_argument("--device", action="append")
 parser.add_argument("--tokens", type=int, default=1500)
 parser.add_argument("--layer", type=int, action="append")
+parser.add_argument("--distinct", action="store_true")
 args = parser.parse_args()
 
 with open(args.artifact, "rb") as file:
@@ -49,7 +51,13 @@ def expected(layer, bucket, q, k, v):
     return out
 
 
-for number in args.layer or range(0, len(geometry["layers"]), max(1, len(geometry["layers"]) // 4)):
+layers = geometry["layers"]
+if args.distinct:
+    kinds = {json.dumps([layer["group_of_head"], layer["buckets"]]): number for number, layer in enumerate(layers)}
+    numbers = sorted(kinds.values())
+else:
+    numbers = args.layer or range(0, len(layers), max(1, len(layers) // 4))
+for number in numbers:
     layer = geometry["layers"][number]
     lengths = geometry["lengths"]
     tokens = min(args.tokens, lengths[-1])
@@ -69,7 +77,9 @@ for number in args.layer or range(0, len(geometry["layers"]), max(1, len(geometr
                 save_file({"q": q, "k": k, "v": v}, f"{folder}/in.safetensors")
                 command = [args.moac, "exec", args.artifact, "--layer", str(number), "--phase", phase, "--device", device]
                 command += ["--inputs", f"{folder}/in.safetensors", "--outputs", f"{folder}/out.safetensors", *flags]
-                subprocess.run(command, check=True)
+                ran = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+                if ran.returncode != 0:
+                    raise SystemExit(f"{' '.join(command)}\n{ran.stderr}")
                 outputs[device] = load_file(f"{folder}/out.safetensors")["o"].float().to(where)
         pairs = [(device, "torch", want[:, first:]) for device in outputs]
         base = next(iter(outputs))

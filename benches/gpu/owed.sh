@@ -1,39 +1,80 @@
 #!/usr/bin/env bash
 # Makes the runs that OWED.md lists, on a machine with a GPU, a driver, torch and NVRTC, and nothing to build with.
-# usage: benches/gpu/owed.sh MOAC PLANS OUT
+# usage: benches/gpu/owed.sh MOAC PLANS OUT [PART...]
 #   MOAC   the moac binary (cargo build --release -p moac)
 #   PLANS  a folder with the published plans llama-3-8b.moa.json and vicuna-7b.moa.json
 #   OUT    where logs, artifacts and results go
+#   PART   shipped, speed, torch, sanitizer, bytes, emulator, published; all of them in this order if none is named
 set -uo pipefail
 moac=$1 plans=$2 out=$3
+shift 3
+parts=("$@")
+[ $# -eq 0 ] && parts=(shipped speed torch sanitizer bytes emulator published)
 here=$(cd "$(dirname "$0")" && pwd)
+shipped=("$here"/../../plans/{llama-3-8b,vicuna-7b,smollm2-135m,dense,one-rule-per-head}.json)
+archs=(--arch sm_90 --arch sm_90a)
 mkdir -p "$out"
 failures=0
-step() { # name, command...
-  local name=$1
-  shift
+step() { # name, lines to show, command...
+  local name=$1 lines=$2
+  shift 2
   local start=$SECONDS
   if "$@" >"$out/$name.log" 2>&1; then verdict=ok; else verdict="FAILED ($?)"; failures=$((failures + 1)); fi
   echo "$name: $verdict, $((SECONDS - start)) s"
-  tail -n 4 "$out/$name.log" | sed 's/^/    /'
+  tail -n "$lines" "$out/$name.log" | sed 's/^/    /'
 }
-archs=(--arch sm_90 --arch sm_90a)
+llama() { # compiles what is timed and compared, once
+  [ -f "$out/llama.moac" ] ||
+    step compile 1 "$moac" compile "$plans/llama-3-8b.moa.json" -m llama-3-8b --arch sm_90a -o "$out/llama.moac"
+}
+part_shipped() { # rows 1
+  for dtype in bf16 f16; do
+    step "verify-shipped-$dtype" 1 "$moac" verify "${shipped[@]}" --dtype $dtype "${archs[@]}" --record "$out/ledger.json"
+  done
+}
+part_speed() { # rows 6 and 7
+  llama
+  step load 12 env MOAC_LOG=moac_runtime=debug "$moac" bench "$out/llama.moac" --batch 1 --context 1024
+  step peers 12 python3 "$here/peers.py" "$moac" "$out/llama.moac" "$out/peers.json"
+}
+part_torch() { # row 5
+  llama
+  for dtype in bf16 f16; do
+    local artifact=$out/llama.moac
+    if [ $dtype = f16 ]; then
+      artifact=$out/llama-f16.moac
+      "$moac" compile "$plans/llama-3-8b.moa.json" -m llama-3-8b --arch sm_90a --dtype f16 -o "$artifact"
+    fi
+    step "exec-vs-torch-$dtype" 12 python3 "$here/exec_vs_torch.py" "$moac" "$artifact"
+  done
+}
+part_sanitizer() { # row 4
+  for tool in memcheck racecheck; do
+    step "sanitizer-$tool" 2 compute-sanitizer --tool $tool --error-exitcode 1 \
+      "$moac" verify "$here/../../plans/smollm2-135m.json" --lengths 512 --arch sm_90a
+  done
+}
+part_bytes() { # row 9
+  llama
+  step bytes 6 python3 "$here/bytes.py" "$moac" "$out/llama.moac"
+}
+part_emulator() { # row 8
+  for plan in "${shipped[@]}"; do
+    local name
+    name=$(basename "$plan" .json)
+    "$moac" compile "$plan" --arch sm_90a --lengths 1024 -o "$out/$name.moac" 2>/dev/null
+    step "emulator-$name" 3 python3 "$here/exec_vs_torch.py" "$moac" "$out/$name.moac" \
+      --device gpu --device emulator --tokens 300 --distinct
+  done
+}
+part_published() { # rows 2 and 3
+  for dtype in bf16 f16; do
+    for plan in llama-3-8b vicuna-7b; do
+      step "verify-$plan-$dtype" 1 "$moac" verify "$plans/$plan.moa.json" -m $plan --dtype $dtype "${archs[@]}"
+    done
+  done
+}
 "$moac" doctor | tee "$out/doctor.log"
-# Correctness first: everything small, then the published plans.
-for dtype in bf16 f16; do
-  step "verify-shipped-$dtype" "$moac" verify "$here"/../../plans/{llama-3-8b,vicuna-7b,smollm2-135m,dense,one-rule-per-head}.json \
-    --dtype $dtype "${archs[@]}" --record "$out/ledger.json"
-  step "verify-llama-$dtype" "$moac" verify "$plans/llama-3-8b.moa.json" -m llama-3-8b --dtype $dtype "${archs[@]}"
-  step "verify-vicuna-$dtype" "$moac" verify "$plans/vicuna-7b.moa.json" -m vicuna-7b --dtype $dtype "${archs[@]}"
-done
-small=(verify "$here/../../plans/smollm2-135m.json" --lengths 512 --arch sm_90a)
-for tool in memcheck racecheck; do
-  step "sanitizer-$tool" compute-sanitizer --tool $tool --error-exitcode 1 "$moac" "${small[@]}"
-done
-step compile "$moac" compile "$plans/llama-3-8b.moa.json" -m llama-3-8b --arch sm_90a -o "$out/llama.moac"
-step load env MOAC_LOG=moac_runtime=debug "$moac" bench "$out/llama.moac" --batch 1 --context 1024
-step exec-vs-torch python3 "$here/exec_vs_torch.py" "$moac" "$out/llama.moac"
-# Then speed, beside the peers in one run.
-step peers python3 "$here/peers.py" "$moac" "$out/llama.moac" "$out/peers.json"
+for part in "${parts[@]}"; do "part_$part"; done
 echo "$failures failed"
 exit $((failures > 0))

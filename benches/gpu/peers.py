@@ -50,7 +50,7 @@ def dense(context):
         sdpa = torch.nn.functional.scaled_dot_product_attention
         peers["fa2"] = median_ms(lambda: sdpa(q, k, v, is_causal=True, enable_gqa=True))
     try:
-        from flash_attn_interface import flash_attn_func
+        from fa3_fwd_interface import flash_attn_func
     except ImportError as error:
         print(f"no FA3 here: {error}")
     else:
@@ -59,24 +59,34 @@ def dense(context):
     return peers
 
 
-def bench(batch, context):
-    command = [args.moac, "bench", args.artifact, "--batch", batch, "--context", str(context), "--json"]
+def bench(phase, batch, context):
+    command = [args.moac, "bench", args.artifact, "--phase", phase, "--batch", batch, "--context", str(context), "--json"]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 before = dense(args.context)
-ours = bench("1,32", args.context)
+prefill = bench("prefill", "1", args.context)
 after = dense(args.context)
+decode = bench("decode", "1,8,32", args.context)
 peers = {name: (before[name] + after[name]) / 2 for name in before}
-result = {"context": args.context, "peers_ms_per_layer": peers, "peers_before": before, "peers_after": after, "moac": ours}
+result = {"context": args.context, "peers_ms_per_layer": peers, "peers_before": before, "peers_after": after}
+result |= {"prefill": prefill, "decode": decode}
 with open(args.out, "w") as file:
     json.dump(result, file, indent=1)
 layers = model["num_layers"]
-for point in ours["points"]:
-    name = f"{point['phase']} batch {point['batch']} at {point['context']}"
-    if point["phase"] == "prefill" and point["batch"] == 1:
-        for peer, ms in peers.items():
-            worst = max(layer["ms"] for layer in point["layers"]) / ms
-            print(f"{name}: {point['ms']:.2f} ms, {point['ms'] / (layers * ms):.3f} of {layers} dense layers of {peer}; worst layer {worst:.3f}")
-    else:
-        print(f"{name}: {point['ms']:.3f} ms, share of the ceiling {point['share']}")
+for run in (prefill, decode):
+    print(f"{run['device']}, {run['arch']}, {run['dtype']}; ceilings {run['ceilings']}")
+print(f"dense layer: {before} before, {after} after")
+for point in prefill["points"]:
+    for peer, ms in peers.items():
+        worst = max(layer["ms"] for layer in point["layers"]) / ms
+        print(
+            f"prefill of {point['context']}: {point['ms']:.2f} ms, {point['tflop_per_s']:.0f} TFLOP/s, "
+            f"{point['ms'] / (layers * ms):.3f} of {layers} dense layers of {peer}; worst layer {worst:.3f}"
+        )
+for point in decode["points"]:
+    share = "unknown" if point["share"] is None else f"{point['share']:.3f}"
+    print(
+        f"decode of {point['batch']} x {point['context']}: {point['ms']:.3f} ms, {point['gb_per_s']:.0f} GB/s, "
+        f"share of the read bandwidth {share}"
+    )

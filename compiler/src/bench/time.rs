@@ -19,9 +19,11 @@ use super::work::{self, Useful};
 use crate::verify::Inputs;
 use crate::verify::inputs::{At, Tensor};
 
-/// Repetitions before those that count, and those.
+/// Repetitions before those that count.
 const WARM_UP: usize = 5;
-const REPETITIONS: usize = 21;
+/// Repetitions that count: the fewest, and the most where they take no longer than [`ENOUGH_MS`] together.
+const REPETITIONS: [usize; 2] = [5, 21];
+const ENOUGH_MS: f64 = 2000.0;
 /// Tokens that a decode's context is prefilled with at once.
 const CHUNK: u32 = 4096;
 /// Bytes of random values, which longer tensors repeat.
@@ -151,7 +153,7 @@ impl Timer<'_> {
         if per_layer {
             // A whole step in the queue ahead of them keeps the host's launches out of the layers' times.
             let ahead = || graph.launch().and_then(|()| flush());
-            let times = self.layer_times(point.phase, &step, &mut io, ahead)?;
+            let times = self.layer_times(point.phase, &step, &mut io, ahead, repetitions(ms))?;
             layers = times.into_iter().zip(useful).collect();
         }
         // Its slabs must outlive what is in flight, and freeing them waits for that.
@@ -226,10 +228,11 @@ impl Timer<'_> {
         step: &Step<'_>,
         io: &mut Io,
         mut ahead: impl FnMut() -> Result<(), GpuError>,
+        repetitions: usize,
     ) -> Result<Vec<f64>, GpuError> {
         let layers = self.model.layers();
         let mut times = vec![Vec::new(); layers];
-        for repetition in 0..WARM_UP + REPETITIONS {
+        for repetition in 0..=repetitions {
             let events: Vec<Event> =
                 (0..=layers).map(|_| Event::new(self.model.device())).collect::<Result<_, _>>()?;
             ahead()?;
@@ -240,7 +243,8 @@ impl Timer<'_> {
             }
             for (times, pair) in times.iter_mut().zip(events.windows(2)) {
                 let ms = f64::from(pair[0].milliseconds_to(&pair[1])?);
-                if repetition >= WARM_UP {
+                // The first is a warm-up: the whole step has run often by now.
+                if repetition > 0 {
                     times.push(ms);
                 }
             }
@@ -273,22 +277,30 @@ pub fn median_ms(
     mut before: impl FnMut() -> Result<(), GpuError>,
     mut body: impl FnMut() -> Result<(), GpuError>,
 ) -> Result<f64, GpuError> {
-    for _ in 0..WARM_UP {
-        before()?;
-        body()?;
-    }
-    let mut spans = Vec::new();
-    for _ in 0..REPETITIONS {
+    let mut begin = || -> Result<(Event, Event), GpuError> {
         let (start, end) = (Event::new(device)?, Event::new(device)?);
         before()?;
         start.record(stream)?;
         body()?;
         end.record(stream)?;
-        spans.push((start, end));
-    }
-    let times: Result<Vec<f64>, GpuError> =
-        spans.iter().map(|(start, end)| start.milliseconds_to(end).map(f64::from)).collect();
+        Ok((start, end))
+    };
+    let taken = |(start, end): &(Event, Event)| start.milliseconds_to(end).map(f64::from);
+    begin()?;
+    let estimate = taken(&begin()?)?;
+    let repetitions = repetitions(estimate);
+    // What is long needs no more than the two that have run.
+    let warm_up = if repetitions < REPETITIONS[1] { 0 } else { WARM_UP - 2 };
+    let spans = (0..warm_up + repetitions).map(|_| begin()).collect::<Result<Vec<_>, GpuError>>()?;
+    let times: Result<Vec<f64>, GpuError> = spans[warm_up..].iter().map(taken).collect();
     Ok(median(times?))
+}
+
+/// How often to repeat what takes `ms` milliseconds.
+fn repetitions(ms: f64) -> usize {
+    let [fewest, most] = REPETITIONS;
+    // A time that is no number, or none at all, costs nothing to take again.
+    (1..most).find(|&count| (count + 1) as f64 * ms > ENOUGH_MS).unwrap_or(most).max(fewest)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -301,33 +313,61 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// # Errors
 /// What the driver says.
 pub fn random(buffer: &mut Buffer, stream: &Stream, dtype: DType, seed: u32) -> Result<(), GpuError> {
-    const ELEMENTS: u32 = 128;
-    let inputs = Inputs::new(dtype, ELEMENTS, u64::from(seed));
-    let wanted = usize::try_from(buffer.bytes()).unwrap_or(usize::MAX).min(BLOCK);
-    let mut block = Vec::with_capacity(wanted + 2 * ELEMENTS as usize);
-    for position in 0.. {
-        if block.len() >= wanted {
-            break;
-        }
-        inputs.bytes(At { tensor: Tensor::K, sequence: seed, position, head: 0 }, &mut block);
-    }
+    let block = random_block(dtype, seed, usize::try_from(buffer.bytes()).unwrap_or(usize::MAX).min(BLOCK));
     let mut offset = 0;
     while offset < buffer.bytes() {
-        let bytes = (buffer.bytes() - offset).min(wanted as u64);
+        let bytes = (buffer.bytes() - offset).min(block.len() as u64);
         buffer.upload(stream, offset, &block[..bytes as usize])?;
         offset += bytes;
     }
     Ok(())
 }
 
+/// `bytes` bytes of such values.
+fn random_block(dtype: DType, seed: u32, bytes: usize) -> Vec<u8> {
+    const ELEMENTS: u32 = 128;
+    let inputs = Inputs::new(dtype, ELEMENTS, u64::from(seed));
+    let mut block = vec![0; bytes];
+    for (position, row) in (0..).zip(block.chunks_mut(ELEMENTS as usize * 2)) {
+        inputs.bytes(At { tensor: Tensor::K, sequence: seed, position, head: 0 }, row);
+    }
+    block
+}
+
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use moac_runtime::element::from_bytes;
+    use moac_runtime::plan::DType;
+
+    use super::{median, random_block, repetitions};
 
     #[test]
     fn the_median_ignores_outliers_and_order() {
         assert!((median(vec![9.0, 1.0, 2.0]) - 2.0).abs() < 1e-12);
         assert!((median(vec![3.0, 1e9, 3.0, 3.0, -1e9]) - 3.0).abs() < 1e-12);
         assert!(median(Vec::new()).is_nan());
+    }
+
+    #[test]
+    fn long_work_is_repeated_less_often() {
+        assert_eq!([0.01, 90.0, 200.0, 300.0, 5000.0].map(repetitions), [21, 21, 10, 6, 5]);
+        assert_eq!(repetitions(f64::NAN), 21);
+    }
+
+    /// Zeros, or rows that repeat, would be faster than what is asked for.
+    #[test]
+    fn random_bytes_are_a_normal_distribution_to_the_last_row() {
+        let bytes = 256 * 100 + 32;
+        let block = random_block(DType::Bf16, 3, bytes);
+        assert_eq!(block.len(), bytes);
+        assert_ne!(block, random_block(DType::Bf16, 4, bytes));
+        let values = from_bytes(DType::Bf16, &block);
+        let count = values.len() as f32;
+        let mean = values.iter().sum::<f32>() / count;
+        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / count;
+        assert!(mean.abs() < 0.05 && (variance - 1.0).abs() < 0.1, "mean {mean}, variance {variance}");
+        let rows: std::collections::BTreeSet<&[u8]> = block.chunks(256).collect();
+        assert_eq!(rows.len(), 101, "no row is another's");
+        assert!(block[256 * 100..].iter().any(|&byte| byte != 0));
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use moac_runtime::arch::Arch;
+use moac_runtime::launch::Phase;
 use moac_runtime::plan::{DType, Plan};
 
 use super::Context;
@@ -116,6 +117,14 @@ pub fn parse_dtype(text: &str) -> Result<DType, String> {
         .into_iter()
         .find(|dtype| dtype.name() == text)
         .ok_or_else(|| format!("`{text}` is no element type: expected bf16 or f16"))
+}
+
+/// `prefill` or `decode`.
+pub fn parse_phase(text: &str) -> Result<Phase, String> {
+    [Phase::Prefill, Phase::Decode]
+        .into_iter()
+        .find(|phase| phase.name() == text)
+        .ok_or_else(|| format!("`{text}` is no phase: expected prefill or decode"))
 }
 
 /// `a..b`.

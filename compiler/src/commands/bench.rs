@@ -7,8 +7,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use moac_runtime::artifact::Artifact;
 use moac_runtime::call::MAX_BATCH;
 use moac_runtime::gpu::Device;
+use moac_runtime::launch::Phase;
 
 use super::Context;
+use super::args::parse_phase;
 use crate::bench::Ceilings;
 use crate::bench::counters::{self, Counters};
 use crate::bench::points::{self, BATCHES, Point};
@@ -30,12 +32,25 @@ pub struct Args {
     /// Context lengths [default: the smallest and the largest bucket]
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Vec<u32>,
+    /// One phase only
+    #[arg(long, value_name = "prefill|decode", value_parser = parse_phase)]
+    pub phase: Option<Phase>,
     /// Count bytes and operations on the emulator instead; never a time
     #[arg(long)]
     pub emulate: bool,
     /// Print the table as JSON, with a row for each layer
     #[arg(long)]
     pub json: bool,
+}
+
+impl Args {
+    /// The points asked for, with `batches` where none are.
+    fn points(&self, batches: &[u32], contexts: &[u32]) -> Vec<Point> {
+        let batches = if self.batch.is_empty() { batches } else { &self.batch };
+        let mut points = Point::all(batches, contexts);
+        points.retain(|point| self.phase.is_none_or(|phase| point.phase == phase));
+        points
+    }
 }
 
 /// Runs the command.
@@ -47,8 +62,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         return emulate(args, &artifact, &contexts, context);
     }
     let device = Device::open(0)?;
-    let batches = if args.batch.is_empty() { &BATCHES[..] } else { &args.batch };
-    time(args, &artifact, &device, &Point::all(batches, &contexts), context)
+    time(args, &artifact, &device, &args.points(&BATCHES, &contexts), context)
 }
 
 fn time(
@@ -104,8 +118,7 @@ fn emulate(
     context: &Context,
 ) -> Result<ExitStatus, Error> {
     let candidates = candidates(artifact, &args.file)?;
-    let batches = if args.batch.is_empty() { &[1][..] } else { &args.batch };
-    let points = Point::all(batches, contexts);
+    let points = args.points(&[1], contexts);
     let of = |candidate: &Candidate| points.iter().filter(|point| point.phase == candidate.phase).count();
     let wanted = candidates.iter().map(of).sum();
     let bar = progress("counting", wanted);

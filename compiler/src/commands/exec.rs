@@ -10,6 +10,7 @@ use moac_runtime::launch::Phase;
 use moac_runtime::plan::DType;
 
 use super::Context;
+use super::args::parse_phase;
 use crate::cli::ExitStatus;
 use crate::error::Error;
 use crate::exec::emulator::EmulatedLayer;
@@ -120,11 +121,4 @@ fn layer(
             (Box::new(GpuLayer::new(&model, args.layer as usize, &lengths)?), Some(dtype))
         }
     })
-}
-
-fn parse_phase(text: &str) -> Result<Phase, String> {
-    [Phase::Prefill, Phase::Decode]
-        .into_iter()
-        .find(|phase| phase.name() == text)
-        .ok_or_else(|| format!("`{text}` is no phase: expected prefill or decode"))
 }
