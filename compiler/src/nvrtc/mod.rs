@@ -32,6 +32,11 @@ pub const OPTIONS: [&str; 4] = [
     "--ptxas-options=--warn-on-spills",
 ];
 
+/// Where there is a driver, NVRTC keeps what it made in the driver's cache from this version on, and what comes from
+/// there comes without the assembler's report. [`crate::cache`] is the cache.
+const CACHING: [u32; 2] = [12, 9];
+const UNCACHED: &str = "--no-cache";
+
 /// A kernel to compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -162,6 +167,10 @@ impl Nvrtc {
             })?;
         let mut options: Vec<String> = OPTIONS.map(str::to_owned).to_vec();
         options.push(format!("--gpu-architecture={arch}"));
+        // Not one of `OPTIONS`: it changes nothing in the code.
+        if self.cuda >= CACHING {
+            options.push(UNCACHED.to_owned());
+        }
         let _span = tracing::debug_span!("nvrtc", %symbol, %arch).entered();
         let output = self.library.compile(&format!("{symbol}.cu"), text, &headers, &options).map_err(call)?;
         let log = output.log;
