@@ -17,7 +17,7 @@ use crate::compile::{finish, moac};
 mod tiny;
 
 /// A folder with the model in `tiny`.
-fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("tiny")).unwrap();
     Tiny::new(true).write_folder(&folder.path().join("tiny"));
@@ -67,7 +67,7 @@ fn chat_tokens(folder: &Path, messages: &[Message]) -> Vec<u32> {
 }
 
 /// A plan for the tiny model whose heads see 128 tokens.
-fn narrow(folder: &Path) -> (PathBuf, Plan) {
+pub(crate) fn narrow(folder: &Path) -> (PathBuf, Plan) {
     let mut plan = dense_plan(&Model::open(&folder.join("tiny")).unwrap().decoder.config().shape());
     plan.alphas.iter_mut().flatten().for_each(|alpha| *alpha = 128.0);
     plan.betas.iter_mut().flatten().for_each(|beta| *beta = 0.0);

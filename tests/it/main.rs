@@ -18,4 +18,5 @@ mod model_shapes;
 mod mutants;
 mod nvrtc;
 mod plans;
+mod quality;
 mod verify;

@@ -1,0 +1,234 @@
+//! `moac profile`, `moac validate` and `moac plan` on a tiny random model, as a shell runs them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use moac::items::{self, Header, ITEMS_FORMAT, Item, Items, Task};
+use moac::search::influence::Influence;
+use moac_runtime::model::{Cache, Model, dense_plan};
+use moac_runtime::plan::Plan;
+use serde_json::Value;
+
+use crate::compile::{finish, moac};
+use crate::generate::{folder, narrow};
+
+/// Items of two lengths: a stretch of random tokens, the last of which are the answer.
+fn write_items(folder: &Path) -> Items {
+    let model = Model::open(&folder.join("tiny")).unwrap();
+    let vocab = model.decoder.config().vocab_size as u32;
+    let item = |(number, task, length, tokens): (u32, Task, u32, u32)| Item {
+        id: format!("{task}-{number}"),
+        task,
+        length,
+        tokens: (0..tokens).map(|at| (at * at * 31 + number * 17 + at * 7) % vocab).collect(),
+        answer: tokens as usize - 9,
+        source: "none".to_owned(),
+        text: String::new(),
+    };
+    let header = Header {
+        format: ITEMS_FORMAT.to_owned(),
+        model: "tiny".to_owned(),
+        tokenizer: items::vocabulary(&model.tokenizer),
+        seed: 3,
+        sources: Vec::new(),
+    };
+    let all = [
+        (0, Task::Document, 256, 256),
+        (1, Task::Kv, 256, 199),
+        (2, Task::Document, 256, 230),
+        (3, Task::Document, 320, 318),
+    ];
+    let items = Items { header, items: all.map(item).to_vec() };
+    items.write(&folder.join("items.jsonl")).unwrap();
+    items
+}
+
+fn run(folder: &Path, args: &[&str]) -> (String, String) {
+    let (code, stdout, stderr) = finish(&mut moac(folder, args));
+    assert_eq!(code, Some(0), "{stderr}");
+    (stdout, stderr)
+}
+
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let (code, stdout, stderr) = finish(&mut moac(folder, args));
+    assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+    stderr
+}
+
+fn kept(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_profile_goes_on_where_it_was_and_is_the_same_on_any_number_of_threads() {
+    let folder = folder();
+    let folder = folder.path();
+    let items = write_items(folder);
+    let profile = ["profile", "tiny", "items.jsonl", "-o"];
+    let also = ["--also", "absolute=absolute.safetensors"];
+    let (stdout, stderr) = run(folder, &[&profile[..], &["a.safetensors", "--json"], &also].concat());
+    assert!(stderr.contains("GFLOP/s"), "{stderr}");
+    let told: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((told[0]["length"].as_u64(), told[0]["items"].as_u64()), (Some(256), Some(3)));
+    assert_eq!(told[0]["tokens"].as_u64(), Some(256 + 199 + 230));
+    // The loss that it tells is that of the forward pass.
+    let model = Model::open(&folder.join("tiny")).unwrap();
+    let dense = dense_plan(&model.decoder.config().shape());
+    let loss = |item: &Item, plan: &Plan, length| {
+        let losses = model.decoder.losses(&item.tokens, &mut Cache::new(plan, length).unwrap()).unwrap();
+        let answer = &losses[item.answer - 1..];
+        answer.iter().map(|&loss| f64::from(loss)).sum::<f64>() / answer.len() as f64
+    };
+    let expected = items.items[..3].iter().map(|item| loss(item, &dense, 256)).sum::<f64>() / 3.0;
+    assert!((told[0]["loss"].as_f64().unwrap() - expected).abs() < 1e-5);
+
+    let influence = Influence::read(&folder.join("a.safetensors")).unwrap();
+    assert_eq!(
+        influence.lengths.iter().map(|at| (at.length, at.items)).collect::<Vec<_>>(),
+        [(256, 3), (320, 1)]
+    );
+    assert!((influence.seed, influence.absolute, influence.windows) == (3, false, false));
+    let absolute = Influence::read(&folder.join("absolute.safetensors")).unwrap();
+    assert!(absolute.absolute);
+    for (signed, magnitude) in influence.lengths[0].far.iter().zip(&absolute.lengths[0].far) {
+        assert!(signed.abs() <= magnitude * 1.000_01, "{signed} {magnitude}");
+    }
+    assert!(influence.lengths[0].far.iter().any(|&sum| sum < 0.0));
+
+    // A file that is gone and one that is damaged are made again; nothing else is. With one thread, the same bytes.
+    let files = kept(&folder.join("a.safetensors.items"));
+    assert_eq!(files.len(), 4);
+    let whole = fs::read(&files[0]).unwrap();
+    fs::write(&files[0], &whole[..whole.len() / 2]).unwrap();
+    fs::remove_file(&files[1]).unwrap();
+    fs::write(folder.join("a.safetensors.items/other"), "not ours").unwrap();
+    let untouched = fs::metadata(&files[2]).unwrap().modified().unwrap();
+    let first = fs::read(folder.join("a.safetensors")).unwrap();
+    let mut again =
+        moac(folder, &[&profile[..], &["b.safetensors", "--work", "a.safetensors.items"]].concat());
+    assert_eq!(finish(again.env("RAYON_NUM_THREADS", "1")).0, Some(0));
+    assert_eq!(fs::read(folder.join("b.safetensors")).unwrap(), first);
+    assert_eq!(fs::read(&files[0]).unwrap(), whole);
+    assert_eq!(fs::metadata(&files[2]).unwrap().modified().unwrap(), untouched);
+    let (_, stderr) =
+        run(folder, &[&profile[..], &["b.safetensors", "--work", "a.safetensors.items"]].concat());
+    assert!(!stderr.contains("GFLOP/s"), "nothing is left to compute: {stderr}");
+}
+
+#[test]
+fn a_profile_that_cannot_be_made_says_why() {
+    let folder = folder();
+    let folder = folder.path();
+    write_items(folder);
+    let profile = |args: &[&str]| {
+        refused(folder, &[&["profile", "tiny", "items.jsonl", "-o", "a.safetensors"], args].concat())
+    };
+    let error = profile(&["--lengths", "512"]);
+    assert!(error.contains("there are no items of 512 tokens, only of [256, 320]"), "{error}");
+    let error = profile(&["--lengths", "320", "--tasks", "kv"]);
+    assert!(error.contains("no items of 320 tokens and the tasks kv"), "{error}");
+    let error = profile(&["--lengths", "100"]);
+    assert!(error.contains("found the length 100, expected a multiple of 64 up to 1024"), "{error}");
+    let text = fs::read_to_string(folder.join("items.jsonl")).unwrap();
+    let (header, rest) = text.split_once('\n').unwrap();
+    let digest: Value = serde_json::from_str(header).unwrap();
+    let other = header.replace(digest["tokenizer"].as_str().unwrap(), &"0".repeat(64));
+    fs::write(folder.join("items.jsonl"), format!("{other}\n{rest}")).unwrap();
+    let error = profile(&[]);
+    assert!(error.contains("made with another vocabulary") || error.contains("this model's is"), "{error}");
+    assert!(!folder.join("a.safetensors").exists());
+}
+
+#[test]
+fn the_plan_with_the_lowest_loss_is_chosen_and_says_so() {
+    let folder = folder();
+    let folder = folder.path();
+    let items = write_items(folder);
+    let model = Model::open(&folder.join("tiny")).unwrap();
+    let (narrow_path, narrow) = narrow(folder);
+    let mut wide = dense_plan(&model.decoder.config().shape());
+    wide.betas.iter_mut().flatten().for_each(|beta| *beta = 0.7);
+    wide.provenance = Some(serde_json::json!({"method": "by hand"}));
+    fs::create_dir(folder.join("plans")).unwrap();
+    fs::rename(&narrow_path, folder.join("plans/narrow.json")).unwrap();
+    fs::write(folder.join("plans/wide.json"), serde_json::to_string(&wide).unwrap()).unwrap();
+    let args = ["validate", "tiny", "plans", "--items", "items.jsonl", "--length", "256", "-o", "best.json"];
+    let (stdout, _) = run(folder, &[&args[..], &["--json"]].concat());
+    let told: Value = serde_json::from_str(&stdout).unwrap();
+    let dense = dense_plan(&model.decoder.config().shape());
+    let loss = |plan: &Plan| {
+        let of = |item: &Item| {
+            let losses = model.decoder.losses(&item.tokens, &mut Cache::new(plan, 256).unwrap()).unwrap();
+            let answer = &losses[item.answer - 1..];
+            answer.iter().map(|&loss| f64::from(loss)).sum::<f64>() / answer.len() as f64
+        };
+        items.items[..3].iter().map(of).sum::<f64>() / 3.0
+    };
+    let expected = [loss(&narrow), loss(&wide)];
+    for (at, name) in ["narrow", "wide"].into_iter().enumerate() {
+        assert_eq!(told["plans"][at]["name"], name);
+        let found = &told["plans"][at];
+        assert!((found["loss"].as_f64().unwrap() - expected[at]).abs() < 1e-5, "{found}");
+        let over = found["over_dense"].as_f64().unwrap();
+        assert!((over - (expected[at] - loss(&dense))).abs() < 1e-5, "{found}");
+    }
+    let best = usize::from(expected[1] < expected[0]);
+    assert_eq!(told["best"].as_u64(), Some(best as u64));
+    let chosen: Value = serde_json::from_slice(&fs::read(folder.join("best.json")).unwrap()).unwrap();
+    let validation = &chosen["provenance"]["validation"];
+    assert_eq!((validation["length"].as_u64(), validation["items"].as_u64()), (Some(256), Some(3)));
+    assert!((validation["loss"].as_f64().unwrap() - expected[best]).abs() < 1e-5);
+    // The losses were kept: the same answer without the model computing anything.
+    assert_eq!(kept(&folder.join(".moac/losses")).len(), 9);
+    assert_eq!(run(folder, &[&args[..], &["--json"]].concat()).0, stdout);
+    let error = refused(folder, &["validate", "tiny", "plans", "--items", "items.jsonl", "--length", "512"]);
+    assert!(error.contains("there are no items of 512 tokens to validate on, only of [256, 320]"), "{error}");
+}
+
+#[test]
+fn a_plan_from_texts_is_made_once() {
+    let folder = folder();
+    let folder = folder.path();
+    let text: String = (0..4000).map(|word| format!("{} ", word * 7919 % 1000)).collect();
+    fs::write(folder.join("text.txt"), text).unwrap();
+    let args = [
+        "plan",
+        "tiny",
+        "--data",
+        "text.txt",
+        "--density",
+        "0.6",
+        "--lengths",
+        "256,320",
+        "--items",
+        "2",
+        "--mix",
+        "document=1",
+        "--validate-length",
+        "512",
+        "--validate-items",
+        "2",
+        "--measure",
+        "windows-absolute",
+        "-o",
+        "plan.json",
+    ];
+    let (stdout, _) = run(folder, &args);
+    let plan = fs::read(folder.join("plan.json")).unwrap();
+    let (again, stderr) = run(folder, &args);
+    assert_eq!((again, fs::read(folder.join("plan.json")).unwrap()), (stdout, plan.clone()));
+    assert!(!stderr.contains("GFLOP/s") && stderr.contains("from an earlier run"), "{stderr}");
+    let plan: Value = serde_json::from_slice(&plan).unwrap();
+    let provenance = &plan["provenance"];
+    assert_eq!(provenance["validation"]["length"].as_u64(), Some(512));
+    assert_eq!(provenance["influence"]["windows"], true);
+    assert_eq!(provenance["influence"]["data"]["sources"][0]["name"], "text.txt");
+    // Within the bound, by the report on the plan.
+    let inspected = run(folder, &["inspect", "plan.json", "--json", "--lengths", "512"]).0;
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    assert!(inspected.is_object());
+    let cost = provenance["costs"]["320"].as_f64().unwrap();
+    assert!(cost > 0.0 && cost <= 0.6, "{provenance}");
+}
