@@ -84,11 +84,13 @@ pub enum Task {
     Passkey,
     /// The value of one key among many.
     Kv,
+    /// Text as it is, all of it behind the first tokens.
+    Text,
 }
 
 impl Task {
     /// Every task, in the order of the file format's description.
-    pub const ALL: [Self; 3] = [Self::Document, Self::Passkey, Self::Kv];
+    pub const ALL: [Self; 4] = [Self::Document, Self::Passkey, Self::Kv, Self::Text];
 
     /// Its name in files and on the command line.
     pub fn name(self) -> &'static str {
@@ -96,6 +98,7 @@ impl Task {
             Self::Document => "document",
             Self::Passkey => "passkey",
             Self::Kv => "kv",
+            Self::Text => "text",
         }
     }
 
@@ -320,7 +323,7 @@ impl Fields {
         Ok(Item {
             id: self.text("id")?,
             task: Task::from_name(&task).ok_or_else(|| {
-                Problem::new("`task`", format!("`{task}`"), "`document`, `passkey` or `kv`")
+                Problem::new("`task`", format!("`{task}`"), "`document`, `passkey`, `kv` or `text`")
             })?,
             length: u32::try_from(length)
                 .map_err(|_| Problem::new("`length`", length, format!("2 to {MAX_LENGTH}")))?,
@@ -456,7 +459,7 @@ mod tests {
             (
                 "\"kv\"",
                 "\"needle\"",
-                "line 4: `task`: found `needle`, expected `document`, `passkey` or `kv`",
+                "line 4: `task`: found `needle`, expected `document`, `passkey`, `kv` or `text`",
             ),
             ("\"length\":8,", "\"length\":4,", "line 2: `tokens`: found 5 of them, expected 2 to 4"),
             (

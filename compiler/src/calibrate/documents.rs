@@ -68,7 +68,11 @@ impl Maker<'_> {
 
     /// Units of text that fill `room` tokens or more, and the document that they begin in. A document with a question
     /// of its own is taken from its beginning and alone, so only if it is long enough.
-    fn units(&self, room: usize, random: Random) -> Result<(&Document, Vec<&str>), CalibrateError> {
+    pub(super) fn units(
+        &self,
+        room: usize,
+        random: Random,
+    ) -> Result<(&Document, Vec<&str>), CalibrateError> {
         let mut filler = Filler::new(self.corpus, random);
         let mut longest = 0;
         for _ in 0..TRIES {
@@ -145,7 +149,7 @@ impl Maker<'_> {
 }
 
 /// Fills a page up to `room` tokens.
-fn fill(page: &mut Page<'_>, units: &[&str], room: usize) -> Result<(), CalibrateError> {
+pub(super) fn fill(page: &mut Page<'_>, units: &[&str], room: usize) -> Result<(), CalibrateError> {
     for unit in units {
         if !page.add(unit, room)? {
             break;

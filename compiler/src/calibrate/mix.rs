@@ -18,7 +18,7 @@ impl Default for Mix {
 /// A text that is no mix.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "found `{0}`, expected tasks with shares, as in document=1,passkey=1,kv=2; the shares from 0 on, their sum above it"
+    "found `{0}`, expected tasks with shares, as in text=1,passkey=1,kv=2; the shares from 0 on, their sum above it"
 )]
 pub struct NotAMix(String);
 
@@ -73,10 +73,10 @@ mod tests {
     #[test]
     fn items_are_divided_by_shares() {
         let counts = |text: &str, items| text.parse::<Mix>().unwrap().counts(items).map(|(_, count)| count);
-        assert_eq!(Mix::default().counts(20).map(|(_, count)| count), [7, 7, 6]);
-        assert_eq!(counts("document=1,passkey=1,kv=2", 20), [5, 5, 10]);
-        assert_eq!(counts("kv=0.1", 3), [0, 0, 3]);
-        assert_eq!(counts("passkey=2, document=1", 2), [1, 1, 0]);
+        assert_eq!(Mix::default().counts(20).map(|(_, count)| count), [5, 5, 5, 5]);
+        assert_eq!(counts("document=1,passkey=1,kv=2", 20), [5, 5, 10, 0]);
+        assert_eq!(counts("kv=0.1", 3), [0, 0, 3, 0]);
+        assert_eq!(counts("passkey=2, document=1", 2), [1, 1, 0, 0]);
         for items in 0..40 {
             assert_eq!(counts("document=0.3,passkey=0.5,kv=1.7", items).iter().sum::<usize>(), items);
         }

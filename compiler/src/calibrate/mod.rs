@@ -2,15 +2,17 @@
 //!
 //! Items depend on what is far away, and their answers are the model's own (a loss on text that the model would never
 //! write blames heads for what they do not do): [`documents`] with questions that the dense model answers, and
-//! [`retrieval`] tasks of the calibration split, of which those are kept that the dense model gets right.
+//! [`retrieval`] tasks of the calibration split, of which those are kept that the dense model gets right. Beside them plain
+//! [`text`], for what a model does all the time: most heads matter to every token a little.
 //!
 //! What must hold: an item depends only on the seed, its task, its length and its number, besides model and texts, so
-//! a run that was cut goes on where it was ([`part`]); and every item has one prefill.
+//! a run that was cut goes on where it was ([`part`]); and an item has one prefill at most.
 
 mod documents;
 mod mix;
 mod part;
 mod retrieval;
+mod text;
 
 use std::path::{Path, PathBuf};
 
@@ -217,6 +219,7 @@ impl Maker<'_> {
         for attempt in 0..ATTEMPTS {
             let item = match job.task {
                 Task::Document => self.document(job, attempt)?,
+                Task::Text => Some(self.text(job)?),
                 Task::Passkey | Task::Kv => self.retrieval(job, attempt, &mut tally)?,
             };
             if item.is_some() {

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use indicatif::ProgressBar;
 use moac_runtime::model::Model;
 
-use super::profile::beside;
+use super::profile::{beside, parse_weight};
 use super::space::SpaceArgs;
 use super::validate::write_plan;
 use super::{Context, calibrate, profile, validate};
 use crate::calibrate::{Calibration, Mix, Options};
 use crate::cli::ExitStatus;
 use crate::error::Error;
+use crate::items::Task;
 use crate::eval::fingerprint;
 use crate::pipeline::{self, Settings, Subject, Watch, plan, unseen_length};
 use crate::profile::Measure;
@@ -39,8 +40,11 @@ pub struct Args {
     #[arg(long, value_name = "TASK=SHARE,..", default_value_t = Mix::default())]
     mix: Mix,
     /// How the loss of a mask is estimated
-    #[arg(long, value_enum, default_value_t = Measure::Signed)]
+    #[arg(long, value_enum, default_value_t = Measure::Fisher)]
     measure: Measure,
+    /// Weigh the tasks against one another: each one's influence as a share of all that it can lose, times its weight
+    #[arg(long, value_name = "TASK=WEIGHT,..", value_delimiter = ',', value_parser = parse_weight)]
+    weights: Vec<(Task, f64)>,
     /// Choose by the loss at this length [default: twice the longest profiled one, within the model's context]
     #[arg(long, value_name = "TOKENS")]
     validate_length: Option<u32>,
@@ -86,6 +90,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         },
         calibration,
         measure: args.measure,
+        weights: (!args.weights.is_empty()).then(|| args.weights.iter().copied().collect()),
         search: args.space.options(),
     };
     let subject = Subject {

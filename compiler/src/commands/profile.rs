@@ -15,7 +15,9 @@ use crate::eval::fingerprint;
 use crate::interrupt;
 use crate::items::{Items, Task};
 use crate::profile::store::Store;
-use crate::profile::{Choice, LengthSummary, Measure, Progress, choose, influence, profile, provenance};
+use crate::profile::{
+    Choice, LengthSummary, Measure, ProfileError, Progress, Weights, choose, influence, profile, provenance,
+};
 use crate::report::profile_table;
 
 /// Measure what masking attention would do to the loss: the influence of every head by 64-token block
@@ -28,7 +30,7 @@ pub struct Args {
     /// Profile the items of these lengths [default: all that there are items of]
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     lengths: Vec<u32>,
-    /// Profile only the items of these tasks: document, passkey, kv
+    /// Profile only the items of these tasks: document, passkey, kv, text
     #[arg(long, value_name = "TASK", value_delimiter = ',', value_parser = parse_task)]
     tasks: Vec<Task>,
     /// The most items of a length
@@ -40,6 +42,9 @@ pub struct Args {
     /// Write another file by another measure, repeatable
     #[arg(long = "also", value_name = "MEASURE=FILE", value_parser = parse_also)]
     also: Vec<(Measure, PathBuf)>,
+    /// Weigh the tasks against one another: each one's influence as a share of all that it can lose, times its weight
+    #[arg(long, value_name = "TASK=WEIGHT,..", value_delimiter = ',', value_parser = parse_weight)]
+    weights: Vec<(Task, f64)>,
     /// Folder that keeps every item's sums [default: OUT with `.items` behind its name]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
@@ -54,6 +59,18 @@ pub struct Args {
 pub(super) fn parse_task(text: &str) -> Result<Task, String> {
     Task::from_name(text)
         .ok_or_else(|| format!("`{text}` is no task: expected {}", Task::ALL.map(Task::name).join(", ")))
+}
+
+pub(super) fn parse_weight(text: &str) -> Result<(Task, f64), String> {
+    let parse = || {
+        let (task, weight) = text.split_once('=')?;
+        let weight = weight.parse().ok().filter(|weight: &f64| weight.is_finite() && *weight >= 0.0)?;
+        Some((Task::from_name(task)?, weight))
+    };
+    let names = Task::ALL.map(Task::name).join(", ");
+    parse().ok_or_else(|| {
+        format!("`{text}`: expected a task and a weight from 0 on, as in passkey=0.5; tasks are {names}")
+    })
 }
 
 fn parse_also(text: &str) -> Result<(Measure, PathBuf), String> {
@@ -75,16 +92,23 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     items.belongs_to(&model.tokenizer)?;
     let choice = Choice { lengths: args.lengths.clone(), tasks: args.tasks.clone(), most: args.most };
     let chosen = choose(&items, &choice, model.decoder.config())?;
-    let store = Store::new(&args.work.clone().unwrap_or_else(|| beside(&args.out, ".items")), digest);
+    let targets = args.measure.targets();
+    if let Some((other, _)) = args.also.iter().find(|(other, _)| other.targets() != targets) {
+        return Err(ProfileError::Targets { measure: args.measure, other: *other }.into());
+    }
+    let work = args.work.clone().unwrap_or_else(|| beside(&args.out, ".items"));
+    let store = Store::new(&work, digest, targets);
     let bar = Bar::new();
     let summary = profile(&model.decoder, &chosen, &store, &mut |progress| bar.show(progress));
     bar.finish(context);
     let summary: Vec<LengthSummary> = summary?;
+    let weights: Option<Weights> = (!args.weights.is_empty()).then(|| args.weights.iter().copied().collect());
     let outputs =
         std::iter::once((args.measure, &args.out)).chain(args.also.iter().map(|(m, path)| (*m, path)));
     for (measure, path) in outputs {
         let data = Some(provenance(&items, &chosen));
-        influence(&model.decoder, &chosen, &store, measure, items.header.seed, data)?.write(path)?;
+        let of = (measure, weights.as_ref());
+        influence(&model.decoder, &chosen, &store, of, items.header.seed, data)?.write(path)?;
         context.note(format!("wrote the {} influence to `{}`", measure.name(), path.display()));
     }
     if args.json {

@@ -40,7 +40,7 @@ pub struct Args {
     /// The context length: another one than the profiled ones
     #[arg(long, value_name = "TOKENS")]
     length: u32,
-    /// Validate only on the items of these tasks: document, passkey, kv
+    /// Validate only on the items of these tasks: document, passkey, kv, text
     #[arg(long, value_name = "TASK", value_delimiter = ',', value_parser = parse_task)]
     tasks: Vec<Task>,
     /// The most items; with --data, how many to make

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::items::{Item, Items};
 use crate::names;
 use crate::profile::store::Store;
-use crate::profile::{self, Choice, LengthSummary, Measure};
+use crate::profile::{self, Choice, LengthSummary, Measure, Weights};
 use crate::search::influence::Influence;
 use crate::search::outcome::{SearchOptions, SearchResult, search};
 use crate::search::tables::Space;
@@ -46,6 +46,8 @@ pub struct Settings {
     pub validation: calibrate::Options,
     /// How the loss of a mask is estimated.
     pub measure: Measure,
+    /// How much the tasks count against one another, if not by their items.
+    pub weights: Option<Weights>,
     /// The limits of the search.
     pub search: SearchOptions,
 }
@@ -124,11 +126,11 @@ pub fn plan(
     let unseen = made("validation", &settings.validation)?;
 
     let chosen = profile::choose(&calibration, &Choice::default(), decoder.config())?;
-    let store = Store::new(&work.join("profile"), fingerprint);
+    let store = Store::new(&work.join("profile"), fingerprint, settings.measure.targets());
     let summary = profile::profile(decoder, &chosen, &store, &mut |progress| watch.profile(progress))?;
     let data = Some(profile::provenance(&calibration, &chosen));
-    let influence =
-        profile::influence(decoder, &chosen, &store, settings.measure, calibration.header.seed, data)?;
+    let of = (settings.measure, settings.weights.as_ref());
+    let influence = profile::influence(decoder, &chosen, &store, of, calibration.header.seed, data)?;
     let file = work.join(format!("influence-{}.safetensors", settings.measure.name()));
     influence.write(&file)?;
 

@@ -20,15 +20,34 @@ pub enum Measure {
     Windows,
     /// The magnitudes of that, row by row
     WindowsAbsolute,
-    /// The squares of a whole window's effect, item by item: half of it is the second-order loss as far as the model's
-    /// own uncertainty tells
-    WindowsSquared,
+    /// The loss that the Fisher information expects of hiding a window from all query heads of a KV head: half the
+    /// squares of what it does to each row, with targets drawn from the model's own predictions
+    Fisher,
+    /// The same of every query head alone, for plans that choose by head
+    FisherHeads,
+}
+
+/// The tokens whose loss is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Targets {
+    /// The item's answer.
+    Answer,
+    /// Tokens drawn from what the model predicts in their places.
+    Drawn,
 }
 
 impl Measure {
     /// Every one.
-    pub const ALL: [Self; 5] =
-        [Self::Signed, Self::Absolute, Self::Windows, Self::WindowsAbsolute, Self::WindowsSquared];
+    pub const ALL: [Self; 6] =
+        [Self::Signed, Self::Absolute, Self::Windows, Self::WindowsAbsolute, Self::Fisher, Self::FisherHeads];
+
+    /// The targets that it is made with.
+    pub fn targets(self) -> Targets {
+        match self {
+            Self::Fisher | Self::FisherHeads => Targets::Drawn,
+            _ => Targets::Answer,
+        }
+    }
 
     /// The name in flags.
     pub fn name(self) -> &'static str {
@@ -37,7 +56,8 @@ impl Measure {
             Self::Absolute => "absolute",
             Self::Windows => "windows",
             Self::WindowsAbsolute => "windows-absolute",
-            Self::WindowsSquared => "windows-squared",
+            Self::Fisher => "fisher",
+            Self::FisherHeads => "fisher-heads",
         }
     }
 
@@ -48,12 +68,12 @@ impl Measure {
 
     /// Whether magnitudes are summed.
     pub fn is_absolute(self) -> bool {
-        matches!(self, Self::Absolute | Self::WindowsAbsolute | Self::WindowsSquared)
+        !matches!(self, Self::Signed | Self::Windows)
     }
 
     /// Whether windows are summed instead of keys.
     pub fn is_of_windows(self) -> bool {
-        matches!(self, Self::Windows | Self::WindowsAbsolute | Self::WindowsSquared)
+        !matches!(self, Self::Signed | Self::Absolute)
     }
 }
 
@@ -76,10 +96,6 @@ impl Average {
     /// Adds an item of at most as many blocks, whose first is this one's first.
     pub(super) fn add(&mut self, item: &ItemInfluence, measure: Measure) {
         for head in 0..item.heads() {
-            if measure == Measure::WindowsSquared {
-                self.add_squares(item, head);
-                continue;
-            }
             for query in 0..item.blocks.min(self.blocks) {
                 for key in 0..=query {
                     let at = (head * self.blocks + query) * self.blocks + key;
@@ -97,31 +113,40 @@ impl Average {
                         Measure::WindowsAbsolute => {
                             self.far[at] += step(item, Part::WindowsAbsolute, head, query, key);
                         }
-                        Measure::WindowsSquared => {}
+                        Measure::Fisher => self.far[at] += step(item, Part::JointSquares, head, query, key),
+                        Measure::FisherHeads => self.far[at] += step(item, Part::Squares, head, query, key),
                     }
                 }
             }
         }
     }
 
-    /// A square is of all rows together, so all of it stands in the last row of blocks.
-    fn add_squares(&mut self, item: &ItemInfluence, head: usize) {
-        let last = item.blocks.min(self.blocks) - 1;
-        let square = |window: usize| {
-            let rows = window + 1..=last;
-            let sum: f64 = rows.map(|query| f64::from(item.get(Part::Windows, head, query, window))).sum();
-            sum * sum
+    /// What hiding all but the sink and the narrowest window costs.
+    pub(super) fn total(&self) -> f64 {
+        let blocks = self.blocks;
+        let hidden = |at: usize, far: bool| {
+            let (query, key) = (at / blocks % blocks, at % blocks);
+            key > 0 && query >= key + if far { 1 } else { 2 }
         };
-        for key in 1..last {
-            let window = last - key;
-            self.far[(head * self.blocks + last) * self.blocks + key] += square(window) - square(window + 1);
+        let sum = |half: &[f64], far: bool| -> f64 {
+            half.iter().enumerate().filter(|&(at, _)| hidden(at, far)).map(|(_, value)| value).sum()
+        };
+        sum(&self.far, true) + sum(&self.near, false)
+    }
+
+    /// Adds others times a number.
+    pub(super) fn add_scaled(&mut self, other: &Self, scale: f64) {
+        let halves = [(&mut self.far, &other.far), (&mut self.near, &other.near)];
+        for (to, from) in halves.into_iter().flat_map(|(to, from)| to.iter_mut().zip(from)) {
+            *to += scale * from;
         }
     }
 
-    pub(super) fn finish(self, model: &ModelShape, items: u32) -> LengthInfluence {
-        let mean = |sums: &[f64]| sums.iter().map(|sum| (sum / f64::from(items)) as f32).collect();
+    /// The sums times a number, of so many items.
+    pub(super) fn finish(self, model: &ModelShape, items: u32, scale: f64) -> LengthInfluence {
+        let scaled = |sums: &[f64]| sums.iter().map(|sum| (sum * scale) as f32).collect();
         let at = LengthInfluence::zeros(model, self.length, items);
-        LengthInfluence { far: mean(&self.far), near: mean(&self.near), ..at }
+        LengthInfluence { far: scaled(&self.far), near: scaled(&self.near), ..at }
     }
 }
 
@@ -135,114 +160,4 @@ fn step(item: &ItemInfluence, part: Part, head: usize, query: usize, key: usize)
     }
     let loss = |window| f64::from(item.get(part, head, query, window));
     loss(window) - loss(window + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use moac_runtime::model::backward::influence::{HeadSums, Sums};
-    use moac_runtime::model::{Config, Rope, RopeScaling};
-
-    use super::*;
-
-    const BLOCKS: usize = 5;
-
-    fn config() -> Config {
-        Config {
-            name: "small".into(),
-            vocab_size: 9,
-            hidden_size: 8,
-            intermediate_size: 8,
-            num_layers: 2,
-            num_heads: 3,
-            num_kv_heads: 1,
-            head_dim: 64,
-            norm_eps: 1e-5,
-            context: 1024,
-            rope: Rope { theta: 1e4, scaling: RopeScaling::None },
-            tied_embeddings: true,
-            bos: None,
-            eos: Vec::new(),
-        }
-    }
-
-    /// Some sums below the diagonal, different for every head, part and place.
-    fn item() -> ItemInfluence {
-        let mut item = ItemInfluence::new(&config(), 64 * BLOCKS - 9, 1.0);
-        for layer in 0..2 {
-            let head = |head: usize| {
-                let sums = |part: usize, zero: &dyn Fn(usize, usize) -> bool| {
-                    let at = |n: usize| {
-                        let (query, key) = (n / BLOCKS, n % BLOCKS);
-                        let value = ((layer * 97 + head * 31 + part * 11 + n * 7) as f64).sin();
-                        let value = if key > query || zero(query, key) { 0.0 } else { value };
-                        Sums { signed: value, absolute: 2.0 * value.abs() }
-                    };
-                    (0..BLOCKS * BLOCKS).map(at).collect()
-                };
-                HeadSums {
-                    blocks: BLOCKS,
-                    far: sums(0, &|_, _| false),
-                    near: sums(1, &|query, key| query == key),
-                    windows: sums(2, &|query, window| window == 0 || window >= query),
-                }
-            };
-            item.put(layer, &[head(0), head(1), head(2)]);
-        }
-        item
-    }
-
-    fn average(measure: Measure) -> LengthInfluence {
-        let model = config().shape();
-        let mut average = Average::zeros(&model, 64 * 8);
-        average.add(&item(), measure);
-        average.add(&item(), measure);
-        average.finish(&model, 2)
-    }
-
-    #[test]
-    fn keys_stand_where_the_search_looks_for_them() {
-        for (measure, far, near) in [
-            (Measure::Signed, Part::Far, Part::Near),
-            (Measure::Absolute, Part::FarAbsolute, Part::NearAbsolute),
-        ] {
-            let (found, item) = (average(measure), item());
-            for head in 0..6 {
-                let at = found.head(head);
-                for (query, key) in (0..8).flat_map(|query| (0..8).map(move |key| (query, key))) {
-                    let there = query < BLOCKS && key <= query;
-                    let get = |part| if there { item.get(part, head, query, key) } else { 0.0 };
-                    assert_eq!(at.far[query * 8 + key].to_bits(), get(far).to_bits());
-                    assert_eq!(at.near[query * 8 + key].to_bits(), get(near).to_bits());
-                }
-            }
-        }
-    }
-
-    /// What the search makes of the file is the loss of every window.
-    #[test]
-    fn windows_add_up_to_their_losses() {
-        let item = item();
-        for measure in [Measure::Windows, Measure::WindowsAbsolute, Measure::WindowsSquared] {
-            let found = average(measure);
-            for head in 0..6 {
-                let losses = found.head(head).losses(1);
-                for window in 1..8 {
-                    let of = |part, query| f64::from(item.get(part, head, query, window));
-                    let rows = window.min(BLOCKS)..BLOCKS;
-                    let sum = |part| rows.clone().map(|query| of(part, query)).sum::<f64>();
-                    let expected = match measure {
-                        Measure::WindowsAbsolute => sum(Part::WindowsAbsolute),
-                        Measure::WindowsSquared => sum(Part::Windows).powi(2),
-                        _ => sum(Part::Windows),
-                    };
-                    let what = format!("{}, head {head}, window {window}", measure.name());
-                    assert!(
-                        (losses[window] - expected).abs() < 1e-5,
-                        "{what}: {}, {expected}",
-                        losses[window]
-                    );
-                }
-            }
-        }
-    }
 }

@@ -17,7 +17,7 @@ use moac_runtime::model::{Config, Decoder, ModelError};
 use moac_runtime::plan::{MAX_LENGTH, TILE};
 use serde::Serialize;
 
-pub use self::measure::Measure;
+pub use self::measure::{Measure, Targets};
 use self::store::{ItemInfluence, Store};
 use crate::items::{Item, Items, Task};
 use crate::search::influence::{Influence, LengthInfluence};
@@ -62,6 +62,33 @@ pub enum ProfileError {
         item: String,
         /// Its loss in nats.
         loss: f64,
+    },
+    /// Measures of different targets.
+    #[error(
+        "the measures {} and {} have different targets: profile them one after the other",
+        measure.name(),
+        other.name()
+    )]
+    Targets {
+        /// The first measure asked for.
+        measure: Measure,
+        /// Another one.
+        other: Measure,
+    },
+    /// A task that has nothing to be weighed by.
+    #[error(
+        "hiding every window at {length} tokens costs the items of the task {task} {total} nats by the measure {}: expected more than 0; weigh a measure of squares, or give no weights",
+        measure.name()
+    )]
+    Weight {
+        /// The task.
+        task: Task,
+        /// The length.
+        length: u32,
+        /// What its items lose.
+        total: f64,
+        /// The measure.
+        measure: Measure,
     },
     /// What is done cannot be kept.
     #[error("cannot {action} `{}`: {source}", path.display())]
@@ -178,7 +205,7 @@ pub fn profile(
                 work: (before + share * work(item), total),
             })
         };
-        let Some(influence) = of_item(decoder, item, &mut tell)? else {
+        let Some(influence) = of_item(decoder, item, store, &mut tell)? else {
             return Err(ProfileError::Stopped { done, all: all.len() });
         };
         store.save(decoder, item, &influence)?;
@@ -205,6 +232,7 @@ const FORWARD: f64 = 0.3;
 fn of_item(
     decoder: &Decoder,
     item: &Item,
+    store: &Store,
     tell: &mut dyn FnMut(f64) -> ControlFlow<()>,
 ) -> Result<Option<ItemInfluence>, ProfileError> {
     let failed = |source| ProfileError::Item { item: item.id.clone(), source: Box::new(source) };
@@ -218,9 +246,15 @@ fn of_item(
     }
     let tape = Tape::record(decoder, inputs, &mut |done| stopped |= tell(FORWARD * share(done)).is_break())
         .map_err(failed)?;
-    let mut reverse =
-        Reverse::new(decoder, tape, item.answer - 1, &item.tokens[item.answer..]).map_err(failed)?;
-    let mut influence = ItemInfluence::new(decoder.config(), inputs.len(), reverse.loss());
+    let first = item.answer - 1;
+    let targets = match store.targets() {
+        Targets::Answer => item.tokens[item.answer..].to_vec(),
+        Targets::Drawn => {
+            tape.draw(decoder, first, inputs.len() - first, store.seed(item)).map_err(failed)?
+        }
+    };
+    let mut reverse = Reverse::new(decoder, tape, first, &targets).map_err(failed)?;
+    let mut influence = ItemInfluence::new(decoder.config(), item, reverse.loss());
     loop {
         if stopped {
             return Ok(None);
@@ -263,25 +297,49 @@ fn summary(
     })
 }
 
-/// The influence by one measure, averaged over items that [`profile`] has done. `data` is for plans' provenance.
+/// How much each task counts, whatever its items lose: the influence of a task is divided by what hiding all that the
+/// narrowest windows hide costs its items. A task that is not named does not count.
+pub type Weights = BTreeMap<Task, f64>;
+
+/// The influence by one measure of items that [`profile`] has done: the mean over items, or with weights the weighted
+/// sum over tasks of each one's share of its loss. `data` is for plans' provenance.
 pub fn influence(
     decoder: &Decoder,
     chosen: &[(u32, Vec<&Item>)],
     store: &Store,
-    measure: Measure,
+    (measure, weights): (Measure, Option<&Weights>),
     seed: u64,
     data: Option<serde_json::Value>,
 ) -> Result<Influence, ProfileError> {
     let model = decoder.config().shape();
-    let mut lengths = Vec::new();
+    let mut lengths: Vec<LengthInfluence> = Vec::new();
     for (length, items) in chosen {
-        let mut sums = measure::Average::zeros(&model, *length);
-        for item in items {
-            sums.add(&kept(decoder, item, store)?, measure);
+        let length = *length;
+        let mut sums = measure::Average::zeros(&model, length);
+        let mut counted = 0;
+        for task in Task::ALL {
+            let items: Vec<&Item> = items.iter().copied().filter(|item| item.task == task).collect();
+            let weight = weights.map_or(1.0, |weights| weights.get(&task).copied().unwrap_or(0.0));
+            if items.is_empty() || weight == 0.0 {
+                continue;
+            }
+            counted += items.len() as u32;
+            let mut of_task = measure::Average::zeros(&model, length);
+            for item in items {
+                of_task.add(&kept(decoder, item, store)?, measure);
+            }
+            let total = of_task.total();
+            if weights.is_some() && !(total > 0.0) {
+                return Err(ProfileError::Weight { task, length, total, measure });
+            }
+            sums.add_scaled(&of_task, if weights.is_some() { weight / total } else { 1.0 });
         }
-        lengths.push(sums.finish(&model, items.len() as u32));
+        if counted == 0 {
+            return Err(ProfileError::NoItems { length, tasks: Vec::new(), levels: Vec::new() });
+        }
+        let scale = if weights.is_some() { 1.0 } else { 1.0 / f64::from(counted) };
+        lengths.push(sums.finish(&model, counted, scale));
     }
-    let lengths: Vec<LengthInfluence> = lengths;
     Ok(Influence {
         model,
         lengths,

@@ -2,7 +2,7 @@
 //!
 //! A file `<sha256 of the key>.safetensors` holds one F32 tensor `sums`, `[parts, heads of all layers, n (n + 1) / 2]`, the
 //! lower triangle of the item's n blocks row by row, and in its metadata the key and the item's loss. The key is the
-//! model's files and the item's tokens and answer. Files are written whole or not at all; one that is damaged is made
+//! model's files, the item's tokens and answer, and the targets. Files are written whole or not at all; one that is damaged is made
 //! again.
 
 use std::collections::HashMap;
@@ -14,10 +14,11 @@ use moac_runtime::model::{Config, Decoder};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::ProfileError;
+use super::measure::Targets;
 use crate::items::Item;
 
 /// What is computed for an item and how it is laid out. Raised when either changes: old files are then never looked at.
-const FORMAT: &str = "moac.item-influence/1";
+const FORMAT: &str = "moac.item-influence/2";
 
 /// One of the sums by block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +35,13 @@ pub enum Part {
     Windows,
     /// `|F|` over rows.
     WindowsAbsolute,
+    /// The loss in nats of an answer's token that the squares of `F` over rows stand for.
+    Squares,
+    /// A head's share in the same of all heads of its KV head together.
+    JointSquares,
 }
 
-const PARTS: usize = 6;
+const PARTS: usize = 8;
 
 /// The sums of one item.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +50,9 @@ pub struct ItemInfluence {
     pub loss: f64,
     /// 64-token blocks of the item.
     pub blocks: usize,
+    answer_tokens: usize,
     heads_per_layer: usize,
+    heads_per_kv_head: usize,
     heads: usize,
     /// `[PARTS][heads][triangle]`
     values: Vec<f32>,
@@ -56,12 +63,20 @@ fn triangle(blocks: usize) -> usize {
 }
 
 impl ItemInfluence {
-    /// Zeros for an item that gives the model `tokens` tokens.
-    pub fn new(config: &Config, tokens: usize, loss: f64) -> Self {
-        let blocks = tokens.div_ceil(BLOCK);
+    /// Zeros for an item, all of whose tokens but the last are given to the model.
+    pub fn new(config: &Config, item: &Item, loss: f64) -> Self {
+        let blocks = (item.tokens.len() - 1).div_ceil(BLOCK);
         let heads = config.num_layers * config.num_heads;
         let values = vec![0.0; PARTS * heads * triangle(blocks)];
-        Self { loss, blocks, heads_per_layer: config.num_heads, heads, values }
+        Self {
+            loss,
+            blocks,
+            answer_tokens: item.tokens.len() - item.answer,
+            heads_per_layer: config.num_heads,
+            heads_per_kv_head: config.num_heads / config.num_kv_heads,
+            heads,
+            values,
+        }
     }
 
     /// Query heads of all layers.
@@ -71,6 +86,10 @@ impl ItemInfluence {
 
     /// Puts in the sums of a layer.
     pub fn put(&mut self, layer: usize, heads: &[HeadSums]) {
+        // F is of the mean loss of the answer's tokens; the Fisher information is that of their sum, and the loss again the
+        // mean.
+        let half = 0.5 * self.answer_tokens as f64;
+        let share = half / self.heads_per_kv_head as f64;
         for (head, sums) in heads.iter().enumerate() {
             let head = layer * self.heads_per_layer + head;
             for query in 0..self.blocks {
@@ -86,6 +105,14 @@ impl ItemInfluence {
                             let at = self.at(part, head, query, key);
                             self.values[at] = value as f32;
                         }
+                    }
+                    let squares = [
+                        (Part::Squares, half * sums.squares[from]),
+                        (Part::JointSquares, share * sums.joint_squares[from]),
+                    ];
+                    for (part, value) in squares {
+                        let at = self.at(part, head, query, key);
+                        self.values[at] = value as f32;
                     }
                 }
             }
@@ -112,18 +139,34 @@ impl ItemInfluence {
 pub struct Store {
     folder: PathBuf,
     model: Digest,
+    targets: Targets,
 }
 
 impl Store {
     /// One in `folder`, which is made when something is stored, for the model whose files have this digest.
-    pub fn new(folder: &Path, model: Digest) -> Self {
-        Self { folder: folder.to_owned(), model }
+    pub fn new(folder: &Path, model: Digest, targets: Targets) -> Self {
+        Self { folder: folder.to_owned(), model, targets }
+    }
+
+    /// The targets of the loss whose influence is kept.
+    pub fn targets(&self) -> Targets {
+        self.targets
     }
 
     fn key(&self, item: &Item) -> Digest {
         let tokens: Vec<u8> = item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let (model, answer) = (self.model.to_string(), item.answer.to_string());
-        Digest::of_fields([FORMAT.as_bytes(), model.as_bytes(), &tokens, answer.as_bytes()])
+        let targets: &[u8] = match self.targets {
+            Targets::Answer => b"answer",
+            Targets::Drawn => b"drawn",
+        };
+        Digest::of_fields([FORMAT.as_bytes(), model.as_bytes(), &tokens, answer.as_bytes(), targets])
+    }
+
+    /// What an item's tokens are drawn by.
+    pub(super) fn seed(&self, item: &Item) -> u64 {
+        let key = self.key(item).to_string();
+        key.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
     }
 
     /// Where an item's sums are, or would be.
@@ -161,7 +204,7 @@ impl Store {
         let text = metadata.metadata().as_ref()?.get("moac")?;
         let loss = text.strip_prefix(&format!("{FORMAT} {} ", self.key(item)))?;
         let loss = f64::from_bits(u64::from_str_radix(loss, 16).ok()?);
-        let mut influence = ItemInfluence::new(decoder.config(), item.tokens.len() - 1, loss);
+        let mut influence = ItemInfluence::new(decoder.config(), item, loss);
         let tensors = SafeTensors::deserialize(&file).ok()?;
         let sums = tensors.tensor("sums").ok()?;
         let values = sums.data().as_chunks::<4>().0;

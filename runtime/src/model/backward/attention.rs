@@ -10,7 +10,7 @@
 use ndarray::{ArrayView2, ArrayView3, Axis};
 use rayon::prelude::*;
 
-use super::influence::{BLOCK, BlockSums, HeadSums, RowBlock};
+use super::influence::{BLOCK, BlockSums, HeadSums, RowBlock, squares};
 use crate::backend::Qkv;
 use crate::reference::lanes::Product;
 
@@ -45,7 +45,8 @@ struct Done {
     /// `[keys, dim]`
     dk: Vec<f32>,
     dv: Vec<f32>,
-    sums: Vec<(usize, BlockSums)>,
+    /// By block of the task.
+    sums: Vec<BlockSums>,
 }
 
 /// The gradients of q, k and v, `[rows, heads + 2 kv heads, head_dim]`, and the influence of every query head.
@@ -95,14 +96,24 @@ pub(super) fn reverse(of: &Attended<'_>) -> (Vec<f32>, Vec<HeadSums>) {
             }
         }
     });
-    let sums = done.chunks(parts).map(|parts| {
-        let mut head = HeadSums::zeros(blocks);
-        for (block, sums) in parts.iter().flat_map(|done| &done.sums) {
-            head.put(*block, sums);
+    (gradients, influence(&done, heads, group, blocks))
+}
+
+/// The influence of every query head from its tasks. `group` heads share a KV head.
+fn influence(done: &[Done], heads: usize, group: usize, blocks: usize) -> Vec<HeadSums> {
+    let parts = done.len() / heads;
+    let of = |head: usize, block: usize| &done[head * parts + block % parts].sums[block / parts];
+    let mut sums = vec![HeadSums::zeros(blocks); heads];
+    for (g, heads) in sums.chunks_mut(group).enumerate() {
+        for block in 0..blocks {
+            let rows: Vec<&BlockSums> = (g * group..(g + 1) * group).map(|head| of(head, block)).collect();
+            let joint = squares(&rows);
+            for (head, row) in heads.iter_mut().zip(rows) {
+                head.put(block, row, &joint);
+            }
         }
-        head
-    });
-    (gradients, sums.collect())
+    }
+    sums
 }
 
 impl Attended<'_> {
@@ -159,7 +170,7 @@ impl Attended<'_> {
                     *out = self.scale * dq[row];
                 }
             }
-            done.sums.push((block, influence.finish()));
+            done.sums.push(influence.finish());
         }
         done
     }

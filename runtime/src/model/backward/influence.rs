@@ -24,6 +24,12 @@
 //!
 //! That is not a sum over keys, but it is one over rows, and a row's window at every distance costs only its sums of `A`
 //! and `A G` in steps of 64 keys.
+//!
+//! # Squares
+//! A trained model stands near a minimum of its loss, so to first order hiding a window helps as often as it harms, and
+//! what is lost in the end is of second order: half a quadratic form with the Fisher information, the mean square of
+//! the first-order effect over targets drawn from the model's own predictions. So the squares of `F` are summed as
+//! well, rows taken as independent; of each head, and of all heads of a KV head together, which share a window.
 
 // As in `simd`: what is not inlined into the function with the wide vectors is compiled without them.
 #![allow(clippy::inline_always)]
@@ -66,19 +72,33 @@ pub struct HeadSums {
     /// `F` over the rows of a block, `[query block][w]`: behind a sink of 64 tokens, what a window of `64 w` tokens hides
     /// is hidden. Zero at w = 0, which is no window.
     pub windows: Vec<Sums>,
+    /// The sums of the squares of the same rows' `F`.
+    pub squares: Vec<f64>,
+    /// The sums of the squares of the rows' `F` summed over the query heads of this one's KV head: the same for each.
+    pub joint_squares: Vec<f64>,
 }
 
 impl HeadSums {
     pub(super) fn zeros(blocks: usize) -> Self {
         let zeros = vec![Sums::default(); blocks * blocks];
-        Self { blocks, far: zeros.clone(), near: zeros.clone(), windows: zeros }
+        let none = vec![0.0; blocks * blocks];
+        Self {
+            blocks,
+            far: zeros.clone(),
+            near: zeros.clone(),
+            windows: zeros,
+            squares: none.clone(),
+            joint_squares: none,
+        }
     }
 
-    pub(super) fn put(&mut self, block: usize, row: &BlockSums) {
+    pub(super) fn put(&mut self, block: usize, row: &BlockSums, joint_squares: &[f64]) {
         let range = block * self.blocks..block * self.blocks + row.far.len();
         self.far[range.clone()].copy_from_slice(&row.far);
         self.near[range.clone()].copy_from_slice(&row.near);
-        self.windows[range].copy_from_slice(&row.windows);
+        self.windows[range.clone()].copy_from_slice(&row.windows);
+        self.squares[range.clone()].copy_from_slice(&squares(&[row]));
+        self.joint_squares[range].copy_from_slice(joint_squares);
     }
 }
 
@@ -87,6 +107,18 @@ pub(super) struct BlockSums {
     far: Vec<Sums>,
     near: Vec<Sums>,
     windows: Vec<Sums>,
+    /// `F` of every row, by window.
+    effects: Vec<Lane>,
+}
+
+/// By window, the sums over rows of the squares of what some heads do together.
+pub(super) fn squares(heads: &[&BlockSums]) -> Vec<f64> {
+    let square = |window: usize, row: usize| {
+        let together: f64 = heads.iter().map(|head| f64::from(head.effects[window][row])).sum();
+        together * together
+    };
+    let windows = heads.first().map_or(0, |head| head.effects.len());
+    (0..windows).map(|window| (0..BLOCK).map(|row| square(window, row)).sum()).collect()
 }
 
 /// Weights of a row and what they gain: sums of `A` and of `A G`.
@@ -144,7 +176,12 @@ impl RowBlock {
             top: [NONE; BLOCK],
             top_weight: [0.0; BLOCK],
             top_gain: [0.0; BLOCK],
-            sums: BlockSums { far: zeros.clone(), near: zeros.clone(), windows: zeros },
+            sums: BlockSums {
+                far: zeros.clone(),
+                near: zeros.clone(),
+                windows: zeros,
+                effects: vec![[0.0; BLOCK]; block + 1],
+            },
         }
     }
 
@@ -268,7 +305,9 @@ impl RowBlock {
                 hidden = plus(hidden, at[window]);
                 let (weight, gain) = seen[window];
                 if weight > 0.0 {
-                    self.sums.windows[window].add((hidden.0 * gain / weight - hidden.1) / all);
+                    let effect = (hidden.0 * gain / weight - hidden.1) / all;
+                    self.sums.windows[window].add(effect);
+                    self.sums.effects[window][row] = effect as f32;
                 }
             }
         }

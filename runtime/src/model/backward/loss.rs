@@ -1,12 +1,18 @@
 //! The loss of some tokens and its gradient with respect to the hidden states that predict them.
 
 use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Shape, Tensor};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
 use crate::model::forward::{VOCAB_TILE, maximum, sum_of_exp};
 use crate::model::ops::f32s;
+use crate::model::sample::uniform;
 use crate::model::{Decoder, ModelError};
 use crate::simd::{exp, vectorized};
+
+/// Rows whose logits are kept at a time to draw from.
+const DRAWN: usize = 64;
 
 /// The mean loss in nats of a target token per row of hidden states, `[rows, hidden]` behind the last norm, and its
 /// gradient with respect to them. Logits are made a part of the vocabulary at a time, twice, and never kept.
@@ -51,6 +57,29 @@ pub(super) fn cross_entropy(
         gradient = (gradient + logits.matmul(&tile)?)?;
     }
     Ok((loss, gradient))
+}
+
+/// A token per row of hidden states, `[rows, hidden]` behind the last norm, drawn from what the model predicts there.
+pub(super) fn draw(decoder: &Decoder, hidden: &Tensor, seed: u64) -> Result<Vec<u32>, ModelError> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let rows = hidden.dim(0)?;
+    let mut drawn = Vec::with_capacity(rows);
+    for start in (0..rows).step_by(DRAWN) {
+        let count = DRAWN.min(rows - start);
+        let logits: Vec<Vec<f32>> = decoder.logits(&hidden.narrow(0, start, count)?)?.to_vec2()?;
+        let points: Vec<f64> = (0..count).map(|_| uniform(&mut random)).collect();
+        drawn.par_extend(logits.into_par_iter().zip(points).map(|(logits, point)| {
+            let max = vectorized(|| maximum(&logits));
+            let mut left = point * f64::from(vectorized(|| sum_of_exp(&logits, max)));
+            let found = logits.iter().position(|logit| {
+                left -= f64::from(exp(logit - max));
+                left < 0.0
+            });
+            // Rounding may leave a little of a point near 1.
+            found.unwrap_or(logits.len() - 1) as u32
+        }));
+    }
+    Ok(drawn)
 }
 
 /// Of every row: the largest element, and the sum of exponentials below it.

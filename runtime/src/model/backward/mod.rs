@@ -71,6 +71,20 @@ impl Tape {
         }
         Ok(Self { rotation, layers, hidden: x })
     }
+
+    /// Tokens drawn from what the model predicts at `count` rows from `first` on: targets for the squares of
+    /// [`influence`]. The same seed gives the same tokens.
+    pub fn draw(
+        &self,
+        decoder: &Decoder,
+        first: usize,
+        count: usize,
+        seed: u64,
+    ) -> Result<Vec<u32>, ModelError> {
+        let predicting = self.hidden.narrow(0, first, count)?;
+        let norm = &decoder.weights().norm;
+        loss::draw(decoder, &rms_norm(&predicting, norm, decoder.config().norm_eps)?, seed)
+    }
 }
 
 /// Dense attention of a layer from its input: the output and its log-sum-exp.

@@ -362,6 +362,72 @@ fn windows_agree_with_finite_differences() {
     }
 }
 
+#[test]
+fn squares_are_of_rows_and_of_all_heads_that_share_keys() {
+    let (_, sums, _) = reversed();
+    let (rows, group) = (192..TOKENS - 1, HEADS / KV_HEADS);
+    for (layer, kv_head, window) in [(0, 1, 1), (1, 0, 2), (2, 1, 2)] {
+        let heads = kv_head * group..(kv_head + 1) * group;
+        // What hiding a window does to one row of one head.
+        let effects: Vec<Vec<f64>> = heads
+            .clone()
+            .map(|head| {
+                let effect = |row: usize| {
+                    EXACT.derivative(layer, &|h, i, weights| {
+                        if (h, i) != (head, row) {
+                            return vec![0.0; weights.len()];
+                        }
+                        masked(weights, |j| {
+                            !crate::geometry::visible(i as u32, j as u32, 64, 64 * window as u32)
+                        })
+                    })
+                };
+                rows.clone().into_par_iter().map(effect).collect()
+            })
+            .collect();
+        let at = 3 * BLOCKS + window;
+        for (head, effects) in heads.clone().zip(&effects) {
+            let exact = effects.iter().map(|effect| effect * effect).sum();
+            close(sums[layer][head].squares[at], exact, 0.0, &format!("layer {layer}, head {head}"));
+        }
+        let together = (0..rows.len()).map(|row| effects.iter().map(|head| head[row]).sum::<f64>());
+        let exact = together.map(|effect| effect * effect).sum();
+        for head in heads {
+            close(
+                sums[layer][head].joint_squares[at],
+                exact,
+                0.0,
+                &format!("layer {layer}, KV head {kv_head}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn targets_are_drawn_as_the_model_predicts() {
+    let (decoder, tokens) = (decoder(), tokens());
+    let tape = Tape::record(&decoder, &tokens, &mut |_| ()).unwrap();
+    let draw = |seed| tape.draw(&decoder, 60, 100, seed).unwrap();
+    assert_eq!(draw(1), draw(1));
+    assert_ne!(draw(1), draw(2));
+    // Row 70's next token, 2000 times, against its probabilities.
+    let mut cache = Cache::new(&dense_plan(&decoder.config().shape()), 256).unwrap();
+    let hidden = decoder.prefill(&tokens[..71], &mut cache).unwrap();
+    let logits: Vec<f32> = decoder.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let total: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+    let mut counts = [0.0; VOCAB];
+    for seed in 0..2000 {
+        counts[tape.draw(&decoder, 70, 1, seed).unwrap()[0] as usize] += 1.0;
+    }
+    for (token, (&logit, count)) in logits.iter().zip(counts).enumerate() {
+        let expected = 2000.0 * f64::from(logit).exp() / total;
+        assert!(
+            (count - expected).abs() <= 5.0 * expected.sqrt() + 1.0,
+            "{token}: {count}, expected {expected}"
+        );
+    }
+}
+
 /// The model must be one where the hard cases occur: weights close to 1, on keys near and far.
 #[test]
 fn some_weights_are_close_to_one() {
