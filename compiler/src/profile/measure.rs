@@ -161,3 +161,167 @@ fn step(item: &ItemInfluence, part: Part, head: usize, query: usize, key: usize)
     let loss = |window| f64::from(item.get(part, head, query, window));
     loss(window) - loss(window + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use moac_runtime::model::backward::influence::{HeadSums, Sums};
+    use moac_runtime::model::{Config, Rope, RopeScaling};
+
+    use super::*;
+    use crate::items::{Item, Task};
+
+    const BLOCKS: usize = 5;
+
+    fn config() -> Config {
+        Config {
+            name: "small".into(),
+            vocab_size: 9,
+            hidden_size: 8,
+            intermediate_size: 8,
+            num_layers: 2,
+            num_heads: 3,
+            num_kv_heads: 1,
+            head_dim: 64,
+            norm_eps: 1e-5,
+            context: 1024,
+            rope: Rope { theta: 1e4, scaling: RopeScaling::None },
+            tied_embeddings: true,
+            bos: None,
+            eos: Vec::new(),
+        }
+    }
+
+    fn tokens() -> Item {
+        Item {
+            id: String::new(),
+            task: Task::Text,
+            length: 64 * 8,
+            tokens: vec![1; 64 * BLOCKS - 8],
+            answer: 64 * BLOCKS - 14,
+            source: String::new(),
+            text: String::new(),
+        }
+    }
+
+    /// Some sums below the diagonal, different for every head, part and place.
+    fn item() -> ItemInfluence {
+        let mut item = ItemInfluence::new(&config(), &tokens(), 1.0);
+        for layer in 0..2 {
+            let head = |head: usize| {
+                let sums = |part: usize, zero: &dyn Fn(usize, usize) -> bool| {
+                    let at = |n: usize| {
+                        let (query, key) = (n / BLOCKS, n % BLOCKS);
+                        let value = ((layer * 97 + head * 31 + part * 11 + n * 7) as f64).sin();
+                        let value = if key > query || zero(query, key) { 0.0 } else { value };
+                        Sums { signed: value, absolute: 2.0 * value.abs() }
+                    };
+                    (0..BLOCKS * BLOCKS).map(at).collect()
+                };
+                let squares = |part| {
+                    let windows: Vec<Sums> = sums(part, &|query, window| window == 0 || window >= query);
+                    windows.iter().map(|sums| sums.absolute).collect()
+                };
+                HeadSums {
+                    blocks: BLOCKS,
+                    squares: squares(3),
+                    joint_squares: squares(4),
+                    far: sums(0, &|_, _| false),
+                    near: sums(1, &|query, key| query == key),
+                    windows: sums(2, &|query, window| window == 0 || window >= query),
+                }
+            };
+            item.put(layer, &[head(0), head(1), head(2)]);
+        }
+        item
+    }
+
+    fn average(measure: Measure) -> LengthInfluence {
+        let model = config().shape();
+        let mut average = Average::zeros(&model, 64 * 8);
+        average.add(&item(), measure);
+        average.add(&item(), measure);
+        average.finish(&model, 2, 0.5)
+    }
+
+    #[test]
+    fn keys_stand_where_the_search_looks_for_them() {
+        for (measure, far, near) in [
+            (Measure::Signed, Part::Far, Part::Near),
+            (Measure::Absolute, Part::FarAbsolute, Part::NearAbsolute),
+        ] {
+            let (found, item) = (average(measure), item());
+            for head in 0..6 {
+                let at = found.head(head);
+                for (query, key) in (0..8).flat_map(|query| (0..8).map(move |key| (query, key))) {
+                    let there = query < BLOCKS && key <= query;
+                    let get = |part| if there { item.get(part, head, query, key) } else { 0.0 };
+                    assert_eq!(at.far[query * 8 + key].to_bits(), get(far).to_bits());
+                    assert_eq!(at.near[query * 8 + key].to_bits(), get(near).to_bits());
+                }
+            }
+        }
+    }
+
+    /// What the search makes of the file is the loss of every window.
+    #[test]
+    fn windows_add_up_to_their_losses() {
+        let item = item();
+        for measure in [Measure::Windows, Measure::WindowsAbsolute, Measure::Fisher, Measure::FisherHeads] {
+            let found = average(measure);
+            for head in 0..6 {
+                let losses = found.head(head).losses(1);
+                for window in 1..8 {
+                    let of = |part, query| f64::from(item.get(part, head, query, window));
+                    let rows = window.min(BLOCKS)..BLOCKS;
+                    let sum = |part| rows.clone().map(|query| of(part, query)).sum::<f64>();
+                    let expected = match measure {
+                        Measure::WindowsAbsolute => sum(Part::WindowsAbsolute),
+                        Measure::Fisher => sum(Part::JointSquares),
+                        Measure::FisherHeads => sum(Part::Squares),
+                        _ => sum(Part::Windows),
+                    };
+                    let what = format!("{}, head {head}, window {window}", measure.name());
+                    assert!(
+                        (losses[window] - expected).abs() < 1e-5,
+                        "{what}: {}, {expected}",
+                        losses[window]
+                    );
+                }
+            }
+        }
+    }
+
+    /// Half the squares of what the sum of the answer's losses feels, as a mean over the answer's tokens.
+    #[test]
+    fn squares_are_losses_in_nats() {
+        let zeros = vec![Sums::default(); BLOCKS * BLOCKS];
+        let mut squares = vec![0.0; BLOCKS * BLOCKS];
+        squares[3 * BLOCKS + 1] = 0.25;
+        let head = HeadSums {
+            blocks: BLOCKS,
+            far: zeros.clone(),
+            near: zeros.clone(),
+            windows: zeros,
+            squares: squares.clone(),
+            joint_squares: squares,
+        };
+        let mut item = ItemInfluence::new(&config(), &tokens(), 1.0);
+        item.put(0, &[head.clone(), head.clone(), head]);
+        // Six answer tokens; three heads share the KV head.
+        assert_eq!(item.get(Part::Squares, 0, 3, 1), 0.5 * 6.0 * 0.25);
+        assert_eq!(item.get(Part::JointSquares, 0, 3, 1), 0.5 * 6.0 * 0.25 / 3.0);
+    }
+
+    #[test]
+    fn the_total_is_what_the_narrowest_windows_lose() {
+        let (model, item) = (config().shape(), item());
+        for measure in Measure::ALL {
+            let mut sums = Average::zeros(&model, 64 * 8);
+            sums.add(&item, measure);
+            let total = sums.total();
+            let found = sums.finish(&model, 1, 1.0);
+            let expected: f64 = (0..6).map(|head| found.head(head).losses(1)[1]).sum();
+            assert!((total - expected).abs() < 1e-4, "{}: {total}, {expected}", measure.name());
+        }
+    }
+}
