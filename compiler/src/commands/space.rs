@@ -36,7 +36,7 @@ pub struct SpaceArgs {
     /// The most distinct rules of a layer: a number or `unlimited`
     #[arg(long, value_name = "N", default_value = "2", value_parser = parse_limit)]
     rules_per_layer: Limit,
-    /// Candidate rules: fine, published, paper, or a JSON file of a grid
+    /// Candidate rules: fine, wide, published, paper, or a JSON file of a grid
     #[arg(long, value_name = "GRID", default_value = "fine")]
     grid: String,
     /// Sink tokens of the plans
@@ -148,6 +148,7 @@ impl SpaceArgs {
         };
         let grid = match self.grid.as_str() {
             "fine" => RuleGrid::fine(longest),
+            "wide" => RuleGrid::wide(longest),
             "published" => RuleGrid::published(longest),
             "paper" => RuleGrid::paper(),
             path => read_json(Path::new(path))?,
