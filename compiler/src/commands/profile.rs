@@ -106,8 +106,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let outputs =
         std::iter::once((args.measure, &args.out)).chain(args.also.iter().map(|(m, path)| (*m, path)));
     for (measure, path) in outputs {
-        let data = Some(provenance(&items, &chosen));
         let of = (measure, weights.as_ref());
+        let data = Some(provenance(&items, &chosen, of));
         influence(&model.decoder, &chosen, &store, of, items.header.seed, data)?.write(path)?;
         context.note(format!("wrote the {} influence to `{}`", measure.name(), path.display()));
     }

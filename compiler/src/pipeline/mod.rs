@@ -128,8 +128,8 @@ pub fn plan(
     let chosen = profile::choose(&calibration, &Choice::default(), decoder.config())?;
     let store = Store::new(&work.join("profile"), fingerprint, settings.measure.targets());
     let summary = profile::profile(decoder, &chosen, &store, &mut |progress| watch.profile(progress))?;
-    let data = Some(profile::provenance(&calibration, &chosen));
     let of = (settings.measure, settings.weights.as_ref());
+    let data = Some(profile::provenance(&calibration, &chosen, of));
     let influence = profile::influence(decoder, &chosen, &store, of, calibration.header.seed, data)?;
     let file = work.join(format!("influence-{}.safetensors", settings.measure.name()));
     influence.write(&file)?;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use moac_runtime::artifact::Digest;
 use moac_runtime::model::backward::{Reverse, Tape};
 use moac_runtime::model::{Config, Decoder, ModelError};
 use moac_runtime::plan::{MAX_LENGTH, TILE};
@@ -350,11 +351,27 @@ pub fn influence(
     })
 }
 
-/// What a profile was made of, for plans' provenance: texts, and items by task.
-pub fn provenance(items: &Items, chosen: &[(u32, Vec<&Item>)]) -> serde_json::Value {
-    let mut tasks: BTreeMap<&str, usize> = BTreeMap::new();
+/// What an influence was made of, for plans' provenance: the measure, items and weights by task, the number of texts and
+/// a digest of all their names and contents.
+pub fn provenance(
+    items: &Items,
+    chosen: &[(u32, Vec<&Item>)],
+    (measure, weights): (Measure, Option<&Weights>),
+) -> serde_json::Value {
+    let mut tasks: BTreeMap<Task, usize> = BTreeMap::new();
     for item in chosen.iter().flat_map(|(_, items)| items) {
-        *tasks.entry(item.task.name()).or_default() += 1;
+        *tasks.entry(item.task).or_default() += 1;
     }
-    serde_json::json!({ "tasks": tasks, "sources": items.header.sources })
+    let sources = &items.header.sources;
+    let fields: Vec<String> =
+        sources.iter().flat_map(|source| [source.name.clone(), source.sha256.to_string()]).collect();
+    serde_json::json!({
+        "measure": measure.name(),
+        "tasks": tasks.iter().map(|(task, count)| (task.name(), count)).collect::<BTreeMap<_, _>>(),
+        "weights": weights.map(|weights| {
+            weights.iter().map(|(task, weight)| (task.name(), weight)).collect::<BTreeMap<_, _>>()
+        }),
+        "texts": sources.len(),
+        "texts_sha256": Digest::of_fields(fields.iter().map(String::as_bytes)).to_string(),
+    })
 }

@@ -6,9 +6,9 @@
 //! over what it hides.
 //!
 //! The loss of a *window* is no sum over keys to more than first order in single weights: what hiding one key does depends on
-//! the others that are hidden. A file whose header says `windows` holds for each window the first-order effect of hiding
-//! all that it hides at once (behind a sink of 64 tokens), as differences between one window and the next, so that
-//! the sums below give the loss of a window all the same.
+//! the others that are hidden. A file whose header says `windows` holds for each window an estimate of the loss of hiding
+//! all that it hides at once (behind a sink of 64 tokens), to first order or from its squares, as differences between one
+//! window and the next, so that the sums below give the loss of a window all the same.
 //!
 //! # Half-blocks
 //! A window is a whole number of 64-token tiles, but it moves token by token: its edge `i - j = window` cuts the
