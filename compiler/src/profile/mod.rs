@@ -330,7 +330,7 @@ pub fn influence(
                 of_task.add(&kept(decoder, item, store)?, measure);
             }
             let total = of_task.total();
-            if weights.is_some() && !(total > 0.0) {
+            if weights.is_some() && (total <= 0.0 || total.is_nan()) {
                 return Err(ProfileError::Weight { task, length, total, measure });
             }
             sums.add_scaled(&of_task, if weights.is_some() { weight / total } else { 1.0 });
