@@ -1,7 +1,8 @@
 //! The KV caches that a forward pass reads and fills: on the CPU, one ring per KV head of every layer.
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
-use ndarray::{Array3, ArrayView3, ShapeBuilder};
+use ndarray::{Array3, ArrayView3, Axis, ShapeBuilder, concatenate};
+use rayon::prelude::*;
 
 use super::ModelError;
 use crate::backend::{LayerError, Qkv};
@@ -108,10 +109,14 @@ impl Attention for Batch<'_> {
 
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
         let tokens: Vec<usize> = self.requests.iter().map(|&(_, tokens)| tokens).collect();
-        attend_packed(q, k, v, &tokens, |request, qkv| {
-            let cache = &mut self.requests[request].0.layers[layer];
-            // A single token is a decode step: it reads nothing but the ring.
-            if tokens[request] == 1 { cache.decode(qkv) } else { cache.prefill(qkv) }
+        attend_packed(q, k, v, &tokens, |parts| {
+            let requests = self.requests.par_iter_mut().zip(parts);
+            let attend = |((cache, tokens), qkv): (&mut (&mut Cache, usize), _)| {
+                let cache = &mut cache.layers[layer];
+                // A single token is a decode step: it reads nothing but the ring.
+                if *tokens == 1 { cache.decode(qkv) } else { cache.prefill(qkv) }
+            };
+            requests.map(attend).collect()
         })
     }
 }
@@ -139,17 +144,20 @@ impl Attention for Branches<'_> {
     }
 
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
-        attend_packed(q, k, v, &self.tokens, |_, qkv| self.context.layers[layer].peek(qkv))
+        let context = &self.context.layers[layer];
+        attend_packed(q, k, v, &self.tokens, |parts| {
+            parts.into_par_iter().map(|qkv| context.peek(qkv)).collect()
+        })
     }
 }
 
-/// Attends packed rows part by part: `attend` gets the number of a part and its `tokens[part]` rows.
+/// Attends packed rows in parts: `attend` gets the rows of each, `tokens[part]` of them.
 fn attend_packed(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     tokens: &[usize],
-    mut attend: impl FnMut(usize, Qkv<'_, f32>) -> Result<Attended<f32>, LayerError>,
+    attend: impl FnOnce(Vec<Qkv<'_, f32>>) -> Result<Vec<Attended<f32>>, LayerError>,
 ) -> Result<Tensor, ModelError> {
     let (rows, heads, dim) = q.dims3()?;
     let (q, k, v) = (q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout());
@@ -160,15 +168,19 @@ fn attend_packed(
         k: k.view().permuted_axes([1, 0, 2]),
         v: v.view().permuted_axes([1, 0, 2]),
     };
-    let mut out: Vec<f32> = Vec::with_capacity(rows * heads * dim);
-    for (part, &tokens) in tokens.iter().enumerate() {
-        let start = out.len() / (heads * dim);
-        let attended = attend(part, qkv.tokens(start..start + tokens))?;
-        match attended.o.as_slice() {
-            Some(o) => out.extend_from_slice(o),
-            None => out.extend(&attended.o),
-        }
-    }
+    let mut end = 0;
+    let part = |&tokens: &usize| {
+        end += tokens;
+        qkv.tokens(end - tokens..end)
+    };
+    let mut attended = attend(tokens.iter().map(part).collect())?;
+    let o = if attended.len() == 1 {
+        attended.swap_remove(0).o
+    } else {
+        let parts: Vec<_> = attended.iter().map(|part| part.o.view()).collect();
+        concatenate(Axis(0), &parts).map_err(candle_core::Error::wrap)?
+    };
+    let (out, _) = o.into_flat().into_raw_vec_and_offset();
     Ok(Tensor::from_vec(out, (rows, heads * dim), &Device::Cpu)?)
 }
 

@@ -10,7 +10,7 @@ use candle_core::{Device, IndexOp, Tensor};
 use rayon::prelude::*;
 
 use super::cache::{Attention, Batch, Cache};
-use super::ops::{Rotation, rms_norm, swiglu};
+use super::ops::{Rotation, add_to, rms_norm, swiglu};
 use super::{Config, ModelError, Weights};
 use crate::simd::{exp, vectorized};
 
@@ -88,9 +88,12 @@ impl Decoder {
     /// The output of a layer, `[rows, hidden]`, from its input `x` and its attention `o`, `[rows, heads * head_dim]`.
     pub fn finish_layer(&self, layer: usize, x: &Tensor, o: &Tensor) -> Result<Tensor, ModelError> {
         let weights = &self.weights.layers[layer];
-        let x = (x + o.matmul(&weights.output.t()?)?)?;
-        let gate_up = rms_norm(&x, &weights.mlp_norm, self.config.norm_eps)?.matmul(&weights.gate_up.t()?)?;
-        Ok((&x + swiglu(&gate_up)?.matmul(&weights.down.t()?)?)?)
+        let attended = o.matmul(&weights.output.t()?)?;
+        add_to(&attended, x)?;
+        let normed = rms_norm(&attended, &weights.mlp_norm, self.config.norm_eps)?;
+        let out = swiglu(&normed.matmul(&weights.gate_up.t()?)?)?.matmul(&weights.down.t()?)?;
+        add_to(&out, &attended)?;
+        Ok(out)
     }
 
     /// The logits of hidden states, `[rows, vocab]`.

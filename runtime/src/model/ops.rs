@@ -2,7 +2,9 @@
 //! over rows. Each takes and gives float32 tensors that are contiguous.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, InplaceOp1, Layout, Result, Shape, Tensor};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Error, InplaceOp1, InplaceOp2, Layout, Result, Shape, Tensor,
+};
 use rayon::prelude::*;
 
 use crate::simd::{exp, vectorized};
@@ -18,6 +20,11 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
 /// `silu(gate) * up` of `[rows, 2 n]` whose rows hold gate, then up: `[rows, n]`.
 pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
     gate_up.apply_op1_no_bwd(&SwiGlu)
+}
+
+/// Adds `x` to `y` in place; they have one shape.
+pub fn add_to(y: &Tensor, x: &Tensor) -> Result<()> {
+    y.inplace_op2(x, &AddTo)
 }
 
 /// The rotation of each row's position, computed once for all layers.
@@ -118,6 +125,29 @@ impl CustomOp1 for SwiGlu {
         };
         x.par_chunks(both).zip(out.par_chunks_mut(n)).with_min_len(GRAIN.div_ceil(both)).for_each(row);
         Ok((CpuStorage::F32(out), (rows, n).into()))
+    }
+}
+
+struct AddTo;
+
+impl InplaceOp2 for AddTo {
+    fn name(&self) -> &'static str {
+        "add-to"
+    }
+
+    fn cpu_fwd(&self, y: &mut CpuStorage, ly: &Layout, x: &CpuStorage, lx: &Layout) -> Result<()> {
+        let x = f32s(self.name(), x, lx)?;
+        let (start, end) = ly.contiguous_offsets().ok_or(Error::RequiresContiguous { op: self.name() })?;
+        let CpuStorage::F32(y) = y else {
+            candle_core::bail!("add-to takes float32, found {:?}", y.dtype());
+        };
+        if ly.shape() != lx.shape() {
+            candle_core::bail!("{:?} cannot be added to {:?}", lx.shape(), ly.shape());
+        }
+        y[start..end].par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| {
+            vectorized(|| y.iter_mut().zip(x).for_each(|(y, x)| *y += x));
+        });
+        Ok(())
     }
 }
 

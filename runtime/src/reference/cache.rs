@@ -151,16 +151,27 @@ impl<F: Real> LayerCache<F> {
                 state.finish()
             })
             .collect();
+        // Where the row of each token and head was computed.
         let (tokens, heads, _) = qkv.q.dim();
-        let mut out =
-            Attended { o: Array3::zeros((tokens, heads, head_dim)), lse: Array2::zeros((tokens, heads)) };
-        for (block, (o, lse)) in blocks.iter().zip(&done) {
+        let mut place = vec![(0, 0); tokens * heads];
+        for (at, block) in blocks.iter().enumerate() {
             for (row, &(head, t)) in block.iter().enumerate() {
-                out.o.slice_mut(s![t, head, ..]).assign(&o.row(row));
-                out.lse[(t, head)] = lse[row];
+                place[t * heads + head] = (at, row);
             }
         }
-        out
+        let mut o = vec![F::zero(); tokens * heads * head_dim];
+        let rows = o.par_chunks_mut(head_dim).zip(&place).with_min_len(ROWS);
+        rows.for_each(|(out, &(block, row))| {
+            for (out, &o) in out.iter_mut().zip(done[block].0.row(row)) {
+                *out = o;
+            }
+        });
+        let lse = place.iter().map(|&(block, row)| done[block].1[row]).collect();
+        let shaped = "a row for every token and head";
+        Attended {
+            o: Array3::from_shape_vec((tokens, heads, head_dim), o).expect(shaped),
+            lse: Array2::from_shape_vec((tokens, heads), lse).expect(shaped),
+        }
     }
 
     fn append(&mut self, qkv: &Qkv<'_, F>) {
