@@ -1,5 +1,6 @@
 //! `moac eval`: the quality of plans beside dense and uniform attention.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,11 @@ use moac_runtime::plan::{ModelShape, Plan};
 use super::Context;
 use crate::cli::ExitStatus;
 use crate::error::Error;
-use crate::eval::cells::{FORMAT, Store};
+use crate::eval::cells::Store;
 use crate::eval::report::{self, Report};
 use crate::eval::suite::{self, QUESTIONS, ascending, once, parse_lengths};
 use crate::eval::{EvalError, Evaluation, NamedPlan, Progress, Run, Shard, Suite, Task, fingerprint, items};
-use crate::report::{quality_markdown, quality_tables};
+use crate::report::{quality_chart, quality_markdown, quality_tables};
 use crate::tasks::Corpus;
 use crate::{cache, interrupt, plan};
 
@@ -63,12 +64,23 @@ pub struct Args {
     /// Measure nothing: tables of what was measured before
     #[arg(long, conflicts_with = "shard")]
     pub tables_only: bool,
+    /// Draw accuracy by length, or the loss by KV bytes: one file, or a folder where there are several runs
+    #[arg(long, value_name = "OUT.svg")]
+    pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// How results are printed.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Form {
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    json: bool,
     /// Print Markdown
-    #[arg(long, conflicts_with = "json")]
-    pub markdown: bool,
+    #[arg(long)]
+    markdown: bool,
 }
 
 fn parse_shard(text: &str) -> Result<Shard, String> {
@@ -112,9 +124,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     if done < all {
         context.note(format!("{done} of {all} items are measured: the tables are of these"));
     }
-    if args.json {
+    if let Some(path) = &args.svg {
+        draw(path, &report)?;
+    }
+    if args.form.json {
         context.json(&report)?;
-    } else if args.markdown {
+    } else if args.form.markdown {
         context.print(quality_markdown(&report))?;
     } else {
         context.print(quality_tables(&report))?;
@@ -122,10 +137,29 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Done)
 }
 
+/// Writes the pictures: into the file of a single run, or into a folder, named as the runs are.
+fn draw(path: &Path, report: &Report) -> Result<(), Error> {
+    let [run] = report.runs.as_slice() else {
+        std::fs::create_dir_all(path).map_err(Error::file("create", path))?;
+        return report
+            .runs
+            .iter()
+            .try_for_each(|run| write(&path.join(format!("{}.svg", run.run.name)), &quality_chart(run)));
+    };
+    write(path, &quality_chart(run))
+}
+
+/// Writes a file, whole or not at all.
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::file("create", path))?;
+    file.write_all(text.as_bytes()).map_err(Error::file("write", path))?;
+    file.persist(path).map_err(|error| Error::file("write", path)(error.error))?;
+    Ok(())
+}
+
 fn default_cells() -> PathBuf {
-    let name = FORMAT.rsplit(['.', '/']).collect::<Vec<_>>();
-    let name = format!("eval-v{}", name.first().copied().unwrap_or("1"));
-    cache::folder().unwrap_or_else(|| PathBuf::from(".moac")).join(name)
+    cache::folder().unwrap_or_else(|| PathBuf::from(".moac")).join("eval")
 }
 
 impl Args {

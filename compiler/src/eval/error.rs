@@ -63,6 +63,14 @@ pub enum EvalError {
         /// Their name.
         name: String,
     },
+    /// A run whose name cannot be a file's.
+    #[error(
+        "a run is called `{name}`: expected letters, digits, `-`, `_` and `.`, beginning with a letter or digit"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
     /// The suite file is not what it should be.
     #[error("`{}`: {source}", path.display())]
     Suite {

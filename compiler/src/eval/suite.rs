@@ -10,6 +10,8 @@ use super::{EvalError, NamedPlan, Task};
 
 /// From this length on an item takes so long that fewer have to do.
 const LONG: u32 = 8192;
+/// Items of a quick look.
+const FEW: usize = 2;
 
 /// One task at some lengths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,11 +54,7 @@ impl Run {
         if self.lengths.is_empty() {
             self.lengths = vec![1024, 2048];
         }
-        let most = match self.task {
-            Task::Nll => 2,
-            Task::Passkey | Task::Kv => 3,
-        };
-        self.items = Some(self.items.unwrap_or(most).min(most));
+        self.items = Some(self.items.unwrap_or(FEW).min(FEW));
         self
     }
 
@@ -165,6 +163,12 @@ pub fn read<E: From<EvalError>>(path: &Path, plan: impl Fn(&Path) -> Result<Plan
     }
     once("plans", plans.iter().map(|plan| plan.name.as_str()))?;
     once("runs", file.runs.iter().map(|run| run.name.as_str()))?;
+    for FileRun { name, .. } in &file.runs {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(fits) {
+            return Err(EvalError::Name { name: name.clone() }.into());
+        }
+    }
     let runs: Result<Vec<Run>, EvalError> = file.runs.into_iter().map(|run| run.resolve(&plans)).collect();
     Ok(Suite { title: file.title, runs: runs?, plans })
 }

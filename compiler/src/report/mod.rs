@@ -2,6 +2,7 @@
 //!
 //! A [`View`] is the common ground: a plan is lowered to one, an artifact holds one.
 
+mod chart;
 mod diff;
 mod inspection;
 mod page;
@@ -9,6 +10,7 @@ mod palette;
 mod pareto;
 mod profile;
 mod quality;
+mod quality_charts;
 mod tables;
 mod validation;
 mod verdicts;
@@ -20,6 +22,7 @@ pub use self::page::page;
 pub use self::pareto::pareto_table;
 pub use self::profile::profile_table;
 pub use self::quality::{quality_markdown, quality_tables};
+pub use self::quality_charts::quality_chart;
 pub(crate) use self::tables::table;
 pub use self::validation::validation_table;
 pub use self::verdicts::verdicts_table;

@@ -24,7 +24,7 @@ pub fn quality_tables(report: &Report) -> String {
     document(report, Form::Text)
 }
 
-/// All tables as Markdown; `pictures` are the files of the runs' plots, by run.
+/// All tables as Markdown.
 pub fn quality_markdown(report: &Report) -> String {
     document(report, Form::Markdown)
 }
@@ -39,10 +39,10 @@ fn document(report: &Report, form: Form) -> String {
             text.push('\n');
         }
         let title = &run.run.title;
-        match form {
-            Form::Text => drop(writeln!(text, "{title}: {}\n", report.model)),
-            Form::Markdown => drop(writeln!(text, "### {title}\n")),
-        }
+        let _ = match form {
+            Form::Text => writeln!(text, "{title}: {}\n", report.model),
+            Form::Markdown => writeln!(text, "### {title}\n"),
+        };
         let retrieval = run.by_length.iter().flat_map(|at| &at.rows).any(|row| row.accuracy.is_some());
         if run.by_length.len() > 1 {
             grid(&mut text, &by_length(run, retrieval), form);
@@ -123,9 +123,9 @@ fn items(row: &Row) -> String {
 
 /// Methods by lengths: the one number that matters of each.
 fn by_length(run: &RunReport, retrieval: bool) -> Grid {
-    let what = if retrieval { "right at" } else { "gap at" };
-    let mut header = vec!["method".to_owned()];
-    header.extend(run.by_length.iter().map(|at| format!("{what} {}", at.length)));
+    let what = if retrieval { "right at" } else { "gap to dense at" };
+    let mut header = vec![what.to_owned()];
+    header.extend(run.by_length.iter().map(|at| at.length.to_string()));
     let methods = run.by_length.first().map_or(0, |at| at.rows.len());
     let rows = (0..methods).map(|method| {
         let cells = run.by_length.iter().map(|at| {
