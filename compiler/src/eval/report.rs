@@ -279,7 +279,8 @@ impl Columns<'_> {
                 gaps.push(gap);
                 grew += own.iter().zip(dense).filter(|(own, dense)| own > dense).count() as u64;
                 changed +=
-                    own.iter().zip(dense).filter(|(own, dense)| own < dense || own > dense).count() as u64;
+                    own.iter().zip(dense).filter(|(own, dense)| own.to_bits() != dense.to_bits()).count()
+                        as u64;
                 if let Some(partner) = losses(self.partner.get(at)) {
                     against_partner.push((gap, paired(partner, dense)));
                 }

@@ -157,7 +157,7 @@ impl Evaluation<'_> {
                         (method, spans, found)
                     };
                     let methods = Method::of_plans(&run.plans).into_iter().map(of).collect();
-                    AtLength { length, methods, items }
+                    AtLength { length, items, methods }
                 })
                 .collect(),
             run: run.clone(),

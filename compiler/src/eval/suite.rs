@@ -48,6 +48,7 @@ impl Run {
     }
 
     /// The same with little work: the two shortest lengths of those up to 2048, and few items.
+    #[must_use]
     pub fn quick(mut self) -> Self {
         self.lengths.retain(|&length| length <= 2048);
         self.lengths.truncate(2);

@@ -1,1 +1,8 @@
 //! Evaluations against what was worked out otherwise.
+
+mod cells;
+mod methods;
+mod runs;
+mod stats;
+mod suites;
+mod tiny;
