@@ -4,6 +4,7 @@
 mod artifact;
 mod bench;
 mod cache;
+mod calibrate;
 mod cli;
 mod compile;
 mod devices;
@@ -19,4 +20,5 @@ mod mutants;
 mod nvrtc;
 mod plans;
 mod quality;
+mod tasks;
 mod verify;

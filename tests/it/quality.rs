@@ -191,7 +191,8 @@ fn the_plan_with_the_lowest_loss_is_chosen_and_says_so() {
 fn a_plan_from_texts_is_made_once() {
     let folder = folder();
     let folder = folder.path();
-    let text: String = (0..4000).map(|word| format!("{} ", word * 7919 % 1000)).collect();
+    let words: Vec<String> = (0..4000).map(|word| (word * 7919 % 1000).to_string()).collect();
+    let text = words.join(" ");
     fs::write(folder.join("text.txt"), text).unwrap();
     let args = [
         "plan",

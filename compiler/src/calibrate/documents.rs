@@ -10,6 +10,8 @@ use crate::tasks::{Document, Filler, Frame, Page, Random, TaskError};
 const INTRO: &str = "Read this text.";
 /// An answer ends where it repeats so many of its tokens: from there on it says nothing about the document.
 const REPEATED: usize = 8;
+/// An answer of fewer tokens says nothing about the document.
+const SHORTEST: usize = 8;
 /// Documents with a question that are too short are passed over, and units of text that the vocabulary cannot spell,
 /// but not for ever.
 const TRIES: usize = 1000;
@@ -60,7 +62,7 @@ impl Maker<'_> {
             }
         };
         let answer = self.answer(&prompt, job.length, limit)?;
-        if answer.is_empty() {
+        if answer.len() < SHORTEST.min(limit) {
             return Ok(None);
         }
         self.finish(job, &prompt, &answer, document.name.clone()).map(Some)

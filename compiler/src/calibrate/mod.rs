@@ -172,17 +172,14 @@ pub fn calibrate(
     for (at, job) in jobs.iter().enumerate() {
         let id = job.id();
         progress(at, jobs.len(), &id);
-        let result = match done.remove(&id) {
-            Some(result) => {
-                resumed += 1;
-                result
-            }
-            None => {
-                let (item, tally) = maker.item(job)?;
-                let result = part::Done { id, item, tally };
-                part.add(&result)?;
-                result
-            }
+        let result = if let Some(result) = done.remove(&id) {
+            resumed += 1;
+            result
+        } else {
+            let (item, tally) = maker.item(job)?;
+            let result = part::Done { id, item, tally };
+            part.add(&result)?;
+            result
         };
         tally.add(result.tally);
         made.extend(result.item);

@@ -25,6 +25,9 @@ pub struct Args {
     /// Texts: a file, or a folder of .txt, .rst, .md and .jsonl files ({"text"}, or {"document", "question"}), repeatable
     #[arg(long, value_name = "PATH", required = true)]
     pub data: Vec<PathBuf>,
+    /// A file of a data folder that is not to be used, by its path within; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub without: Vec<String>,
     /// The file to write
     #[arg(short, long, value_name = "ITEMS.jsonl")]
     pub out: PathBuf,
@@ -48,7 +51,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let model = Model::open(&args.model)?;
-    let corpus = Corpus::read(&args.data)?;
+    let corpus =
+        args.without.iter().try_fold(Corpus::read(&args.data)?, |corpus, file| corpus.without(file))?;
     let &Args { items, seed, mix, answer_tokens, .. } = args;
     let options = Options { lengths: args.lengths.clone(), items, seed, mix, answer_tokens };
     let bar = Bar::new();

@@ -42,6 +42,12 @@ pub enum TaskError {
         /// Where texts were looked for.
         path: PathBuf,
     },
+    /// A file that is to be left out, but is not there.
+    #[error("no text is named `{file}`: expected a file's path within its data folder")]
+    NoSuchText {
+        /// The name.
+        file: String,
+    },
     /// The texts are too few for one context.
     #[error("the texts end after {found} tokens, expected {expected}: give more texts, or shorter lengths")]
     TooFewTexts {

@@ -139,3 +139,53 @@ const KV_EVALUATION: Format = Format {
     words: &words::EVALUATION,
     facts: 14,
 };
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// All that a split shows a model, but for the filler.
+    fn shown(split: Split) -> Vec<&'static str> {
+        let wording = |kind| {
+            let Format { chat, fact, answer, .. } = *Format::of(kind, split);
+            let turn = chat.into_iter().flat_map(|Chat { intro, question }| [intro, question]);
+            turn.chain([fact, answer])
+        };
+        Kind::ALL.into_iter().flat_map(wording).collect()
+    }
+
+    #[test]
+    fn the_splits_share_no_wording_and_no_word() {
+        let (calibration, evaluation) = (shown(Split::Calibration), shown(Split::Evaluation));
+        for a in &calibration {
+            for b in &evaluation {
+                assert_ne!(a, b);
+                // What stands before a value is what a model finds it by.
+                let before = |text: &str| text.split("{value}").next().unwrap_or_default().to_owned();
+                assert_ne!(before(a), before(b), "{a} and {b}");
+            }
+        }
+        let words: Vec<&str> = words::CALIBRATION.into_iter().chain(words::EVALUATION).collect();
+        assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), words.len());
+        for word in words {
+            assert!(word.len() >= 4 && word.bytes().all(|b| b.is_ascii_lowercase()), "{word}");
+            // Nor is a word part of the wording.
+            for text in calibration.iter().chain(&evaluation) {
+                assert!(!text.split(|c: char| !c.is_alphabetic()).any(|part| part == word), "{word}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_the_splits_differ_in_form() {
+        for kind in Kind::ALL {
+            let [a, b] = [Split::Calibration, Split::Evaluation].map(|split| Format::of(kind, split));
+            match (a.value, b.value) {
+                (Value::Digits(a), Value::Digits(b)) => assert_ne!(a, b),
+                _ => assert!(a.words != b.words),
+            }
+        }
+    }
+}

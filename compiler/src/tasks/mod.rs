@@ -16,8 +16,6 @@ mod frame;
 mod page;
 mod prompt;
 mod random;
-#[cfg(test)]
-mod tests;
 mod texts;
 mod words;
 

@@ -65,6 +65,23 @@ impl Corpus {
         Ok(corpus)
     }
 
+    /// Without the texts of a file, by its name as [`Source`] has it.
+    pub fn without(mut self, file: &str) -> Result<Self, TaskError> {
+        let before = self.sources.len();
+        self.sources.retain(|source| source.name != file);
+        // A document of several in a file has its line behind the file's name.
+        self.documents.retain(|document| {
+            !document.name.strip_prefix(file).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        });
+        if self.sources.len() == before {
+            return Err(TaskError::NoSuchText { file: file.to_owned() });
+        }
+        if self.documents.is_empty() {
+            return Err(TaskError::NoTexts { path: PathBuf::from(file) });
+        }
+        Ok(self)
+    }
+
     fn add(&mut self, path: &Path, name: &str) -> Result<(), TaskError> {
         let bytes =
             std::fs::read(path).map_err(|source| TaskError::Read { path: path.to_owned(), source })?;
@@ -240,5 +257,67 @@ impl<'a> Iterator for Filler<'a> {
         let document = self.document();
         self.unit += 1;
         Some(document.unit(self.unit - 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn corpus(texts: &[&str]) -> Corpus {
+        let document = |(at, text): (usize, &&str)| Document::new(at.to_string(), text, None);
+        Corpus { documents: texts.iter().enumerate().filter_map(document).collect(), sources: Vec::new() }
+    }
+
+    #[test]
+    fn texts_are_tidied_and_cut_into_whole_words() {
+        let sentence = "One two three four five six seven eight nine ten eleven, said he. ";
+        let text = format!(
+            "\u{feff}\r\n\n  Title  \r\n\n\n\n{sentence}{sentence}\n\tx  \nlast {}",
+            "long ".repeat(100)
+        );
+        let document = Document::new(String::new(), &text, None).unwrap();
+        assert!(document.text.starts_with("Title\n\nOne two"), "{}", document.text);
+        assert!(document.text.contains("said he.\n\tx\nlast long"));
+        let units: Vec<&str> = document.units().collect();
+        assert_eq!(units.concat(), document.text);
+        assert_eq!(units[0], "Title");
+        assert_eq!(units[1], format!("\n\n{}", sentence.trim_end()));
+        assert_eq!(units[2], format!(" {}", sentence.trim_end()));
+        for unit in &units[3..] {
+            assert!(unit.starts_with(char::is_whitespace) && unit.len() <= UNIT.end + 6, "{unit:?}");
+        }
+        assert_eq!(Document::new(String::new(), " \n\n ", None), None);
+    }
+
+    #[test]
+    fn filler_is_the_text_and_goes_on_with_another() {
+        let corpus = corpus(&["a a\n\nb b\n\nc c", "d d"]);
+        let filler = |seed| Filler::new(&corpus, Random::new(seed, &[])).take(9).collect::<Vec<_>>();
+        let mut starts = std::collections::BTreeSet::new();
+        for seed in 0..40 {
+            let units = filler(seed);
+            assert_eq!(units, filler(seed));
+            for pair in units.windows(2) {
+                let next: &[&str] = match pair[0] {
+                    "a a" => &["\n\nb b"],
+                    "\n\nb b" => &["\n\nc c"],
+                    _ => &["a a", "d d"],
+                };
+                assert!(next.contains(&pair[1]), "{units:?}");
+            }
+            starts.insert(units[0]);
+        }
+        assert_eq!(starts.len(), 4);
+    }
+
+    #[test]
+    fn lines_that_hold_no_document_say_what_they_hold() {
+        assert_eq!(document(r#"{"text": "a", "id": 3}"#), Ok(("a".to_owned(), None)));
+        let both = document(r#"{"document": "a", "question": "b"}"#);
+        assert_eq!(both, Ok(("a".to_owned(), Some("b".to_owned()))));
+        assert_eq!(document(r#"{"document": "a"}"#), Err("the fields [\"document\"]".to_owned()));
+        assert_eq!(document("3"), Err("no object".to_owned()));
+        assert!(document("{").unwrap_err().starts_with("no JSON"));
     }
 }
