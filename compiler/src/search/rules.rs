@@ -56,15 +56,12 @@ impl RuleGrid {
     }
 
     /// A grid for a longest profiled length of `longest` tokens that leaves rules out by nothing: constants far below zero,
-    /// which with steep slopes make heads that begin to see far only in long contexts, and more short spans. Some 200
-    /// rules with different spans: for models with few KV heads, each of which matters, where a search takes seconds.
+    /// which with steep slopes make heads that begin to see far only in long contexts, and more short spans. More than
+    /// a hundred rules with different spans: for models with few KV heads, each of which matters.
     pub fn wide(longest: u32) -> Self {
         let length = f64::from(longest);
-        let alphas = [
-            -64.0, -48.0, -32.0, -24.0, -16.0, -12.0, -8.0, -4.0, 0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0,
-            16.0, 32.0,
-        ];
-        let betas = [0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0, 24.0, 28.0, 32.0, 40.0, 48.0, 64.0];
+        let alphas = [-64.0, -32.0, -24.0, -16.0, -8.0, -4.0, 0.0, 1.0, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0];
+        let betas = [0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0];
         Self {
             alphas: alphas.map(|parts| parts / 64.0 * length).to_vec(),
             betas: betas.map(|parts| parts / 32.0).to_vec(),
