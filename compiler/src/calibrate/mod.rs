@@ -1,12 +1,12 @@
 //! Calibration items: what the attention influence of a model is measured on.
 //!
 //! Items depend on what is far away, and their answers are the model's own (a loss on text that the model would never
-//! write blames heads for what they do not do): [`documents`] with questions that the dense model answers, and
-//! [`retrieval`] tasks of the calibration split, of which those are kept that the dense model gets right. Beside them plain
-//! [`text`], for what a model does all the time: most heads matter to every token a little.
+//! write blames heads for what they do not do): `documents` with questions that the dense model answers, and
+//! `retrieval` tasks of the calibration split, of which those are kept that the dense model gets right. Beside them plain
+//! `text`, for what a model does all the time: most heads matter to every token a little.
 //!
 //! What must hold: an item depends only on the seed, its task, its length and its number, besides model and texts, so
-//! a run that was cut goes on where it was ([`part`]); and an item has one prefill at most.
+//! a run that was cut goes on where it was (`part`); and an item has one prefill at most.
 
 mod documents;
 mod mix;
