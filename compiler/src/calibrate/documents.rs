@@ -79,7 +79,8 @@ impl Maker<'_> {
         let mut longest = 0;
         for _ in 0..TRIES {
             let document = filler.document();
-            let units = if document.question.is_some() {
+            let alone = document.question.is_some();
+            let units = if alone {
                 self.enough(document.units(), room)?
             } else {
                 self.enough(filler.by_ref(), room)?
@@ -87,6 +88,10 @@ impl Maker<'_> {
             match units {
                 Ok(units) => return Ok((document, units)),
                 Err(tokens) => longest = tokens.max(longest),
+            }
+            if !alone {
+                // It went through many texts, and found next to nothing that the vocabulary can spell.
+                break;
             }
             filler = filler.elsewhere();
         }
