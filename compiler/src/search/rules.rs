@@ -56,8 +56,8 @@ impl RuleGrid {
     }
 
     /// A grid for a longest profiled length of `longest` tokens that leaves rules out by nothing: constants far below zero,
-    /// which with steep slopes make heads that begin to see far only in long contexts, and more short spans. More than
-    /// a hundred rules with different spans: for models with few KV heads, each of which matters.
+    /// which with steep slopes make heads that begin to see far only in long contexts, and more short spans. Some
+    /// ninety rules with different spans: for models with few KV heads, each of which matters.
     pub fn wide(longest: u32) -> Self {
         let length = f64::from(longest);
         let alphas = [-64.0, -32.0, -24.0, -16.0, -8.0, -4.0, 0.0, 1.0, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0];

@@ -108,10 +108,10 @@ fn published_and_paper_grids_have_their_sizes() {
         assert!(rules.contains(&Rule { alpha, beta }), "({alpha}, {beta})");
     }
     assert_eq!(distinct(&rules, &[2048, 4096, 8192, 16384], 128).len(), 48);
-    // As many different rules as a search takes, whether the profile ends at half of the context or at all of it.
+    // Fewer different rules than a search takes, whether the profile ends at half of the context or at all of it.
     for longest in [4096, 8192] {
         let wide = distinct(&RuleGrid::wide(longest).rules(), &[1024, 2048, 4096, 8192], 128);
-        assert!((100..=128).contains(&wide.len()), "{longest}: {}", wide.len());
+        assert!((80..=128).contains(&wide.len()), "{longest}: {}", wide.len());
     }
     let fine = RuleGrid::fine(4096).rules();
     assert_eq!(fine.len(), 58);
