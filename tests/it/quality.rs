@@ -7,7 +7,7 @@ use moac::items::{self, Header, ITEMS_FORMAT, Item, Items, Task};
 use moac::search::influence::Influence;
 use moac_runtime::model::{Cache, Model, dense_plan};
 use moac_runtime::plan::Plan;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::compile::{finish, moac};
 use crate::generate::{folder, narrow};
@@ -225,7 +225,9 @@ fn a_plan_from_texts_is_made_once() {
     let provenance = &plan["provenance"];
     assert_eq!(provenance["validation"]["length"].as_u64(), Some(512));
     assert_eq!(provenance["influence"]["windows"], true);
-    assert_eq!(provenance["influence"]["data"]["sources"][0]["name"], "text.txt");
+    let data = &provenance["influence"]["data"];
+    assert_eq!((&data["measure"], &data["texts"]), (&json!("windows-absolute"), &json!(1)));
+    assert_eq!(data["texts_sha256"].as_str().map(str::len), Some(64));
     // Within the bound, by the report on the plan.
     let inspected = run(folder, &["inspect", "plan.json", "--json", "--lengths", "512"]).0;
     let inspected: Value = serde_json::from_str(&inspected).unwrap();

@@ -46,6 +46,11 @@ fn place(prompt: &Prompt, question: &Question) -> usize {
     (question.depth * prompt.context.len() as f64).round() as usize
 }
 
+/// How often a word or a number stands in a text, not counting where it is part of another.
+fn count(text: &str, word: &str) -> usize {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|&found| found == word).count()
+}
+
 fn specs() -> impl Strategy<Value = TaskSpec> {
     let kind = prop_oneof![Just(Kind::Passkey), Just(Kind::KeyValue)];
     let split = prop_oneof![Just(Split::Calibration), Just(Split::Evaluation)];
@@ -85,9 +90,9 @@ proptest! {
             let fact = after.strip_prefix("\n\n").unwrap().split("\n\n").next().unwrap();
             prop_assert!(fact.contains(&question.value) && fact.contains(&question.key), "{}", fact);
             for part in question.key.split_whitespace().chain(question.value.split_whitespace()) {
-                let inside = fact.matches(part).count();
+                let inside = count(fact, part);
                 prop_assert!((2..=4).contains(&inside), "{} in {}", part, fact);
-                prop_assert_eq!(text.matches(part).count(), inside, "{}", part);
+                prop_assert_eq!(count(&text, part), inside, "{}", part);
             }
         }
         prop_assert_eq!(spec.prompt(&model, &corpus, number).unwrap(), prompt);
@@ -99,12 +104,13 @@ proptest! {
         let (model, corpus) = (model(folder.path()), corpus(folder.path()));
         let spec = TaskSpec { length: 6000, facts: 10, questions: 10, ..spec };
         let prompt = spec.prompt(&model, &corpus, number).unwrap();
-        let mut parts = [0; 7];
-        for question in &prompt.questions {
-            parts[(question.depth * 7.0) as usize] += 1;
-            prop_assert!(place(&prompt, question) >= 64);
+        let depths: Vec<f64> = prompt.questions.iter().map(|question| question.depth).collect();
+        prop_assert!(prompt.questions.iter().all(|question| place(&prompt, question) >= 64));
+        // A fact begins where the paragraph before it ends, which may be a little outside of its part.
+        let near = |part: usize| (part as f64 / 7.0 - 0.03)..((part + 1) as f64 / 7.0 + 0.03);
+        for part in 0..7 {
+            prop_assert!(depths.iter().any(|depth| near(part).contains(depth)), "{}: {:?}", part, depths);
         }
-        prop_assert!(parts.iter().all(|&facts| facts >= 1), "{:?}", parts);
     }
 }
 
