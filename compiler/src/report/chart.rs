@@ -60,7 +60,7 @@ const STYLE: &str = "text { font: 12px system-ui, sans-serif; fill: #4a5561; } .
 const LEFT: f64 = 62.0;
 const TOP: f64 = 58.0;
 const BOTTOM: f64 = 50.0;
-const GAP: f64 = 26.0;
+const GAP: f64 = 46.0;
 const LEGEND: f64 = 190.0;
 const HEIGHT: f64 = 300.0;
 

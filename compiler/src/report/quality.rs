@@ -43,7 +43,7 @@ fn document(report: &Report, form: Form) -> String {
             Form::Text => writeln!(text, "{title}: {}\n", report.model),
             Form::Markdown => writeln!(text, "### {title}\n"),
         };
-        let retrieval = run.by_length.iter().flat_map(|at| &at.rows).any(|row| row.accuracy.is_some());
+        let retrieval = run.run.task.facts().is_some();
         if run.by_length.len() > 1 {
             grid(&mut text, &by_length(run, retrieval), form);
         }

@@ -10,7 +10,7 @@ const PANELS: usize = 3;
 
 /// The picture of a run as SVG.
 pub fn quality_chart(run: &RunReport) -> String {
-    let retrieval = run.by_length.iter().flat_map(|at| &at.rows).any(|row| row.accuracy.is_some());
+    let retrieval = run.run.task.facts().is_some();
     svg(&if retrieval { retrieval_chart(run) } else { loss_chart(run) })
 }
 
@@ -119,7 +119,8 @@ fn loss_chart(run: &RunReport) -> Chart {
         title: run.run.title.clone(),
         x: Axis {
             label: "KV bytes over dense".to_owned(),
-            range: [0.5f64.powi(halvings), 1.0],
+            // A little room beside the marks at both ends.
+            range: [0.92 * 0.5f64.powi(halvings), 1.04],
             log: true,
             ticks: (0..=halvings).rev().map(tick).collect(),
         },
