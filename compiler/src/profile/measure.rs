@@ -78,6 +78,7 @@ impl Measure {
 }
 
 /// The sums of some items at one length, in float64.
+#[derive(Clone)]
 pub(super) struct Average {
     length: u32,
     blocks: usize,
@@ -119,19 +120,6 @@ impl Average {
                 }
             }
         }
-    }
-
-    /// What hiding all but the sink and the narrowest window costs.
-    pub(super) fn total(&self) -> f64 {
-        let blocks = self.blocks;
-        let hidden = |at: usize, far: bool| {
-            let (query, key) = (at / blocks % blocks, at % blocks);
-            key > 0 && query >= key + if far { 1 } else { 2 }
-        };
-        let sum = |half: &[f64], far: bool| -> f64 {
-            half.iter().enumerate().filter(|&(at, _)| hidden(at, far)).map(|(_, value)| value).sum()
-        };
-        sum(&self.far, true) + sum(&self.near, false)
     }
 
     /// Adds others times a number.
@@ -306,19 +294,6 @@ mod tests {
         // Six answer tokens; three heads share the KV head.
         for (part, expected) in [(Part::Squares, 0.75), (Part::JointSquares, 0.25)] {
             assert!((item.get(part, 0, 3, 1) - expected).abs() < 1e-6);
-        }
-    }
-
-    #[test]
-    fn the_total_is_what_the_narrowest_windows_lose() {
-        let (model, item) = (config().shape(), item());
-        for measure in Measure::ALL {
-            let mut sums = Average::zeros(&model, 64 * 8);
-            sums.add(&item, measure);
-            let total = sums.total();
-            let found = sums.finish(&model, 1, 1.0);
-            let expected: f64 = (0..6).map(|head| found.head(head).losses(1)[1]).sum();
-            assert!((total - expected).abs() < 1e-4, "{}: {total}, {expected}", measure.name());
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The profile: attention influence of every head, averaged over calibration items.
 //!
 //! The model's reverse pass ([`moac_runtime::model::backward`]) makes the sums of one item; here items are chosen, kept as
-//! they are done ([`store`]), averaged in float64 in the order of the items, and turned into the files that the search
-//! reads. What one item gives holds every [`Measure`] at once, so that a second file of another measure, of other tasks
-//! or of fewer items costs no computation.
+//! they are done ([`store`]), averaged in float64 task by task in the order of the items, and turned into the files that
+//! the search reads. What one item gives holds every [`Measure`] of the same [`Targets`], so that a second file of another
+//! such measure, of other tasks, weights or fewer items costs no computation.
 
 mod measure;
 pub mod store;
@@ -149,7 +149,7 @@ pub struct LengthSummary {
     pub tokens: u64,
     /// Tokens of their answers.
     pub answer_tokens: u64,
-    /// The mean over items of the loss in nats of an answer's token.
+    /// The mean over items of the loss in nats of a target: a token of the answer, or one drawn in its place.
     pub loss: f64,
 }
 
@@ -329,14 +329,24 @@ pub fn influence(
             for item in items {
                 of_task.add(&kept(decoder, item, store)?, measure);
             }
-            let total = of_task.total();
-            if weights.is_some() && (total <= 0.0 || total.is_nan()) {
-                return Err(ProfileError::Weight { task, length, total, measure });
-            }
-            sums.add_scaled(&of_task, if weights.is_some() { weight / total } else { 1.0 });
+            let share = if weights.is_some() {
+                let total = of_task.clone().finish(&model, 1, 1.0).most();
+                if total <= 0.0 || total.is_nan() {
+                    return Err(ProfileError::Weight { task, length, total, measure });
+                }
+                weight / total
+            } else {
+                1.0
+            };
+            sums.add_scaled(&of_task, share);
         }
         if counted == 0 {
-            return Err(ProfileError::NoItems { length, tasks: Vec::new(), levels: Vec::new() });
+            let weighed = weights.into_iter().flatten().filter(|(_, weight)| **weight > 0.0);
+            return Err(ProfileError::NoItems {
+                length,
+                tasks: weighed.map(|(task, _)| *task).collect(),
+                levels: chosen.iter().map(|(length, _)| *length).collect(),
+            });
         }
         let scale = if weights.is_some() { 1.0 } else { 1.0 / f64::from(counted) };
         lengths.push(sums.finish(&model, counted, scale));

@@ -55,7 +55,7 @@ impl RuleGrid {
         }
     }
 
-    /// A grid for a longest profiled length of `longest` tokens that leaves rules out by nothing: constants far below zero,
+    /// A grid for a longest profiled length of `longest` tokens, none of whose pairs is left out: constants far below zero,
     /// which with steep slopes make heads that begin to see far only in long contexts, and more short spans. Some
     /// ninety rules with different spans: for models with few KV heads, each of which matters.
     pub fn wide(longest: u32) -> Self {

@@ -169,6 +169,11 @@ mod tests {
         }
         let words: Vec<&str> = words::CALIBRATION.into_iter().chain(words::EVALUATION).collect();
         assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), words.len());
+        for split in [words::CALIBRATION.as_slice(), &words::EVALUATION] {
+            for (a, b) in split.iter().flat_map(|a| split.iter().map(move |b| (a, b))) {
+                assert!(a == b || !a.contains(b), "{a} contains {b}");
+            }
+        }
         for word in words {
             assert!(word.len() >= 4 && word.bytes().all(|b| b.is_ascii_lowercase()), "{word}");
             // Nor is a word part of the wording.

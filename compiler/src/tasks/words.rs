@@ -3,7 +3,7 @@
 
 #[rustfmt::skip]
 pub(super) const EVALUATION: [&str; 223] = [
-    "actor", "airport", "alley", "amber", "apple", "arrow", "asteroid", "attic", "backpack", "baker",
+    "actor", "airport", "amber", "apple", "arrow", "asteroid", "attic", "avenue", "backpack", "baker",
     "balloon", "banana", "barn", "basement", "bathtub", "beach", "bean", "beer", "belt", "bicycle",
     "bishop", "blanket", "boiler", "boot", "bowl", "bread", "bridge", "bronze", "brush", "buffalo",
     "butcher", "cabbage", "cabinet", "cake", "camel", "campfire", "candy", "canyon", "carp", "carrot",

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::search::influence::{Influence, InfluenceError};
+use crate::search::influence::{Influence, InfluenceError, LengthInfluence};
 use crate::search::synthetic::{Synthetic, shape};
 
 fn sample() -> Influence {
@@ -160,4 +160,20 @@ fn merging_weighs_by_items_and_refuses_strangers() {
     let other = Synthetic::new(shape("other", 2, 4, 2), 3).influence(&[128]);
     assert!(matches!(Influence::merge(vec![a, other]), Err(InfluenceError::Merge { .. })));
     assert!(matches!(Influence::merge(Vec::new()), Err(InfluenceError::Merge { .. })));
+}
+
+#[test]
+fn the_narrowest_windows_hide_what_is_a_block_away() {
+    let model = shape("small", 1, 2, 1);
+    let mut at = LengthInfluence::zeros(&model, 64 * 4, 1);
+    let place = |head: usize, query: usize, key: usize| (head * 4 + query) * 4 + key;
+    // Hidden: the far half at one block's distance, both halves beyond it.
+    at.far[place(0, 2, 1)] = 1.0;
+    at.far[place(1, 3, 1)] = 2.0;
+    at.near[place(1, 3, 1)] = 4.0;
+    // Seen: the sink block, the diagonal, and the near half at one block's distance.
+    at.far[place(0, 3, 0)] = 8.0;
+    at.far[place(1, 2, 2)] = 16.0;
+    at.near[place(0, 2, 1)] = 32.0;
+    assert!((at.most() - 7.0).abs() < 1e-12, "{}", at.most());
 }

@@ -187,7 +187,7 @@ fn gguf_settings_are_checked() {
     );
     let config = read_config(&path).unwrap();
     assert_eq!(config.rope.scaling, RopeScaling::Linear { factor: 1.0 });
-    assert_eq!(config.shape().head_dim, 64);
+    assert_eq!(config.shape().head_dim as usize, HEAD_DIM);
 }
 
 #[test]
