@@ -46,11 +46,14 @@ pub struct Args {
     /// Questions about a context
     #[arg(long, value_name = "N", default_value_t = QUESTIONS)]
     pub questions: usize,
+    /// Facts in a context, at least as many as questions [default: as many as are usual for the task]
+    #[arg(long, value_name = "N")]
+    pub facts: Option<usize>,
     /// Seed of the retrieval tasks
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// A file that lists plans and runs instead: all tables by one command
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["plans", "tasks", "lengths", "items", "questions", "seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plans", "tasks", "lengths", "items", "questions", "facts", "seed"])]
     pub suite: Option<PathBuf>,
     /// Short lengths and few items: minutes
     #[arg(long)]
@@ -191,6 +194,7 @@ impl Args {
             plans: (0..plans.len()).collect(),
             items: self.items,
             questions: self.questions,
+            facts: self.facts,
             seed: self.seed,
         };
         let runs = tasks.into_iter().map(run).collect();

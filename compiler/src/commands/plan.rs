@@ -40,14 +40,18 @@ pub struct Args {
     #[arg(long, value_name = "TASK=SHARE,..", default_value_t = Mix::default())]
     mix: Mix,
     /// How the loss of a mask is estimated
-    #[arg(long, value_enum, default_value_t = Measure::Fisher)]
+    #[arg(long, value_enum, default_value_t = Measure::Mixed)]
     measure: Measure,
     /// Weigh the tasks against one another: each one's influence as a share of all that it can lose, times its weight
+    /// [default: by their items; of the measure mixed text=1,document=1,passkey=0.05,kv=0.05]
     #[arg(long, value_name = "TASK=WEIGHT,..", value_delimiter = ',', value_parser = parse_weight)]
     weights: Vec<(Task, f64)>,
     /// Choose by the loss at this length [default: twice the longest profiled one, within the model's context]
     #[arg(long, value_name = "TOKENS")]
     validate_length: Option<u32>,
+    /// Shares of the tasks among the items to choose on [default: as --mix]
+    #[arg(long, value_name = "TASK=SHARE,..")]
+    validate_mix: Option<Mix>,
     /// Items to choose on
     #[arg(long, value_name = "N", default_value_t = 8)]
     validate_items: usize,
@@ -85,12 +89,16 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         validation: Options {
             lengths: vec![length],
             items: args.validate_items,
+            mix: args.validate_mix.unwrap_or(args.mix),
             seed: args.seed.wrapping_add(1),
             ..calibration.clone()
         },
         calibration,
         measure: args.measure,
-        weights: (!args.weights.is_empty()).then(|| args.weights.iter().copied().collect()),
+        weights: match args.measure.weights() {
+            _ if !args.weights.is_empty() => Some(args.weights.iter().copied().collect()),
+            weights => weights,
+        },
         search: args.space.options(),
     };
     let subject = Subject {

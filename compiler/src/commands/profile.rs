@@ -92,20 +92,22 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     items.belongs_to(&model.tokenizer)?;
     let choice = Choice { lengths: args.lengths.clone(), tasks: args.tasks.clone(), most: args.most };
     let chosen = choose(&items, &choice, model.decoder.config())?;
-    let targets = args.measure.targets();
-    if let Some((other, _)) = args.also.iter().find(|(other, _)| other.targets() != targets) {
-        return Err(ProfileError::Targets { measure: args.measure, other: *other }.into());
+    let passes = |measure: Measure| Task::ALL.map(|task| measure.pass(task));
+    if let Some((other, _)) = args.also.iter().find(|(other, _)| passes(*other) != passes(args.measure)) {
+        return Err(ProfileError::Passes { measure: args.measure, other: *other }.into());
     }
     let work = args.work.clone().unwrap_or_else(|| beside(&args.out, ".items"));
-    let store = Store::new(&work, digest, targets);
+    let store = Store::new(&work, digest);
     let bar = Bar::new();
-    let summary = profile(&model.decoder, &chosen, &store, &mut |progress| bar.show(progress));
+    let summary =
+        profile(&model.decoder, &chosen, (&store, args.measure), &mut |progress| bar.show(progress));
     bar.finish(context);
     let summary: Vec<LengthSummary> = summary?;
-    let weights: Option<Weights> = (!args.weights.is_empty()).then(|| args.weights.iter().copied().collect());
+    let given: Option<Weights> = (!args.weights.is_empty()).then(|| args.weights.iter().copied().collect());
     let outputs =
         std::iter::once((args.measure, &args.out)).chain(args.also.iter().map(|(m, path)| (*m, path)));
     for (measure, path) in outputs {
+        let weights = given.clone().or_else(|| measure.weights());
         let of = (measure, weights.as_ref());
         let data = Some(provenance(&items, &chosen, of));
         influence(&model.decoder, &chosen, &store, of, items.header.seed, data)?.write(path)?;

@@ -121,7 +121,7 @@ pub fn prompts(
         kind,
         split: Split::Evaluation,
         length,
-        facts: 0,
+        facts: run.facts.unwrap_or(0),
         questions: run.questions,
         seed: run.seed,
     };

@@ -30,6 +30,8 @@ pub struct Run {
     pub items: Option<usize>,
     /// Questions about a context.
     pub questions: usize,
+    /// Facts in a context, if not as many as are usual for the task.
+    pub facts: Option<usize>,
     /// What retrieval contexts are made from.
     pub seed: u64,
 }
@@ -113,6 +115,7 @@ struct FileRun {
     plans: Option<Vec<String>>,
     items: Option<usize>,
     questions: Option<usize>,
+    facts: Option<usize>,
     #[serde(default)]
     seed: u64,
 }
@@ -187,7 +190,7 @@ pub fn once<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Res
 
 impl FileRun {
     fn resolve(self, plans: &[NamedPlan]) -> Result<Run, EvalError> {
-        let Self { name, title, task, lengths, plans: asked, items, questions, seed } = self;
+        let Self { name, title, task, lengths, plans: asked, items, questions, facts, seed } = self;
         let index = |wanted: &String| {
             plans.iter().position(|plan| plan.name == *wanted).ok_or_else(|| EvalError::UnknownPlan {
                 run: name.clone(),
@@ -201,6 +204,6 @@ impl FileRun {
         };
         let title = title.unwrap_or_else(|| task.title().to_owned());
         let questions = questions.unwrap_or(QUESTIONS);
-        Ok(Run { name, title, task, lengths: lengths.0, plans, items, questions, seed })
+        Ok(Run { name, title, task, lengths: lengths.0, plans, items, questions, facts, seed })
     }
 }

@@ -126,8 +126,10 @@ pub fn plan(
     let unseen = made("validation", &settings.validation)?;
 
     let chosen = profile::choose(&calibration, &Choice::default(), decoder.config())?;
-    let store = Store::new(&work.join("profile"), fingerprint, settings.measure.targets());
-    let summary = profile::profile(decoder, &chosen, &store, &mut |progress| watch.profile(progress))?;
+    let store = Store::new(&work.join("profile"), fingerprint);
+    let summary = profile::profile(decoder, &chosen, (&store, settings.measure), &mut |progress| {
+        watch.profile(progress)
+    })?;
     let of = (settings.measure, settings.weights.as_ref());
     let data = Some(profile::provenance(&calibration, &chosen, of));
     let influence = profile::influence(decoder, &chosen, &store, of, calibration.header.seed, data)?;

@@ -2,9 +2,10 @@
 //!
 //! The model's reverse pass ([`moac_runtime::model::backward`]) makes the sums of one item; here items are chosen, kept as
 //! they are done ([`store`]), averaged in float64 task by task in the order of the items, and turned into the files that
-//! the search reads. What one item gives holds every [`Measure`] of the same [`Targets`], so that a second file of another
+//! the search reads. What one item gives holds every [`Measure`] of the same [`Pass`], so that a second file of another
 //! such measure, of other tasks, weights or fewer items costs no computation.
 
+mod ablation;
 mod measure;
 pub mod store;
 
@@ -18,8 +19,9 @@ use moac_runtime::model::{Config, Decoder, ModelError};
 use moac_runtime::plan::{MAX_LENGTH, TILE};
 use serde::Serialize;
 
-pub use self::measure::{Measure, Targets};
-use self::store::{ItemInfluence, Store};
+pub use self::ablation::ItemAblation;
+pub use self::measure::{Measure, Pass, Targets};
+use self::store::{ItemInfluence, Kept, Store};
 use crate::items::{Item, Items, Task};
 use crate::search::influence::{Influence, LengthInfluence};
 
@@ -64,13 +66,13 @@ pub enum ProfileError {
         /// Its loss in nats.
         loss: f64,
     },
-    /// Measures of different targets.
+    /// Measures of different passes.
     #[error(
-        "the measures {} and {} have different targets: profile them one after the other",
+        "the measures {} and {} need different passes: profile them one after the other",
         measure.name(),
         other.name()
     )]
-    Targets {
+    Passes {
         /// The first measure asked for.
         measure: Measure,
         /// Another one.
@@ -188,13 +190,17 @@ pub fn choose<'a>(
 pub fn profile(
     decoder: &Decoder,
     chosen: &[(u32, Vec<&Item>)],
-    store: &Store,
+    (store, measure): (&Store, Measure),
     progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Vec<LengthSummary>, ProfileError> {
     let all: Vec<&Item> = chosen.iter().flat_map(|(_, items)| items.iter().copied()).collect();
+    let pass = |item: &Item| measure.pass(item.task);
     let missing: Vec<&Item> =
-        all.iter().copied().filter(|item| store.load(decoder, item).is_none()).collect();
-    let work = |item: &Item| operations(decoder.config(), item.tokens.len() - 1);
+        all.iter().copied().filter(|item| store.load(decoder, item, pass(item)).is_none()).collect();
+    let work = |item: &Item| match pass(item) {
+        Pass::Reverse(_) => operations(decoder.config(), item.tokens.len() - 1),
+        Pass::Ablation => ablation::operations(decoder, item),
+    };
     let total: f64 = missing.iter().map(|item| work(item)).sum();
     let mut before = 0.0;
     for (at, item) in missing.iter().enumerate() {
@@ -206,13 +212,20 @@ pub fn profile(
                 work: (before + share * work(item), total),
             })
         };
-        let Some(influence) = of_item(decoder, item, store, &mut tell)? else {
+        let made = match pass(item) {
+            Pass::Reverse(targets) => of_item(decoder, item, (store, targets), &mut tell)?
+                .map(|influence| Kept::Influence(Box::new(influence))),
+            Pass::Ablation => ablation::ablate(decoder, item, &mut |share| tell(share).is_break())
+                .map_err(|source| ProfileError::Item { item: item.id.clone(), source: Box::new(source) })?
+                .map(Kept::Ablation),
+        };
+        let Some(made) = made else {
             return Err(ProfileError::Stopped { done, all: all.len() });
         };
-        store.save(decoder, item, &influence)?;
+        store.save(decoder, item, pass(item), &made)?;
         before += work(item);
     }
-    chosen.iter().map(|(length, items)| summary(decoder, *length, items, store)).collect()
+    chosen.iter().map(|(length, items)| summary(decoder, *length, items, (store, measure))).collect()
 }
 
 /// Floating-point operations of one item's forward and reverse pass.
@@ -233,7 +246,7 @@ const FORWARD: f64 = 0.3;
 fn of_item(
     decoder: &Decoder,
     item: &Item,
-    store: &Store,
+    (store, targets): (&Store, Targets),
     tell: &mut dyn FnMut(f64) -> ControlFlow<()>,
 ) -> Result<Option<ItemInfluence>, ProfileError> {
     let failed = |source| ProfileError::Item { item: item.id.clone(), source: Box::new(source) };
@@ -248,7 +261,7 @@ fn of_item(
     let tape = Tape::record(decoder, inputs, &mut |done| stopped |= tell(FORWARD * share(done)).is_break())
         .map_err(failed)?;
     let first = item.answer - 1;
-    let targets = match store.targets() {
+    let targets = match targets {
         Targets::Answer => item.tokens[item.answer..].to_vec(),
         Targets::Drawn => {
             tape.draw(decoder, first, inputs.len() - first, store.seed(item)).map_err(failed)?
@@ -271,10 +284,11 @@ fn of_item(
 }
 
 /// A kept item, which must be there by now.
-fn kept(decoder: &Decoder, item: &Item, store: &Store) -> Result<ItemInfluence, ProfileError> {
-    store.load(decoder, item).ok_or_else(|| ProfileError::File {
+fn kept(decoder: &Decoder, item: &Item, (store, measure): (&Store, Measure)) -> Result<Kept, ProfileError> {
+    let pass = measure.pass(item.task);
+    store.load(decoder, item, pass).ok_or_else(|| ProfileError::File {
         action: "read back",
-        path: store.path(item),
+        path: store.path(item, pass),
         source: std::io::ErrorKind::InvalidData.into(),
     })
 }
@@ -283,11 +297,11 @@ fn summary(
     decoder: &Decoder,
     length: u32,
     items: &[&Item],
-    store: &Store,
+    of: (&Store, Measure),
 ) -> Result<LengthSummary, ProfileError> {
     let mut losses = 0.0;
     for item in items {
-        losses += kept(decoder, item, store)?.loss;
+        losses += kept(decoder, item, of)?.loss();
     }
     Ok(LengthSummary {
         length,
@@ -326,8 +340,15 @@ pub fn influence(
             }
             counted += items.len() as u32;
             let mut of_task = measure::Average::zeros(&model, length);
+            let mut ablations = Vec::new();
             for item in items {
-                of_task.add(&kept(decoder, item, store)?, measure);
+                match kept(decoder, item, (store, measure))? {
+                    Kept::Influence(influence) => of_task.add(&influence, measure.of(task)),
+                    Kept::Ablation(ablation) => ablations.push(ablation),
+                }
+            }
+            if !ablations.is_empty() {
+                of_task = ablation::sum(&model, length, &ablations);
             }
             let share = if weights.is_some() {
                 let total = of_task.clone().finish(&model, 1, 1.0).most();

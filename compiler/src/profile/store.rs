@@ -1,9 +1,9 @@
 //! The sums of single items, kept by content: an item that was profiled once is never profiled again.
 //!
 //! A file `<sha256 of the key>.safetensors` holds one F32 tensor `sums`, `[parts, heads of all layers, n (n + 1) / 2]`, the
-//! lower triangle of the item's n blocks row by row, and in its metadata the key and the item's loss. The key is the
-//! model's files, the item's tokens and answer, and the targets. Files are written whole or not at all; one that is damaged is made
-//! again.
+//! lower triangle of the item's n blocks row by row, and in its metadata the key and the item's loss. Ablations are JSON.
+//! The key is the model's files, the item's tokens and answer, and the pass. Files are written whole or not at all; one
+//! that is damaged is made again.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,18 @@ use std::path::{Path, PathBuf};
 use moac_runtime::artifact::{self, Digest};
 use moac_runtime::model::backward::influence::{BLOCK, HeadSums, Sums};
 use moac_runtime::model::{Config, Decoder};
+use moac_runtime::plan::TILE;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::ProfileError;
-use super::measure::Targets;
+use super::ablation::{self, ItemAblation};
+use super::measure::{Pass, Targets};
 use crate::items::Item;
 
 /// What is computed for an item and how it is laid out. Raised when either changes: old files are then never looked at.
 const FORMAT: &str = "moac.item-influence/2";
+/// The same of ablations.
+const ABLATION_FORMAT: &str = "moac.item-ablation/1";
 
 /// One of the sums by block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,57 +143,77 @@ impl ItemInfluence {
 pub struct Store {
     folder: PathBuf,
     model: Digest,
-    targets: Targets,
+}
+
+/// What was computed for one item.
+#[derive(Clone, Debug)]
+pub enum Kept {
+    /// By a reverse pass.
+    Influence(Box<ItemInfluence>),
+    /// By ablation.
+    Ablation(ItemAblation),
+}
+
+impl Kept {
+    /// The mean loss in nats of the targets.
+    pub fn loss(&self) -> f64 {
+        match self {
+            Self::Influence(influence) => influence.loss,
+            Self::Ablation(ablation) => ablation.loss,
+        }
+    }
 }
 
 impl Store {
     /// One in `folder`, which is made when something is stored, for the model whose files have this digest.
-    pub fn new(folder: &Path, model: Digest, targets: Targets) -> Self {
-        Self { folder: folder.to_owned(), model, targets }
+    pub fn new(folder: &Path, model: Digest) -> Self {
+        Self { folder: folder.to_owned(), model }
     }
 
-    /// The targets of the loss whose influence is kept.
-    pub fn targets(&self) -> Targets {
-        self.targets
-    }
-
-    fn key(&self, item: &Item) -> Digest {
+    fn key(&self, item: &Item, pass: Pass) -> Digest {
         let tokens: Vec<u8> = item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let (model, answer) = (self.model.to_string(), item.answer.to_string());
-        let targets: &[u8] = match self.targets {
-            Targets::Answer => b"answer",
-            Targets::Drawn => b"drawn",
+        let (format, of): (&str, &[u8]) = match pass {
+            Pass::Reverse(Targets::Answer) => (FORMAT, b"answer"),
+            Pass::Reverse(Targets::Drawn) => (FORMAT, b"drawn"),
+            Pass::Ablation => (ABLATION_FORMAT, b"ablation"),
         };
-        Digest::of_fields([FORMAT.as_bytes(), model.as_bytes(), &tokens, answer.as_bytes(), targets])
+        Digest::of_fields([format.as_bytes(), model.as_bytes(), &tokens, answer.as_bytes(), of])
     }
 
     /// What an item's tokens are drawn by.
     pub(super) fn seed(&self, item: &Item) -> u64 {
-        let key = self.key(item).to_string();
+        let key = self.key(item, Pass::Reverse(Targets::Drawn)).to_string();
         key.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
     }
 
-    /// Where an item's sums are, or would be.
-    pub fn path(&self, item: &Item) -> PathBuf {
-        self.folder.join(format!("{}.safetensors", self.key(item)))
+    /// Where what a pass makes of an item is, or would be.
+    pub fn path(&self, item: &Item, pass: Pass) -> PathBuf {
+        let ending = match pass {
+            Pass::Reverse(_) => "safetensors",
+            Pass::Ablation => "json",
+        };
+        self.folder.join(format!("{}.{ending}", self.key(item, pass)))
     }
 
-    /// Keeps an item's sums.
-    pub fn save(
-        &self,
-        decoder: &Decoder,
-        item: &Item,
-        influence: &ItemInfluence,
-    ) -> Result<(), ProfileError> {
-        let path = self.path(item);
+    /// Keeps what a pass made of an item.
+    pub fn save(&self, decoder: &Decoder, item: &Item, pass: Pass, made: &Kept) -> Result<(), ProfileError> {
+        let path = self.path(item, pass);
         let failed = |source| ProfileError::File { action: "write", path: path.clone(), source };
         std::fs::create_dir_all(&self.folder).map_err(failed)?;
+        let influence = match made {
+            Kept::Influence(influence) => influence,
+            Kept::Ablation(ablation) => {
+                let text = serde_json::to_vec(ablation).map_err(|error| failed(error.into()))?;
+                return artifact::write(&path, &text).map_err(failed);
+            }
+        };
         let bytes: Vec<u8> = influence.values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let heads = decoder.config().num_layers * decoder.config().num_heads;
         let shape = vec![PARTS, heads, triangle(influence.blocks)];
         let metadata = HashMap::from([(
             "moac".to_owned(),
-            format!("{FORMAT} {} {:016x}", self.key(item), influence.loss.to_bits()),
+            format!("{FORMAT} {} {:016x}", self.key(item, pass), influence.loss.to_bits()),
         )]);
         let file = TensorView::new(Dtype::F32, shape, &bytes)
             .and_then(|view| safetensors::serialize([("sums", view)], Some(metadata)))
@@ -197,12 +221,20 @@ impl Store {
         artifact::write(&path, &file).map_err(failed)
     }
 
-    /// An item's sums, if they are there and whole.
-    pub fn load(&self, decoder: &Decoder, item: &Item) -> Option<ItemInfluence> {
-        let file = std::fs::read(self.path(item)).ok()?;
+    /// What a pass made of an item, if it is there and whole.
+    pub fn load(&self, decoder: &Decoder, item: &Item, pass: Pass) -> Option<Kept> {
+        let file = std::fs::read(self.path(item, pass)).ok()?;
+        if pass == Pass::Ablation {
+            let config = decoder.config();
+            let windows = ablation::windows(item.length.div_ceil(TILE) as usize).len();
+            let ablation: ItemAblation = serde_json::from_slice(&file).ok()?;
+            return ablation
+                .fits(config.num_layers * config.num_kv_heads, windows)
+                .then_some(Kept::Ablation(ablation));
+        }
         let (_, metadata) = SafeTensors::read_metadata(&file).ok()?;
         let text = metadata.metadata().as_ref()?.get("moac")?;
-        let loss = text.strip_prefix(&format!("{FORMAT} {} ", self.key(item)))?;
+        let loss = text.strip_prefix(&format!("{FORMAT} {} ", self.key(item, pass)))?;
         let loss = f64::from_bits(u64::from_str_radix(loss, 16).ok()?);
         let mut influence = ItemInfluence::new(decoder.config(), item, loss);
         let tensors = SafeTensors::deserialize(&file).ok()?;
@@ -214,6 +246,6 @@ impl Store {
         for (to, bytes) in influence.values.iter_mut().zip(values) {
             *to = f32::from_le_bytes(*bytes);
         }
-        influence.is_finite().then_some(influence)
+        influence.is_finite().then(|| Kept::Influence(Box::new(influence)))
     }
 }

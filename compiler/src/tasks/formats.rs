@@ -112,10 +112,10 @@ const PASSKEY_CALIBRATION: Format = Format {
 
 const PASSKEY_EVALUATION: Format = Format {
     chat: None,
-    fact: "The pass key of {key}: {key} {value}. Remember it: {key} {value}. I repeat: {key} {value}.",
-    answer: "The pass key of {key}: {key} ",
+    fact: "Pass phrase: {key} {value}. Pass phrase: {key} {value}. Pass phrase: {key} {value}.",
+    answer: "Pass phrase: {key}",
     key: true,
-    value: Value::Digits(3),
+    value: Value::Words(1),
     words: &words::EVALUATION,
     facts: 12,
 };
@@ -135,7 +135,7 @@ const KV_EVALUATION: Format = Format {
     fact: "[{key} {value}] [{key} {value}] [{key} {value}]",
     answer: "[{key}",
     key: true,
-    value: Value::Words(2),
+    value: Value::Words(1),
     words: &words::EVALUATION,
     facts: 14,
 };

@@ -128,12 +128,42 @@ impl Attention for Batch<'_> {
 pub struct Branches<'a> {
     context: &'a Cache,
     tokens: Vec<usize>,
+    /// What each continuation lacks; empty if none lacks anything.
+    narrowed: Vec<Narrowed>,
+}
+
+/// A KV head whose query heads see no more than the sink and `window` tokens, in one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Narrowed {
+    /// The layer.
+    pub layer: usize,
+    /// The KV head.
+    pub kv_head: usize,
+    /// The tokens of the window, at least one.
+    pub window: u32,
+}
+
+impl Narrowed {
+    fn spans(self, spans: &Spans) -> Spans {
+        let mut spans = spans.clone();
+        let heads = self.kv_head * spans.group_size()..(self.kv_head + 1) * spans.group_size();
+        let narrow = spans.sink + self.window.max(1);
+        for span in &mut spans.span[heads] {
+            *span = narrow.min(*span);
+        }
+        spans
+    }
 }
 
 impl<'a> Branches<'a> {
     /// Continuations of `tokens` tokens each, whose rows are packed in this order.
     pub fn new(context: &'a Cache, tokens: Vec<usize>) -> Self {
-        Self { context, tokens }
+        Self { context, tokens, narrowed: Vec::new() }
+    }
+
+    /// Continuations of `tokens` tokens each, one for each KV head to be narrowed: what would be lost with it.
+    pub fn narrowed(context: &'a Cache, tokens: usize, narrowed: Vec<Narrowed>) -> Self {
+        Self { context, tokens: vec![tokens; narrowed.len()], narrowed }
     }
 }
 
@@ -146,7 +176,12 @@ impl Attention for Branches<'_> {
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
         let context = &self.context.layers[layer];
         attend_packed(q, k, v, &self.tokens, |parts| {
-            parts.into_par_iter().map(|qkv| context.peek(qkv)).collect()
+            let peek =
+                |(branch, qkv)| match self.narrowed.get(branch).filter(|of: &&Narrowed| of.layer == layer) {
+                    Some(narrowed) => context.peek_within(&narrowed.spans(context.spans()), qkv),
+                    None => context.peek(qkv),
+                };
+            parts.into_par_iter().enumerate().map(peek).collect()
         })
     }
 }

@@ -6,6 +6,8 @@
 // As in `simd`: what is not inlined into the function with the wide vectors is compiled without them.
 #![allow(clippy::inline_always)]
 
+use std::ops::Range;
+
 use candle_core::{Device, IndexOp, Tensor};
 use rayon::prelude::*;
 
@@ -45,14 +47,29 @@ impl Decoder {
 
     /// The hidden states of new tokens behind the last norm, `[rows, hidden]`. The tokens are appended to the caches.
     pub fn forward(&self, tokens: &[u32], caches: &mut dyn Attention) -> Result<Tensor, ModelError> {
+        let x = self.layers(0..self.weights.layers.len(), self.embed(tokens)?, caches)?;
+        self.norm(&x)
+    }
+
+    /// Some layers of a forward pass: from the input of the first, `[rows, hidden]`, to the output of the last.
+    pub(super) fn layers(
+        &self,
+        layers: Range<usize>,
+        mut x: Tensor,
+        caches: &mut dyn Attention,
+    ) -> Result<Tensor, ModelError> {
         let rotation = self.rotation(&caches.positions()?);
-        let mut x = self.embed(tokens)?;
-        for layer in 0..self.weights.layers.len() {
+        for layer in layers {
             let (q, k, v) = self.qkv(layer, &x, &rotation)?;
             let o = caches.attend(layer, &q, &k, &v)?;
             x = self.finish_layer(layer, &x, &o)?;
         }
-        Ok(rms_norm(&x, &self.weights.norm, self.config.norm_eps)?)
+        Ok(x)
+    }
+
+    /// The last norm: from the output of the last layer to hidden states.
+    pub(super) fn norm(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(rms_norm(x, &self.weights.norm, self.config.norm_eps)?)
     }
 
     /// The embeddings of tokens, `[rows, hidden]`.

@@ -19,6 +19,7 @@
 //! # Ok::<(), moac_runtime::model::ModelError>(())
 //! ```
 
+mod ablation;
 pub mod backward;
 mod cache;
 mod chat;
@@ -41,7 +42,8 @@ mod weights;
 
 use std::path::Path;
 
-pub use cache::{Attention, Batch, Branches, Cache};
+pub use ablation::Ablation;
+pub use cache::{Attention, Batch, Branches, Cache, Narrowed};
 pub use chat::{CHATML, ChatTemplate, Message};
 pub use config::{Config, Rope, RopeScaling};
 pub use conversation::Conversation;

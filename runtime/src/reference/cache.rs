@@ -74,15 +74,20 @@ impl<F: Real> LayerCache<F> {
     /// # Errors
     /// [`LayerError::Shape`] or [`LayerError::ContextFull`].
     pub fn peek(&self, qkv: Qkv<'_, F>) -> Result<Attended<F>, LayerError> {
+        self.peek_within(&self.spans, qkv)
+    }
+
+    /// As [`peek`](Self::peek), through other spans of the same shape, none of which is larger than the cache's own.
+    pub(crate) fn peek_within(&self, spans: &Spans, qkv: Qkv<'_, F>) -> Result<Attended<F>, LayerError> {
+        debug_assert!(spans.span.iter().zip(&self.spans.span).all(|(narrow, own)| narrow <= own));
         self.check(&qkv)?;
-        let (tokens, r) = (qkv.q.dim().0, self.spans.group_size());
+        let (tokens, r) = (qkv.q.dim().0, spans.group_size());
         // Causal and windowed blocks differ in length: the long ones, the last of each head, go first.
         let blocks: Vec<Vec<(usize, usize)>> = (0..tokens)
             .step_by(ROWS)
             .rev()
             .flat_map(|t| {
-                (0..self.spans.heads())
-                    .map(move |head| (t..tokens.min(t + ROWS)).map(|t| (head, t)).collect())
+                (0..spans.heads()).map(move |head| (t..tokens.min(t + ROWS)).map(|t| (head, t)).collect())
             })
             .collect();
         let chunk = |kv_head: usize, positions: Range<u32>| {
@@ -93,7 +98,7 @@ impl<F: Real> LayerCache<F> {
                 v: qkv.v.slice_move(s![rows, kv_head, ..]),
             }
         };
-        Ok(self.attend(&qkv, self.len, &blocks, |head, positions| {
+        Ok(Self::attend(spans, &qkv, self.len, &blocks, |head, positions| {
             let kv_head = head / r;
             let old = positions.start.min(self.len)..positions.end.min(self.len);
             let new = positions.start.max(self.len)..positions.end.max(self.len);
@@ -115,26 +120,26 @@ impl<F: Real> LayerCache<F> {
         let blocks: Vec<Vec<(usize, usize)>> = (0..self.spans.kv_heads())
             .map(|kv_head| (kv_head * r..(kv_head + 1) * r).map(|head| (head, 0)).collect())
             .collect();
-        Ok(self.attend(&qkv, self.len - 1, &blocks, |head, positions| {
+        Ok(Self::attend(&self.spans, &qkv, self.len - 1, &blocks, |head, positions| {
             self.rings[head / r].runs(positions).collect()
         }))
     }
 
     /// Attends blocks of (head, token) rows of one KV head each; token 0 of `qkv` stands at position `first`.
     fn attend<'a>(
-        &self,
+        spans: &Spans,
         qkv: &Qkv<'_, F>,
         first: u32,
         blocks: &[Vec<(usize, usize)>],
         runs: impl Fn(usize, Range<u32>) -> Vec<Run<'a, F>> + Sync,
     ) -> Attended<F> {
-        let Spans { head_dim, scale, sink, .. } = self.spans;
+        let &Spans { head_dim, scale, sink, .. } = spans;
         let done: Vec<(Array2<F>, Array1<F>)> = blocks
             .par_iter()
             .map(|block| {
                 let rows: Vec<Row> = block
                     .iter()
-                    .map(|&(head, t)| Row { position: first + t as u32, window: self.spans.window(head) })
+                    .map(|&(head, t)| Row { position: first + t as u32, window: spans.window(head) })
                     .collect();
                 let query = Array2::from_shape_fn((block.len(), head_dim), |(row, d)| {
                     let (head, t) = block[row];
@@ -143,7 +148,7 @@ impl<F: Real> LayerCache<F> {
                 let mut state = Block::new(query, &rows, sink, scale);
                 let queries = rows[0].position..rows[rows.len() - 1].position + 1;
                 let window = rows.iter().map(|row| row.window).max().unwrap_or(0);
-                for positions in self.spans.key_ranges(queries, window) {
+                for positions in spans.key_ranges(queries, window) {
                     for run in runs(block[0].0, positions) {
                         state.take(&run);
                     }

@@ -139,6 +139,7 @@ fn lengths_that_cannot_be_are_refused() {
         plans: vec![0],
         items: None,
         questions: 1,
+        facts: None,
         seed: 0,
     };
     let model = shape(3, 6, 2);

@@ -70,6 +70,7 @@ impl Bench {
             plans: plans.to_vec(),
             items: Some(if task == Task::Nll { 3 } else { 2 }),
             questions: 4,
+            facts: None,
             seed: 0,
         }
     }

@@ -223,6 +223,51 @@ fn branches_are_continuations_of_one_context() {
     assert!(error.contains("200 tokens are cached and 320 more"), "{error}");
 }
 
+/// Where the question is the whole text, or narrowed in the last layer, after which nobody reads the context, what a
+/// narrowed KV head loses is what a plan with its span loses, computed by the slow forward pass.
+#[test]
+fn ablations_are_plans_of_one_narrow_head() {
+    let (_folder, path) = gguf_file(GgmlDType::F32);
+    let model = Model::open(&path).unwrap();
+    let (shape, tokens) = (model.decoder.config().shape(), tokens());
+    let dense = dense_plan(&shape);
+    let targets = &tokens[TOKENS - 40..];
+    let exact = |plan: &Plan| {
+        let logits = slow(&Tiny::new(true), plan, LENGTH, &tokens);
+        let loss = |(logits, &next): (&Vec<f64>, &u32)| {
+            logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[next as usize]
+        };
+        logits[TOKENS - 41..].iter().zip(targets).map(loss).sum::<f64>() / targets.len() as f64
+    };
+    let (layers, group) = (shape.num_layers as usize, (shape.num_heads / shape.num_kv_heads) as usize);
+    for (context, layers) in [(0, 0..layers), (TOKENS - 60, layers - 1..layers)] {
+        let mut cache = Cache::new(&dense, LENGTH).unwrap();
+        if context > 0 {
+            model.decoder.prefill(&tokens[..context], &mut cache).unwrap();
+        }
+        let ablation = Ablation::new(&model.decoder, &cache, &tokens[context..TOKENS - 1], targets).unwrap();
+        assert!((ablation.loss() - exact(&dense)).abs() < 1e-4);
+        for layer in layers {
+            let heads: Vec<(usize, u32)> =
+                (0..shape.num_kv_heads as usize).flat_map(|head| [(head, 64), (head, 128)]).collect();
+            let found = ablation.narrowed(layer, &heads).unwrap();
+            assert!(found.iter().any(|found| (found - ablation.loss()).abs() > 1e-3));
+            for ((head, window), found) in heads.into_iter().zip(found) {
+                let mut plan = dense.clone();
+                for head in head * group..(head + 1) * group {
+                    plan.alphas[layer][head] = f64::from(plan.sink + window);
+                    plan.betas[layer][head] = 0.0;
+                }
+                let exact = exact(&plan);
+                assert!((found - exact).abs() < 1e-4, "layer {layer}, KV head {head}: {found} and {exact}");
+            }
+        }
+    }
+    let cache = Cache::new(&dense, LENGTH).unwrap();
+    let none = Ablation::new(&model.decoder, &cache, &tokens, &[]);
+    assert!(none.unwrap_err().to_string().contains("expected from 1 to the rows' 300"));
+}
+
 #[test]
 fn a_full_context_and_bad_arguments_are_errors() {
     let (_folder, path) = gguf_file(GgmlDType::F32);

@@ -1,0 +1,176 @@
+//! What is lost when one KV head sees less, measured: for answers that hang on a few heads.
+//!
+//! A derivative says what a small change does. Whether a model finds a fact again is no small change: where it is sure of
+//! the answer its derivatives are nearly zero, and without the heads that look the fact up it is sure of another. So
+//! here a KV head is narrowed and the loss of the answer is taken again. The context stays as it is and only the
+//! question's rows see less, so that one prefill serves all heads, and what is measured is a head's own part in looking
+//! things up rather than in understanding them.
+
+use moac_runtime::model::{Ablation, CHUNK, Cache, Decoder, ModelError, dense_plan};
+use moac_runtime::plan::{ModelShape, TILE};
+use serde::{Deserialize, Serialize};
+
+use super::measure::Average;
+use crate::items::Item;
+
+/// Rows that see less: those of the answer and so many before it, the end of a question.
+const QUESTION: usize = 16;
+
+/// One item's losses in nats.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ItemAblation {
+    /// The mean loss of the answer's tokens when every head sees everything.
+    pub loss: f64,
+    /// How much more it is with one KV head narrowed, `[KV heads of all layers][windows]`, windows as in [`windows`].
+    pub more: Vec<Vec<f64>>,
+}
+
+impl ItemAblation {
+    /// Whether it is of so many heads and windows, and all numbers.
+    pub fn fits(&self, kv_heads: usize, windows: usize) -> bool {
+        let whole = |more: &Vec<f64>| more.len() == windows && more.iter().all(|more| more.is_finite());
+        self.loss.is_finite() && self.more.len() == kv_heads && self.more.iter().all(whole)
+    }
+}
+
+/// The windows that are measured in a context of so many blocks, in blocks: 1, 4, 16 and so on.
+pub(super) fn windows(blocks: usize) -> Vec<usize> {
+    std::iter::successors(Some(1), |window| Some(4 * window)).take_while(|&window| window < blocks).collect()
+}
+
+/// Floating-point operations, about: the prefill, and half the layers for every head's rows.
+pub(super) fn operations(decoder: &Decoder, item: &Item) -> f64 {
+    let config = decoder.config();
+    let n = item.tokens.len() as f64;
+    let linear = config.flops_per_token(false) as f64;
+    let pair = 4.0 * (config.num_layers * config.num_heads * config.head_dim) as f64;
+    let rows = (QUESTION + item.tokens.len() - item.answer) as f64;
+    let variants =
+        config.num_layers * config.num_kv_heads * windows(item.length.div_ceil(TILE) as usize).len();
+    n * linear + pair * n * n / 2.0 + variants as f64 / 2.0 * rows * (linear + pair * n)
+}
+
+/// Measures an item. `tell` is told the share that is done, and stops it by `true`: then there is nothing.
+pub(super) fn ablate(
+    decoder: &Decoder,
+    item: &Item,
+    tell: &mut dyn FnMut(f64) -> bool,
+) -> Result<Option<ItemAblation>, ModelError> {
+    let shape = decoder.config().shape();
+    let (layers, kv_heads) = (shape.num_layers as usize, shape.num_kv_heads as usize);
+    let plan = dense_plan(&shape);
+    // The last token predicts nothing.
+    let inputs = &item.tokens[..item.tokens.len() - 1];
+    let targets = &item.tokens[item.answer..];
+    let (context, rows) = inputs.split_at(item.answer.saturating_sub(QUESTION));
+    let length = (item.tokens.len() as u32).next_multiple_of(TILE).max(plan.min_span);
+    let mut cache = Cache::new(&plan, length)?;
+    // The prefill is about half of the work.
+    for (at, chunk) in context.chunks(CHUNK).enumerate() {
+        if tell((at * CHUNK) as f64 / (2 * inputs.len()) as f64) {
+            return Ok(None);
+        }
+        decoder.prefill(chunk, &mut cache)?;
+    }
+    let question = Ablation::new(decoder, &cache, rows, targets)?;
+    let windows = windows(item.length.div_ceil(TILE) as usize);
+    let narrowed: Vec<(usize, u32)> = (0..kv_heads)
+        .flat_map(|kv_head| windows.iter().map(move |&window| (kv_head, window as u32 * TILE)))
+        .collect();
+    let mut more = Vec::with_capacity(layers * kv_heads);
+    for layer in 0..layers {
+        if tell(0.5 + 0.5 * layer as f64 / layers as f64) {
+            return Ok(None);
+        }
+        let losses = question.narrowed(layer, &narrowed)?;
+        let of = |kv_head| {
+            let at = kv_head * windows.len()..(kv_head + 1) * windows.len();
+            losses[at].iter().map(|loss| loss - question.loss()).collect()
+        };
+        more.extend((0..kv_heads).map(of));
+    }
+    Ok(Some(ItemAblation { loss: question.loss(), more }))
+}
+
+/// The sum over items of what every window loses, as the search reads it. Between windows that were measured the mean
+/// over items falls evenly, as it does for facts that lie anywhere; what is measured of one head is never less than 0,
+/// nor less than what a wider window loses.
+pub(super) fn sum(model: &ModelShape, length: u32, items: &[ItemAblation]) -> Average {
+    let blocks = (length / TILE) as usize;
+    let windows = windows(blocks);
+    let group = (model.num_heads / model.num_kv_heads) as usize;
+    let mut sums = Average::zeros(model, length);
+    for kv_head in 0..(model.num_layers * model.num_kv_heads) as usize {
+        let mut points: Vec<(usize, f64)> = windows
+            .iter()
+            .enumerate()
+            .map(|(at, &window)| (window, items.iter().map(|item| item.more[kv_head][at]).sum()))
+            .chain([(blocks, 0.0)])
+            .collect();
+        for at in (0..points.len() - 1).rev() {
+            points[at].1 = points[at].1.max(points[at + 1].1);
+        }
+        for head in kv_head * group..(kv_head + 1) * group {
+            sums.put_windows(head, |window| between(&points, window) / group as f64);
+        }
+    }
+    sums
+}
+
+/// The value at `x` on the line through points that ascend; at both ends it goes on level.
+fn between(points: &[(usize, f64)], x: usize) -> f64 {
+    let after = points.partition_point(|&(at, _)| at < x);
+    match (after.checked_sub(1).map(|before| points[before]), points.get(after)) {
+        (Some((a, left)), Some(&(b, right))) => left + (right - left) * (x - a) as f64 / (b - a) as f64,
+        (Some((_, value)), None) | (None, Some(&(_, value))) => value,
+        (None, None) => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_grow_fourfold() {
+        assert_eq!(windows(1), [] as [usize; 0]);
+        assert_eq!(windows(2), [1]);
+        assert_eq!(windows(128), [1, 4, 16, 64]);
+    }
+
+    #[test]
+    fn lines_go_through_their_points() {
+        let points = [(1, 4.0), (4, 1.0), (6, 0.0)];
+        let found: Vec<f64> = (0..8).map(|x| between(&points, x)).collect();
+        assert_eq!(found, [4.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.0, 0.0]);
+    }
+
+    /// The search reads back the mean over items at the windows that were measured, and never gains by hiding.
+    #[test]
+    fn the_search_sees_what_was_measured() {
+        let model = ModelShape {
+            name: "small".into(),
+            num_layers: 1,
+            num_heads: 4,
+            num_kv_heads: 2,
+            head_dim: 64,
+            rope_theta: None,
+            context: None,
+            softmax_scale: None,
+        };
+        let item = |more| ItemAblation { loss: 1.0, more };
+        let items =
+            [item(vec![vec![0.5, 0.25], vec![-0.5, 0.5]]), item(vec![vec![1.5, 0.25], vec![-1.5, -0.25]])];
+        let found = sum(&model, 64 * 16, &items).finish(&model, 2, 0.5);
+        let losses = |head| found.head(head).losses(1);
+        for head in 0..4 {
+            let expected = [[1.0, 0.25], [0.125, 0.125]][head / 2];
+            for (window, expected) in [1, 4].into_iter().zip(expected) {
+                let loss = losses(head)[window];
+                assert!((2.0 * loss - expected).abs() < 1e-6, "head {head}, window {window}: {loss}");
+            }
+            assert!(losses(head).windows(2).skip(1).all(|pair| pair[0] >= pair[1] - 1e-9));
+            assert!(losses(head)[16].abs() < 1e-9);
+        }
+    }
+}
