@@ -11,7 +11,7 @@ shift 3
 parts=("$@")
 [ $# -eq 0 ] && parts=(shipped speed torch sanitizer bytes emulator published)
 here=$(cd "$(dirname "$0")" && pwd)
-shipped=("$here"/../../plans/{llama-3-8b,vicuna-7b,smollm2-135m,dense,one-rule-per-head}.json)
+shipped=("$here"/../../plans/{llama-3-8b,vicuna-7b,odd-heads,smollm2-135m-0.5,smollm2-135m-0.25,smollm2-135m-0.125,dense,one-rule-per-head}.json)
 archs=(--arch sm_90 --arch sm_90a)
 mkdir -p "$out"
 failures=0
@@ -51,7 +51,7 @@ part_torch() { # row 5
 part_sanitizer() { # row 4
   for tool in memcheck racecheck; do
     step "sanitizer-$tool" 2 compute-sanitizer --tool $tool --error-exitcode 1 \
-      "$moac" verify "$here/../../plans/smollm2-135m.json" --lengths 512 --arch sm_90a
+      "$moac" verify "$here/../../plans/odd-heads.json" --lengths 512 --arch sm_90a
   done
 }
 part_bytes() { # row 9

@@ -138,6 +138,14 @@ pub struct Header {
     pub sources: Vec<Source>,
 }
 
+impl Header {
+    /// The digest of the names and contents of all texts.
+    pub fn texts(&self) -> Digest {
+        let fields = self.sources.iter().flat_map(|text| [text.name.clone(), text.sha256.to_string()]);
+        Digest::of_fields(fields.collect::<Vec<String>>().iter().map(String::as_bytes))
+    }
+}
+
 /// A sequence of tokens that ends with an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {

@@ -14,7 +14,7 @@ use crate::verify::inputs::{At, Tensor};
 /// The one place that names the plan: a macro, since `include_str` takes no constant.
 macro_rules! plan_name {
     () => {
-        "smollm2-135m.json"
+        "smollm2-135m-0.5.json"
     };
 }
 

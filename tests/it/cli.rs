@@ -64,7 +64,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, String)> {
 fn emit_writes_sources_headers_and_commands_and_the_same_again() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("a/b");
-    let args = ["emit", "plans/smollm2-135m.json", "-o", text(&out), "--arch", "sm_80,sm_90a"];
+    let args = ["emit", "plans/odd-heads.json", "-o", text(&out), "--arch", "sm_80,sm_90a"];
     let run = moac(&args);
     assert_eq!((run.code, run.stdout.as_str()), (0, ""));
     let first = files(&out);
@@ -108,7 +108,7 @@ fn a_bad_plan_writes_nothing() {
 
 #[test]
 fn lengths_heads_and_architectures_are_refused_in_words() {
-    let refused = |args: &[&str]| refused(&[&["inspect", "plans/smollm2-135m.json"], args].concat());
+    let refused = |args: &[&str]| refused(&[&["inspect", "plans/odd-heads.json"], args].concat());
     insta::assert_snapshot!(refused(&["--lengths", "1024,9000"]), @r"
     error: --lengths: 9000 is beyond the model's context of 8192 tokens
     hint: lengths up to 8192 can be compiled for this model
@@ -137,7 +137,7 @@ fn lengths_heads_and_architectures_are_refused_in_words() {
 #[test]
 fn rounding_is_noted_on_stderr() {
     let run =
-        moac(&["inspect", "plans/smollm2-135m.json", "--json", "--lengths", "1000", "--lengths", "64,2048"]);
+        moac(&["inspect", "plans/odd-heads.json", "--json", "--lengths", "1000", "--lengths", "64,2048"]);
     assert_eq!(run.code, 0);
     insta::assert_snapshot!(run.stderr, @r"
     note: length 1000 rounded up to 1024, a multiple of 64
@@ -169,7 +169,7 @@ fn the_environment_chooses_the_architecture() {
 
 #[test]
 fn inspect_shows_a_plan() {
-    let run = moac(&["inspect", "plans/smollm2-135m.json", "--lengths", "256,1024,4096"]);
+    let run = moac(&["inspect", "plans/odd-heads.json", "--lengths", "256,1024,4096"]);
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
     // Symbols change with every change of a header's resources; the rest is the plan's.
     let mut settings = insta::Settings::clone_current();
@@ -226,7 +226,7 @@ fn inspect_adds_up() {
 fn the_page_is_whole_and_safe() {
     let folder = tempfile::tempdir().unwrap();
     let html = folder.path().join("map.html");
-    let run = moac(&["inspect", "plans/smollm2-135m.json", "--html", text(&html)]);
+    let run = moac(&["inspect", "plans/odd-heads.json", "--html", text(&html)]);
     assert_eq!((run.code, run.stdout.as_str()), (0, ""));
     let page = std::fs::read_to_string(&html).unwrap();
     assert_eq!(page.matches("<title>layer ").count(), 30 * 9);
@@ -240,7 +240,7 @@ fn the_page_is_whole_and_safe() {
     assert_eq!(data["layers"].as_array().unwrap().len(), 30);
 
     let name = "</title><script>alert(1)</script>";
-    let mut plan = plans::shipped("smollm2-135m");
+    let mut plan = plans::shipped("odd-heads");
     name.clone_into(&mut plan.model.name);
     plan.provenance = Some(serde_json::json!({ "</code><script>": name }));
     let file = folder.path().join("plan.json");
@@ -294,14 +294,14 @@ fn told_plan(artifact: &Path) -> String {
 #[test]
 fn diff_shows_what_changed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut plan = plans::shipped("smollm2-135m");
+    let mut plan = plans::shipped("odd-heads");
     for head in [1, 2, 5] {
         plan.alphas[29][head] = 1024.0;
     }
     plan.model.context = Some(4096);
     let changed = folder.path().join("changed.json");
     std::fs::write(&changed, serde_json::to_string(&plan).unwrap()).unwrap();
-    let args = ["diff", "plans/smollm2-135m.json", text(&changed), "--lengths", "1024,4096"];
+    let args = ["diff", "plans/odd-heads.json", text(&changed), "--lengths", "1024,4096"];
     let run = moac(&args);
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
     let mut settings = insta::Settings::clone_current();
@@ -372,12 +372,13 @@ fn quickstart_goes_all_the_way_and_keeps_its_results() {
     std::os::unix::fs::symlink(&model, cache.join(model.file_name().unwrap())).unwrap();
     let run = finish(quickstart);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    for name in ["smollm2-135m.json", "smollm2-135m.moac", "smollm2-135m.html"] {
-        assert!(out.join(name).is_file(), "{name}");
+    for ending in ["json", "moac", "html"] {
+        let name = format!("smollm2-135m-0.5.{ending}");
+        assert!(out.join(&name).is_file(), "{name}");
     }
     let cpu = run.stdout.lines().find(|line| line.contains("from float64 they differ by")).unwrap();
     let error: f64 = cpu.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(error < 1e-5, "{cpu}");
-    assert!(run.stdout.contains("8 passed, 0 failed, 0 not run\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("\n58 passed, 0 failed, 0 not run\n"), "{}", run.stdout);
     assert!(run.stdout.ends_with("\nThe capital of France is Paris.\n"), "{}", run.stdout);
 }

@@ -144,8 +144,23 @@ fn kernels_of_vicuna_7b() {
 }
 
 #[test]
-fn kernels_of_smollm2_135m() {
-    check_shipped("smollm2-135m");
+fn kernels_of_odd_heads() {
+    check_shipped("odd-heads");
+}
+
+#[test]
+fn kernels_of_smollm2_135m_at_an_eighth() {
+    check_shipped("smollm2-135m-0.125");
+}
+
+#[test]
+fn kernels_of_smollm2_135m_at_a_quarter() {
+    check_shipped("smollm2-135m-0.25");
+}
+
+#[test]
+fn kernels_of_smollm2_135m_at_half() {
+    check_shipped("smollm2-135m-0.5");
 }
 
 #[test]
@@ -160,7 +175,16 @@ fn kernels_of_one_rule_per_head() {
 
 #[test]
 fn no_shipped_plan_is_forgotten() {
-    let tested = ["dense", "llama-3-8b", "one-rule-per-head", "smollm2-135m", "vicuna-7b"];
+    let tested = [
+        "dense",
+        "llama-3-8b",
+        "odd-heads",
+        "one-rule-per-head",
+        "smollm2-135m-0.125",
+        "smollm2-135m-0.25",
+        "smollm2-135m-0.5",
+        "vicuna-7b",
+    ];
     assert_eq!(plan_names(), tested);
 }
 

@@ -193,10 +193,10 @@ fn what_cannot_be_done_is_said() {
     std::fs::write(folder.join("bad.jsonl"), "{\"prompt\": \"a\"}\n{\"prompt\": 1}\n").unwrap();
     std::fs::write(folder.join("empty.txt"), "\n\n").unwrap();
     std::fs::write(folder.join("binary.txt"), [0xff, 0xfe, 0]).unwrap();
-    let other = crate::plans::folder().join("smollm2-135m.json").canonicalize().unwrap();
+    let other = crate::plans::folder().join("odd-heads.json").canonicalize().unwrap();
     for (args, expected) in [
         (&["-p", "a", "--plan", other.to_str().unwrap()][..], "$.model.num_layers: found 30, expected 3"),
-        (&["-p", "a", "--artifact", other.to_str().unwrap()], "smollm2-135m.json` is for"),
+        (&["-p", "a", "--artifact", other.to_str().unwrap()], "odd-heads.json` is for"),
         (&["-p", "a", "--plan", "nowhere.json"], "nowhere.json"),
         (&["-p", "a", "--artifact", "nowhere.moac"], "nowhere.moac"),
         (&["-p", &long], "the context ends at 1024"),

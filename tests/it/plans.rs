@@ -1,12 +1,14 @@
 //! Plan files: what is read of good ones, and every word of what is said about bad ones.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use moac::error::report;
 use moac::plan::{self, Error};
-use moac_runtime::plan::{Plan, Rule};
+use moac_runtime::geometry::LayerGeometry;
+use moac_runtime::plan::{ModelShape, Plan, Rule};
 
 /// The folder of the shipped plans.
 pub(crate) fn folder() -> PathBuf {
@@ -15,7 +17,7 @@ pub(crate) fn folder() -> PathBuf {
 
 /// The shipped plan of that name.
 pub(crate) fn shipped(name: &str) -> Plan {
-    plan::read(&folder().join(name).with_extension("json"), None).unwrap()
+    plan::read(&folder().join(format!("{name}.json")), None).unwrap()
 }
 
 /// The names of all shipped plans.
@@ -56,21 +58,57 @@ fn every_bad_plan_is_told_everything_that_is_wrong_with_it() {
     });
 }
 
+/// The plans that were searched for a real model, and their densities.
+const SEARCHED: [(&str, f64); 3] =
+    [("smollm2-135m-0.125", 0.125), ("smollm2-135m-0.25", 0.25), ("smollm2-135m-0.5", 0.5)];
+
 #[test]
-fn shipped_plans_are_read_and_say_that_they_are_synthetic() {
-    assert_eq!(names(), ["dense", "llama-3-8b", "one-rule-per-head", "smollm2-135m", "vicuna-7b"]);
-    for name in names() {
-        let plan = shipped(&name);
+fn shipped_plans_are_read_and_say_where_they_are_from() {
+    let searched = SEARCHED.map(|(name, _)| name);
+    let synthetic = ["dense", "llama-3-8b", "odd-heads", "one-rule-per-head", "vicuna-7b"];
+    let mut all = [&synthetic[..], &searched].concat();
+    all.sort_unstable();
+    assert_eq!(names(), all);
+    for name in synthetic {
+        let plan = shipped(name);
         let provenance = plan.provenance.as_ref().unwrap();
         assert_eq!(provenance["origin"], "synthetic", "{name}");
         // The shape is a preset's, so that --model and the file agree.
         assert_eq!(plan.model, plan::shape(&plan.model.name).unwrap(), "{name}");
     }
+    for name in searched {
+        let (plan, preset) = (shipped(name), plan::shape("smollm2-135m").unwrap());
+        let named = ModelShape { name: preset.name.clone(), ..plan.model.clone() };
+        assert_eq!(named, preset, "{name}");
+        assert_ne!(plan.provenance.as_ref().unwrap()["origin"], "synthetic", "{name}");
+    }
+}
+
+/// At the lengths that it was searched for, but at 1024 where the smallest plan is free, a plan keeps to its density,
+/// and a layer to two rules.
+#[test]
+fn searched_plans_cost_what_their_names_say() {
+    for (name, density) in SEARCHED {
+        let plan = shipped(name);
+        let (layers, kv_heads) = (plan.model.num_layers, plan.model.num_kv_heads);
+        for length in [1024, 2048, 4096, 8192] {
+            let geometry = |layer| LayerGeometry::new(&plan, layer, 0..kv_heads, &[length]);
+            let rows: u32 = (0..layers).flat_map(|layer| geometry(layer).buckets[0].kv_span.clone()).sum();
+            let share = f64::from(rows) / f64::from(layers * kv_heads * length);
+            let most = if density < 0.2 && length == 1024 { 0.25 } else { density };
+            assert!(share > 0.8 * density && share <= most + 1e-9, "{name} at {length}: {share}");
+        }
+        for (alphas, betas) in plan.alphas.iter().zip(&plan.betas) {
+            let rules: BTreeSet<(u64, u64)> =
+                alphas.iter().zip(betas).map(|(a, b)| (a.to_bits(), b.to_bits())).collect();
+            assert!(rules.len() <= 2, "{name}: {rules:?}");
+        }
+    }
 }
 
 #[test]
 fn both_formats_say_the_same() {
-    let own = shipped("smollm2-135m");
+    let own = shipped("odd-heads");
     let reference = serde_json::json!({ "alphas": own.alphas, "betas": own.betas }).to_string();
     let read = parse(&reference, Some("smollm2-135m")).unwrap();
     assert_eq!(Plan { provenance: None, ..own.clone() }, read);
@@ -94,7 +132,7 @@ fn what_is_left_out_has_its_default_and_what_stands_there_counts() {
 
 #[test]
 fn a_stated_shape_and_the_given_model_must_agree() {
-    let own = serde_json::to_string(&shipped("smollm2-135m")).unwrap();
+    let own = serde_json::to_string(&shipped("odd-heads")).unwrap();
     assert!(parse(&own, Some("smollm2-135m")).is_ok());
     let text = message(parse(&own, Some("llama-3.2-1b")));
     insta::assert_snapshot!(text.lines().take(5).collect::<Vec<_>>().join("\n"), @r"
@@ -115,7 +153,7 @@ fn a_stated_shape_and_the_given_model_must_agree() {
 
 #[test]
 fn a_plan_of_the_wrong_model_is_told_by_shape() {
-    let own = shipped("smollm2-135m");
+    let own = shipped("odd-heads");
     let reference = serde_json::json!({ "alphas": own.alphas, "betas": own.betas }).to_string();
     let text = message(parse(&reference, Some("llama-3-8b")));
     assert!(text.contains("$.alphas: found 30 layers, expected 32, as llama-3-8b has"), "{text}");
@@ -145,7 +183,7 @@ fn megabytes_of_garbage_cost_little() {
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     // Within the limit, what is wrong must not grow the message without bound, nor nesting the stack.
     let nested = format!("{}1{}", "[".repeat(1 << 20), "]".repeat(1 << 20));
-    let own = serde_json::to_string(&shipped("smollm2-135m")).unwrap();
+    let own = serde_json::to_string(&shipped("odd-heads")).unwrap();
     for field in ["alphas", "model", "provenance", "sink"] {
         let text = own.replacen(&format!("\"{field}\":"), &format!("\"{field}\":{nested},\"x\":"), 1);
         assert!(matches!(parse(&text, None), Err(Error::Invalid { .. })), "{field}");
@@ -180,7 +218,7 @@ mod properties {
 
         #[test]
         fn no_cut_or_flip_panics(at in 0.0..1.0f64, byte in any::<u8>(), cut in any::<bool>()) {
-            let own = serde_json::to_string(&shipped("smollm2-135m")).unwrap();
+            let own = serde_json::to_string(&shipped("odd-heads")).unwrap();
             let mut bytes = own.into_bytes();
             let at = (at * bytes.len() as f64) as usize;
             if cut {

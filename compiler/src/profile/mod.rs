@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use moac_runtime::artifact::Digest;
 use moac_runtime::model::backward::{Reverse, Tape};
 use moac_runtime::model::{Config, Decoder, ModelError};
 use moac_runtime::plan::{MAX_LENGTH, TILE};
@@ -393,16 +392,13 @@ pub fn provenance(
     for item in chosen.iter().flat_map(|(_, items)| items) {
         *tasks.entry(item.task).or_default() += 1;
     }
-    let sources = &items.header.sources;
-    let fields: Vec<String> =
-        sources.iter().flat_map(|source| [source.name.clone(), source.sha256.to_string()]).collect();
     serde_json::json!({
         "measure": measure.name(),
         "tasks": tasks.iter().map(|(task, count)| (task.name(), count)).collect::<BTreeMap<_, _>>(),
         "weights": weights.map(|weights| {
             weights.iter().map(|(task, weight)| (task.name(), weight)).collect::<BTreeMap<_, _>>()
         }),
-        "texts": sources.len(),
-        "texts_sha256": Digest::of_fields(fields.iter().map(String::as_bytes)).to_string(),
+        "texts": items.header.sources.len(),
+        "texts_sha256": items.header.texts().to_string(),
     })
 }
