@@ -221,6 +221,9 @@ pub fn profile(
         let Some(made) = made else {
             return Err(ProfileError::Stopped { done, all: all.len() });
         };
+        if !made.is_finite() {
+            return Err(ProfileError::NotFinite { item: item.id.clone(), loss: made.loss() });
+        }
         store.save(decoder, item, pass(item), &made)?;
         before += work(item);
     }
@@ -275,9 +278,6 @@ fn of_item(
         let Some((layer, heads)) = reverse.step().map_err(failed)? else { break };
         influence.put(layer, &heads);
         stopped |= tell(FORWARD + (1.0 - FORWARD) * share(layers - layer)).is_break();
-    }
-    if !influence.is_finite() {
-        return Err(ProfileError::NotFinite { item: item.id.clone(), loss: influence.loss });
     }
     Ok(Some(influence))
 }

@@ -162,6 +162,14 @@ impl Kept {
             Self::Ablation(ablation) => ablation.loss,
         }
     }
+
+    /// Whether all of it is numbers.
+    pub fn is_finite(&self) -> bool {
+        match self {
+            Self::Influence(influence) => influence.is_finite(),
+            Self::Ablation(ablation) => ablation.is_finite(),
+        }
+    }
 }
 
 impl Store {
@@ -228,9 +236,10 @@ impl Store {
             let config = decoder.config();
             let windows = ablation::windows(item.length.div_ceil(TILE) as usize).len();
             let ablation: ItemAblation = serde_json::from_slice(&file).ok()?;
-            return ablation
-                .fits(config.num_layers * config.num_kv_heads, windows)
-                .then_some(Kept::Ablation(ablation));
+            let whole = ablation.is_finite()
+                && ablation.more.len() == config.num_layers * config.num_kv_heads
+                && ablation.more.iter().all(|more| more.len() == windows);
+            return whole.then_some(Kept::Ablation(ablation));
         }
         let (_, metadata) = SafeTensors::read_metadata(&file).ok()?;
         let text = metadata.metadata().as_ref()?.get("moac")?;
