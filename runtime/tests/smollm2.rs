@@ -182,14 +182,13 @@ fn a_passkey_is_found_anywhere() {
             let cut = (f64::from(length) * depth) as usize;
             let text = |tokens: &[u32]| model.tokenizer.decode(tokens).unwrap();
             let prompt = format!(
-                "There is a pass key hidden in the text. Find it and remember it.\n\n{}\nThe pass key is {key}. Remember it: \
-                 {key} is the pass key.\n{}\n\nWhat is the pass key?",
+                "{}\n\nThe pass key is {key}. Remember it. {key} is the pass key.\n\n{}\n\nThe pass key is",
                 text(&novel[..cut]),
-                text(&novel[cut..length as usize - 80]),
+                text(&novel[cut..length as usize - 40]),
             );
-            let prompt = model.chat(&[Message::new("user", prompt)]).unwrap();
+            let prompt = model.tokenizer.encode(&prompt).unwrap();
             let cache = Cache::new(&plan, 8192).unwrap();
-            let answer = Generator::new(&model, &prompt, cache, &Sampling::greedy()).unwrap().with_limit(24);
+            let answer = Generator::new(&model, &prompt, cache, &Sampling::greedy()).unwrap().with_limit(8);
             let answer: String = answer.map(Result::unwrap).collect();
             println!("{} tokens, depth {depth}, {key}: {answer}", prompt.len());
             found += usize::from(answer.contains(&key.to_string()));
