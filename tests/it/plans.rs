@@ -80,7 +80,7 @@ fn shipped_plans_are_read_and_say_where_they_are_from() {
         let (plan, preset) = (shipped(name), plan::shape("smollm2-135m").unwrap());
         let named = ModelShape { name: preset.name.clone(), ..plan.model.clone() };
         assert_eq!(named, preset, "{name}");
-        assert_ne!(plan.provenance.as_ref().unwrap()["origin"], "synthetic", "{name}");
+        assert_eq!(plan.provenance.as_ref().unwrap()["influence"]["data"]["measure"], "mixed", "{name}");
     }
 }
 

@@ -75,8 +75,8 @@ impl Measure {
     }
 
     /// The weights of the tasks where none are given, if their items do not weigh them. What a few heads lose of retrieval
-    /// and what many lose of text are of different sizes; at these weights a plan of half the KV bytes kept both
-    /// (SmolLM2-135M), and from 0.01 to 0.3 little changed.
+    /// and what many lose of text are of different sizes; from 0.01 to 0.3 for both
+    /// retrieval tasks together little changed at half the KV bytes (SmolLM2-135M, benches/eval).
     pub fn weights(self) -> Option<Weights> {
         let weights = [(Task::Document, 1.0), (Task::Passkey, 0.05), (Task::Kv, 0.05), (Task::Text, 1.0)];
         (self == Self::Mixed).then(|| weights.into_iter().collect())

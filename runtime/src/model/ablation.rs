@@ -5,7 +5,8 @@
 
 use candle_core::Tensor;
 
-use super::{Branches, Cache, Decoder, ModelError, Narrowed};
+use super::cache::Narrowed;
+use super::{Branches, Cache, Decoder, ModelError};
 
 /// A question on a context, whose answer is known.
 #[derive(Debug)]

@@ -134,13 +134,13 @@ pub struct Branches<'a> {
 
 /// A KV head whose query heads see no more than the sink and `window` tokens, in one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Narrowed {
+pub(super) struct Narrowed {
     /// The layer.
-    pub layer: usize,
+    pub(super) layer: usize,
     /// The KV head.
-    pub kv_head: usize,
+    pub(super) kv_head: usize,
     /// The tokens of the window, at least one.
-    pub window: u32,
+    pub(super) window: u32,
 }
 
 impl Narrowed {
@@ -162,7 +162,7 @@ impl<'a> Branches<'a> {
     }
 
     /// Continuations of `tokens` tokens each, one for each KV head to be narrowed: what would be lost with it.
-    pub fn narrowed(context: &'a Cache, tokens: usize, narrowed: Vec<Narrowed>) -> Self {
+    pub(super) fn narrowed(context: &'a Cache, tokens: usize, narrowed: Vec<Narrowed>) -> Self {
         Self { context, tokens: vec![tokens; narrowed.len()], narrowed }
     }
 }

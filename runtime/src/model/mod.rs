@@ -43,7 +43,7 @@ mod weights;
 use std::path::Path;
 
 pub use ablation::Ablation;
-pub use cache::{Attention, Batch, Branches, Cache, Narrowed};
+pub use cache::{Attention, Batch, Branches, Cache};
 pub use chat::{CHATML, ChatTemplate, Message};
 pub use config::{Config, Rope, RopeScaling};
 pub use conversation::Conversation;
