@@ -92,36 +92,45 @@ pub(super) fn ablate(
     Ok(Some(ItemAblation { loss: question.loss(), more }))
 }
 
-/// The sum over items of what every window loses, as the search reads it. Between windows that were measured the mean
-/// over items falls evenly, as it does for facts that lie anywhere; what is measured of one head is never less than 0,
-/// nor less than what a wider window loses.
-pub(super) fn sum(model: &ModelShape, length: u32, items: &[ItemAblation]) -> Average {
+/// The mean over items of what every window loses in a context of `length` tokens, as the search reads it, times `count`.
+///
+/// Items may be of other lengths, so that few of each length do: what a window hides of a fact that may lie anywhere
+/// depends on its share of the context. Between windows that were measured the loss falls evenly; that of a head is never
+/// less than 0, nor less than what a wider window loses.
+pub(super) fn mean(model: &ModelShape, length: u32, items: &[(u32, ItemAblation)], count: usize) -> Average {
     let blocks = (length / TILE) as usize;
-    let windows = windows(blocks);
     let group = (model.num_heads / model.num_kv_heads) as usize;
+    let share = count as f64 / (items.len() * group) as f64;
     let mut sums = Average::zeros(model, length);
     for kv_head in 0..(model.num_layers * model.num_kv_heads) as usize {
-        let mut points: Vec<(usize, f64)> = windows
+        let curves: Vec<(f64, Vec<(f64, f64)>)> = items
             .iter()
-            .enumerate()
-            .map(|(at, &window)| (window, items.iter().map(|item| item.more[kv_head][at]).sum()))
-            .chain([(blocks, 0.0)])
+            .map(|(own, item)| {
+                let own = (own / TILE) as usize;
+                let measured = windows(own).into_iter().zip(&item.more[kv_head]);
+                let points = measured.map(|(window, &more)| (window as f64, more));
+                (own as f64 / blocks as f64, points.chain([(own as f64, 0.0)]).collect())
+            })
             .collect();
-        for at in (0..points.len() - 1).rev() {
-            points[at].1 = points[at].1.max(points[at + 1].1);
+        let mut losses: Vec<f64> = (0..=blocks)
+            .map(|window| curves.iter().map(|(scale, points)| between(points, window as f64 * scale)).sum())
+            .collect();
+        losses[blocks] = 0.0;
+        for window in (0..blocks).rev() {
+            losses[window] = losses[window].max(losses[window + 1]);
         }
         for head in kv_head * group..(kv_head + 1) * group {
-            sums.put_windows(head, |window| between(&points, window) / group as f64);
+            sums.put_windows(head, |window| losses[window] * share);
         }
     }
     sums
 }
 
 /// The value at `x` on the line through points that ascend; at both ends it goes on level.
-fn between(points: &[(usize, f64)], x: usize) -> f64 {
+fn between(points: &[(f64, f64)], x: f64) -> f64 {
     let after = points.partition_point(|&(at, _)| at < x);
     match (after.checked_sub(1).map(|before| points[before]), points.get(after)) {
-        (Some((a, left)), Some(&(b, right))) => left + (right - left) * (x - a) as f64 / (b - a) as f64,
+        (Some((a, left)), Some(&(b, right))) => left + (right - left) * (x - a) / (b - a),
         (Some((_, value)), None) | (None, Some(&(_, value))) => value,
         (None, None) => 0.0,
     }
@@ -130,6 +139,20 @@ fn between(points: &[(usize, f64)], x: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two KV heads of two query heads each.
+    fn small() -> ModelShape {
+        ModelShape {
+            name: "small".into(),
+            num_layers: 1,
+            num_heads: 4,
+            num_kv_heads: 2,
+            head_dim: 64,
+            rope_theta: None,
+            context: None,
+            softmax_scale: None,
+        }
+    }
 
     #[test]
     fn windows_grow_fourfold() {
@@ -140,28 +163,19 @@ mod tests {
 
     #[test]
     fn lines_go_through_their_points() {
-        let points = [(1, 4.0), (4, 1.0), (6, 0.0)];
-        let found: Vec<f64> = (0..8).map(|x| between(&points, x)).collect();
+        let points = [(1.0, 4.0), (4.0, 1.0), (6.0, 0.0)];
+        let found: Vec<f64> = (0..8).map(|x| between(&points, f64::from(x))).collect();
         assert_eq!(found, [4.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.0, 0.0]);
     }
 
     /// The search reads back the mean over items at the windows that were measured, and never gains by hiding.
     #[test]
     fn the_search_sees_what_was_measured() {
-        let model = ModelShape {
-            name: "small".into(),
-            num_layers: 1,
-            num_heads: 4,
-            num_kv_heads: 2,
-            head_dim: 64,
-            rope_theta: None,
-            context: None,
-            softmax_scale: None,
-        };
-        let item = |more| ItemAblation { loss: 1.0, more };
+        let model = small();
+        let item = |more| (64 * 16, ItemAblation { loss: 1.0, more });
         let items =
             [item(vec![vec![0.5, 0.25], vec![-0.5, 0.5]]), item(vec![vec![1.5, 0.25], vec![-1.5, -0.25]])];
-        let found = sum(&model, 64 * 16, &items).finish(&model, 2, 0.5);
+        let found = mean(&model, 64 * 16, &items, 2).finish(&model, 2, 0.5);
         let losses = |head| found.head(head).losses(1);
         for head in 0..4 {
             let expected = [[1.0, 0.25], [0.125, 0.125]][head / 2];
@@ -172,5 +186,22 @@ mod tests {
             assert!(losses(head).windows(2).skip(1).all(|pair| pair[0] >= pair[1] - 1e-9));
             assert!(losses(head)[16].abs() < 1e-9);
         }
+    }
+
+    /// Where 4 blocks of 16 hide as much as 16 of 64, an item of the longer context tells of the shorter.
+    #[test]
+    fn items_of_other_lengths_count_by_the_share_that_a_window_hides() {
+        let of = |blocks: u32, more: &[f64]| {
+            (blocks * 64, ItemAblation { loss: 1.0, more: vec![more.to_vec(); 2] })
+        };
+        let items = [of(16, &[1.0, 0.5]), of(64, &[3.0, 2.0, 0.75])];
+        let expected = |blocks: u32| {
+            let found = mean(&small(), blocks * 64, &items, 1).finish(&small(), 1, 1.0);
+            let window = (blocks / 4) as usize;
+            // Two query heads share what their KV head loses.
+            f64::from(2.0 * found.head(0).losses(1)[window])
+        };
+        assert!((expected(16) - 0.625).abs() < 1e-6);
+        assert!((expected(64) - 0.625).abs() < 1e-6);
     }
 }

@@ -326,6 +326,15 @@ pub fn influence(
     data: Option<serde_json::Value>,
 ) -> Result<Influence, ProfileError> {
     let model = decoder.config().shape();
+    // Those of a task at all lengths.
+    let ablations = |task: Task| -> Result<Vec<(u32, ItemAblation)>, ProfileError> {
+        let all = chosen.iter().flat_map(|(_, items)| items).filter(|item| item.task == task);
+        let ablation = |item: &&Item| match kept(decoder, item, (store, measure))? {
+            Kept::Ablation(ablation) => Ok(Some((item.length, ablation))),
+            Kept::Influence(_) => Ok(None),
+        };
+        all.filter_map(|item| ablation(item).transpose()).collect()
+    };
     let mut lengths: Vec<LengthInfluence> = Vec::new();
     for (length, items) in chosen {
         let length = *length;
@@ -339,15 +348,14 @@ pub fn influence(
             }
             counted += items.len() as u32;
             let mut of_task = measure::Average::zeros(&model, length);
-            let mut ablations = Vec::new();
-            for item in items {
-                match kept(decoder, item, (store, measure))? {
-                    Kept::Influence(influence) => of_task.add(&influence, measure.of(task)),
-                    Kept::Ablation(ablation) => ablations.push(ablation),
+            if measure.pass(task) == Pass::Ablation {
+                of_task = ablation::mean(&model, length, &ablations(task)?, items.len());
+            } else {
+                for item in items {
+                    if let Kept::Influence(influence) = kept(decoder, item, (store, measure))? {
+                        of_task.add(&influence, measure.of(task));
+                    }
                 }
-            }
-            if !ablations.is_empty() {
-                of_task = ablation::sum(&model, length, &ablations);
             }
             let share = if weights.is_some() {
                 let total = of_task.clone().finish(&model, 1, 1.0).most();
