@@ -4,19 +4,13 @@
 // A function that is not inlined into the one with the wide vectors is compiled without them.
 #![allow(clippy::inline_always)]
 
-/// Runs a loop with the widest vectors that the machine has. What `f` calls must be inlined into it to profit.
-#[inline]
-pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
-    struct Run<F>(F);
-    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Run<F> {
-        type Output = R;
+pub(crate) use pulp::NullaryFnOnce;
 
-        #[inline(always)]
-        fn call(self) -> R {
-            (self.0)()
-        }
-    }
-    pulp::Arch::new().dispatch(Run(f))
+/// Runs a loop with the widest vectors that the machine has. What it calls must be inlined into it to profit, and so must
+/// `f` itself: a closure of a few lines is; of anything longer make a type whose `call` says `#[inline(always)]`.
+#[inline]
+pub(crate) fn vectorized<F: NullaryFnOnce>(f: F) -> F::Output {
+    pulp::Arch::new().dispatch(f)
 }
 
 /// e^x, within 2 units in the last place, and 0 below -87.3. Branchless, so that loops over it vectorise.

@@ -11,7 +11,7 @@ use ndarray::{Array1, Array2};
 use pulp::{Arch, Simd, WithSimd};
 
 use super::block::{Row, Softmax, Tile};
-use crate::simd::{exp, vectorized};
+use crate::simd::{NullaryFnOnce, exp, vectorized};
 
 /// Rows are padded to a multiple of this, the lanes of the widest vector.
 const LANES: usize = 16;
@@ -111,8 +111,7 @@ impl Lanes {
                 }
             });
         }
-        let (max, sum, o) = (&mut self.max[..], &mut self.sum[..], &mut self.o[..]);
-        vectorized(|| weights(scores, max, sum, o, lanes));
+        vectorized(Weigh { scores, max: &mut self.max, sum: &mut self.sum, o: &mut self.o, lanes });
         let of_values =
             Product { a: v, rows: dim, depth: keys, row: 1, step: dim, b: scores, lanes, add: true };
         of_values.run(&mut self.o);
@@ -120,40 +119,53 @@ impl Lanes {
 }
 
 /// Turns scores into weights relative to the largest score so far, and what was summed up before along with it.
-#[inline(always)]
-fn weights(scores: &mut [f32], max: &mut [f32], sum: &mut [f32], o: &mut [f32], lanes: usize) {
-    // A stretch of lanes at a time, in registers.
-    for at in (0..lanes).step_by(LANES) {
-        let mut new_max = [0.0; LANES];
-        new_max.copy_from_slice(&max[at..at + LANES]);
-        for scores in scores.chunks_exact(lanes) {
-            for (max, &score) in new_max.iter_mut().zip(&scores[at..at + LANES]) {
-                *max = if score > *max { score } else { *max };
-            }
-        }
-        // A row that has seen nothing yet: its weights are exp(-inf - 0) = 0.
-        let base = new_max.map(|max| if max == f32::NEG_INFINITY { 0.0 } else { max });
-        let mut rescale = [0.0; LANES];
-        for ((rescale, &max), base) in rescale.iter_mut().zip(&max[at..at + LANES]).zip(base) {
-            *rescale = exp(max - base);
-        }
-        let mut new_sum = [0.0; LANES];
-        for scores in scores.chunks_exact_mut(lanes) {
-            for ((score, sum), base) in scores[at..at + LANES].iter_mut().zip(&mut new_sum).zip(base) {
-                *score = exp(*score - base);
-                *sum += *score;
-            }
-        }
-        for ((sum, new), rescale) in sum[at..at + LANES].iter_mut().zip(new_sum).zip(rescale) {
-            *sum = *sum * rescale + new;
-        }
-        if max[at..at + LANES] != new_max {
-            for o in o.chunks_exact_mut(lanes) {
-                for (o, rescale) in o[at..at + LANES].iter_mut().zip(rescale) {
-                    *o *= rescale;
+struct Weigh<'a> {
+    scores: &'a mut [f32],
+    max: &'a mut [f32],
+    sum: &'a mut [f32],
+    o: &'a mut [f32],
+    lanes: usize,
+}
+
+impl NullaryFnOnce for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { scores, max, sum, o, lanes } = self;
+        // A stretch of lanes at a time, in registers.
+        for at in (0..lanes).step_by(LANES) {
+            let mut new_max = [0.0; LANES];
+            new_max.copy_from_slice(&max[at..at + LANES]);
+            for scores in scores.chunks_exact(lanes) {
+                for (max, &score) in new_max.iter_mut().zip(&scores[at..at + LANES]) {
+                    *max = if score > *max { score } else { *max };
                 }
             }
-            max[at..at + LANES].copy_from_slice(&new_max);
+            // A row that has seen nothing yet: its weights are exp(-inf - 0) = 0.
+            let base = new_max.map(|max| if max == f32::NEG_INFINITY { 0.0 } else { max });
+            let mut rescale = [0.0; LANES];
+            for ((rescale, &max), base) in rescale.iter_mut().zip(&max[at..at + LANES]).zip(base) {
+                *rescale = exp(max - base);
+            }
+            let mut new_sum = [0.0; LANES];
+            for scores in scores.chunks_exact_mut(lanes) {
+                for ((score, sum), base) in scores[at..at + LANES].iter_mut().zip(&mut new_sum).zip(base) {
+                    *score = exp(*score - base);
+                    *sum += *score;
+                }
+            }
+            for ((sum, new), rescale) in sum[at..at + LANES].iter_mut().zip(new_sum).zip(rescale) {
+                *sum = *sum * rescale + new;
+            }
+            if max[at..at + LANES] != new_max {
+                for o in o.chunks_exact_mut(lanes) {
+                    for (o, rescale) in o[at..at + LANES].iter_mut().zip(rescale) {
+                        *o *= rescale;
+                    }
+                }
+                max[at..at + LANES].copy_from_slice(&new_max);
+            }
         }
     }
 }

@@ -34,7 +34,7 @@
 // As in `simd`: what is not inlined into the function with the wide vectors is compiled without them.
 #![allow(clippy::inline_always)]
 
-use crate::simd::{exp, vectorized};
+use crate::simd::{NullaryFnOnce, exp, vectorized};
 
 /// Query rows of a block, and keys of one.
 pub const BLOCK: usize = 64;
@@ -162,6 +162,28 @@ pub(super) struct RowBlock {
 
 const NONE: i32 = -1;
 
+/// The work of [`RowBlock::take`] on scores and gradients.
+struct Take<'a> {
+    rows: &'a mut RowBlock,
+    first_key: i32,
+    diagonal: bool,
+    scores: &'a mut [f32],
+    gradients: &'a mut [f32],
+    halves: &'a mut [Quantities; 2],
+}
+
+impl NullaryFnOnce for Take<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { rows, first_key, diagonal, scores, gradients, halves } = self;
+        for lane in (0..BLOCK).step_by(LANES) {
+            rows.lanes(lane, first_key, diagonal, scores, gradients, halves);
+        }
+    }
+}
+
 impl RowBlock {
     /// Starts on the rows of block number `block`, with their log-sum-exp and `D`; rows that are not there have an
     /// infinite log-sum-exp.
@@ -191,10 +213,13 @@ impl RowBlock {
         let distance = self.block - key_block;
         let first_key = (key_block * BLOCK) as i32;
         let mut halves = [Quantities::ZERO; 2];
-        vectorized(|| {
-            for lane in (0..BLOCK).step_by(LANES) {
-                self.lanes(lane, first_key, distance == 0, scores, gradients, &mut halves);
-            }
+        vectorized(Take {
+            rows: self,
+            first_key,
+            diagonal: distance == 0,
+            scores,
+            gradients,
+            halves: &mut halves,
         });
         let [far, near] = &halves;
         self.sums.far[key_block] = far.influence();
