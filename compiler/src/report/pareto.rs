@@ -4,7 +4,7 @@ use super::tables::table;
 use crate::search::outcome::SearchResult;
 use crate::search::solve::Status;
 
-/// A row per plan: its losses and costs by length, and the proven gap of the loss that was minimised (starred).
+/// A row per plan: its losses and costs by length, and the proven gap of what was minimised (starred).
 pub fn pareto_table(found: &SearchResult) -> String {
     let Some(first) = found.plans.first() else { return "no plans".to_owned() };
     let mut header = vec!["plan".to_owned()];
@@ -15,7 +15,7 @@ pub fn pareto_table(found: &SearchResult) -> String {
     for (at, plan) in found.plans.iter().enumerate() {
         let mut row = vec![format!("{at:02}")];
         row.extend(plan.losses.iter().map(|(&length, loss)| {
-            let star = if length == plan.minimised { "*" } else { "" };
+            let star = if plan.minimised.contains(&length) { "*" } else { "" };
             format!("{loss:.5}{star}")
         }));
         row.extend(plan.costs.values().map(|cost| format!("{cost:.4}")));

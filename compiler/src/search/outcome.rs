@@ -36,9 +36,9 @@ pub struct FoundPlan {
     pub losses: BTreeMap<u32, f64>,
     /// The cost at each bounded length, as a fraction of the dense cost.
     pub costs: BTreeMap<u32, f64>,
-    /// The length whose loss was minimised.
-    pub minimised: u32,
-    /// The proven gap of that loss, relative.
+    /// The lengths whose losses were minimised, together if there are several.
+    pub minimised: Vec<u32>,
+    /// The proven gap of what was minimised, relative.
     pub gap: f64,
     /// Why its solve ended.
     pub status: Status,
@@ -168,7 +168,7 @@ fn found_plan(tables: &Tables, source: &Value, options: &SearchOptions, point: &
     let cost = |row: usize| tables.problem.cost(row, &solution.assignment) / tables.dense[row];
     let costs: BTreeMap<u32, f64> =
         space.bounds.iter().enumerate().map(|(row, bound)| (bound.length, cost(row))).collect();
-    let minimised = tables.lengths[point.primary];
+    let minimised: Vec<u32> = point.weights.iter().map(|&(objective, _)| tables.lengths[objective]).collect();
     let caps: BTreeMap<u32, f64> =
         point.loss_caps.iter().map(|&(objective, cap)| (tables.lengths[objective], cap)).collect();
     let bounds: BTreeMap<u32, f64> =
@@ -185,7 +185,7 @@ fn found_plan(tables: &Tables, source: &Value, options: &SearchOptions, point: &
             "max_rules_per_layer": space.max_rules,
         },
         "solver": options.solve.solver.name(),
-        "minimised_length": minimised,
+        "minimised_lengths": minimised,
         "loss_caps": caps,
         "losses": losses,
         "costs": costs,

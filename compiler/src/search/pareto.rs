@@ -1,10 +1,11 @@
 //! Several losses at once by the epsilon-constraint method: the assignments that no other one beats in every loss.
 //!
 //! Each loss is minimised alone first, and then, within the gap of that minimum, the others: that gives the range of
-//! every loss (minimised alone, a loss leaves the others anywhere). Then each loss is minimised again under
+//! every loss (minimised alone, a loss leaves the others anywhere). Then all are minimised together, each relative to its
+//! minimum: a plan that is good at all of its lengths, however few others are asked for. Then each loss is minimised again under
 //! every combination of caps on the others, the caps being the upper ends of equal intervals of their ranges: with
-//! three losses and four intervals, 3 + 3 x 16 = 51 solves, as many as the published method makes, and 3 for the ranges. A solve whose
-//! answer is already known, because a looser one met the tighter caps, is not repeated.
+//! three losses and four intervals, 3 + 3 x 16 = 51 solves, as many as the published method makes, and 4 for the ranges and
+//! the losses together. A solve whose answer is already known, because a looser one met the tighter caps, is not repeated.
 
 use super::problem::{Assignment, Goal, Problem};
 use super::solve::{Solution, SolveError, SolveOptions, Status, solve};
@@ -12,8 +13,8 @@ use super::solve::{Solution, SolveError, SolveOptions, Status, solve};
 /// One assignment of a Pareto set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParetoPoint {
-    /// The loss that was minimised when this assignment was found.
-    pub primary: usize,
+    /// The losses whose sum was minimised when this assignment was found, each with its weight: one, or all.
+    pub weights: Vec<(usize, f64)>,
     /// The caps on other losses then: `(index, cap)`.
     pub loss_caps: Vec<(usize, f64)>,
     /// The assignment and its proof.
@@ -48,7 +49,8 @@ pub fn pareto_set(
 ) -> Result<ParetoSet, SolveError> {
     let others = objectives.len().saturating_sub(1);
     let combinations = if others == 0 { 0 } else { intervals.saturating_pow(others as u32) };
-    let total = objectives.len().saturating_add(objectives.len().saturating_mul(combinations));
+    let together = usize::from(others > 0);
+    let total = (objectives.len() + together).saturating_add(objectives.len().saturating_mul(combinations));
     let mut set = ParetoSet { points: Vec::new(), solved: 0, reused: 0, infeasible: 0, unanswered: 0 };
     let mut known: Vec<Assignment> = Vec::new();
     let mut done = 0;
@@ -56,7 +58,7 @@ pub fn pareto_set(
         let (solution, solves) = minimise(problem, objectives, primary, cost_caps, options, &known)?;
         known.push(solution.assignment.clone());
         set.solved += solves;
-        set.points.push(point(problem, primary, Vec::new(), solution));
+        set.points.push(point(problem, vec![(primary, 1.0)], Vec::new(), solution));
         done += 1;
         progress(done, total);
     }
@@ -65,6 +67,17 @@ pub fn pareto_set(
         losses.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), loss| (low.min(loss), high.max(loss)))
     };
     let ranges: Vec<(f64, f64)> = (0..problem.losses.len()).map(range).collect();
+    if others > 0 {
+        let weights =
+            objectives.iter().map(|&objective| (objective, relative(ranges[objective].0))).collect();
+        let goal = Goal { weights, cost_caps: cost_caps.to_vec(), loss_caps: Vec::new() };
+        let solution = solve(problem, &goal, options, &known)?;
+        known.push(solution.assignment.clone());
+        set.solved += 1;
+        set.points.push(point(problem, goal.weights, Vec::new(), solution));
+        done += 1;
+        progress(done, total);
+    }
     for &primary in objectives {
         // From the loosest combination to the tightest, so that a known answer comes before those it settles.
         for combination in 0..combinations {
@@ -83,7 +96,7 @@ pub fn pareto_set(
                     Ok(solution) => {
                         known.push(solution.assignment.clone());
                         set.solved += 1;
-                        set.points.push(point(problem, primary, goal.loss_caps, solution));
+                        set.points.push(point(problem, goal.weights, goal.loss_caps, solution));
                     }
                     Err(SolveError::Infeasible { .. }) => set.infeasible += 1,
                     Err(SolveError::NotFound { .. }) => set.unanswered += 1,
@@ -109,8 +122,8 @@ fn minimise(
 ) -> Result<(Solution, usize), SolveError> {
     let first = solve(problem, &Goal::single(primary, cost_caps), options, known)?;
     let others = objectives.iter().filter(|&&other| other != primary);
-    let size = |other: usize| problem.loss(other, &first.assignment).abs().max(f64::MIN_POSITIVE);
-    let weights: Vec<(usize, f64)> = others.map(|&other| (other, 1.0 / size(other))).collect();
+    let weight = |&other: &usize| (other, relative(problem.loss(other, &first.assignment)));
+    let weights: Vec<(usize, f64)> = others.map(weight).collect();
     if weights.is_empty() {
         return Ok((first, 1));
     }
@@ -129,10 +142,20 @@ fn minimise(
     }
 }
 
-fn point(problem: &Problem, primary: usize, loss_caps: Vec<(usize, f64)>, solution: Solution) -> ParetoPoint {
+/// The weight of a loss that counts relative to its `size`.
+fn relative(size: f64) -> f64 {
+    1.0 / size.abs().max(f64::MIN_POSITIVE)
+}
+
+fn point(
+    problem: &Problem,
+    weights: Vec<(usize, f64)>,
+    loss_caps: Vec<(usize, f64)>,
+    solution: Solution,
+) -> ParetoPoint {
     let losses =
         (0..problem.losses.len()).map(|objective| problem.loss(objective, &solution.assignment)).collect();
-    ParetoPoint { primary, loss_caps, solution, losses }
+    ParetoPoint { weights, loss_caps, solution, losses }
 }
 
 /// Whether a known answer is also the answer under `caps`: it was found under looser ones and meets these.
@@ -142,7 +165,7 @@ fn settles(known: &ParetoPoint, primary: usize, caps: &[(usize, f64)]) -> bool {
     };
     let looser = |&(objective, most): &(usize, f64)| cap(caps, objective) <= most;
     let meets = |&(objective, most): &(usize, f64)| known.losses[objective] <= most;
-    known.primary == primary && known.loss_caps.iter().all(looser) && caps.iter().all(meets)
+    known.weights == [(primary, 1.0)] && known.loss_caps.iter().all(looser) && caps.iter().all(meets)
 }
 
 /// The points that no other one equals or beats in every objective.
