@@ -1,6 +1,6 @@
 //! From runs to outcomes: which cells there are, which are measured already, and the measuring of the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use moac_runtime::artifact::Digest;
@@ -112,6 +112,7 @@ impl Evaluation<'_> {
             .map(|run| run.lengths.iter().map(|&length| self.items(run, length)).collect())
             .collect::<Result<_, EvalError>>()?;
         let mut wanted: Vec<Wanted<'_>> = Vec::new();
+        let mut asked: BTreeSet<Key> = BTreeSet::new();
         let mut outcomes: BTreeMap<Key, Option<Outcome>> = BTreeMap::new();
         for (run, items) in runs.iter().zip(&items) {
             for (&length, items) in run.lengths.iter().zip(items) {
@@ -123,19 +124,19 @@ impl Evaluation<'_> {
                     for (method, plan) in &plans {
                         let key = self.key(run.task, &Spans::new(plan, length), &item.input);
                         // Plans and runs share what is the same.
-                        outcomes.entry(key).or_insert_with_key(|key| {
-                            let known = self.store.load(key);
-                            if known.is_none() {
-                                wanted.push(Wanted {
-                                    key: key.clone(),
-                                    plan: plan.clone(),
-                                    item,
-                                    method: self.name(*method),
-                                    work: self.work(&Spans::new(plan, length), &item.input),
-                                });
-                            }
-                            known
-                        });
+                        let known =
+                            outcomes.entry(key.clone()).or_insert_with_key(|key| self.store.load(key));
+                        let missing =
+                            known.is_none() && (!run.plans_only || matches!(method, Method::Plan(_)));
+                        if missing && asked.insert(key.clone()) {
+                            wanted.push(Wanted {
+                                key,
+                                plan: plan.clone(),
+                                item,
+                                method: self.name(*method),
+                                work: self.work(&Spans::new(plan, length), &item.input),
+                            });
+                        }
                     }
                 }
             }

@@ -34,6 +34,9 @@ pub struct Run {
     pub facts: Option<usize>,
     /// What retrieval contexts are made from.
     pub seed: u64,
+    /// Whether plans alone are measured, and what they stand beside shown only as far as it is known from other runs: many
+    /// items where few do for the rest.
+    pub plans_only: bool,
 }
 
 /// Questions about a context where nothing else is said.
@@ -118,6 +121,8 @@ struct FileRun {
     facts: Option<usize>,
     #[serde(default)]
     seed: u64,
+    #[serde(default)]
+    plans_only: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -190,7 +195,8 @@ pub fn once<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Res
 
 impl FileRun {
     fn resolve(self, plans: &[NamedPlan]) -> Result<Run, EvalError> {
-        let Self { name, title, task, lengths, plans: asked, items, questions, facts, seed } = self;
+        let Self { name, title, task, lengths, plans: asked, items, questions, facts, seed, plans_only } =
+            self;
         let index = |wanted: &String| {
             plans.iter().position(|plan| plan.name == *wanted).ok_or_else(|| EvalError::UnknownPlan {
                 run: name.clone(),
@@ -204,6 +210,7 @@ impl FileRun {
         };
         let title = title.unwrap_or_else(|| task.title().to_owned());
         let questions = questions.unwrap_or(QUESTIONS);
-        Ok(Run { name, title, task, lengths: lengths.0, plans, items, questions, facts, seed })
+        let lengths = lengths.0;
+        Ok(Run { name, title, task, lengths, plans, items, questions, facts, seed, plans_only })
     }
 }
