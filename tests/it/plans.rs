@@ -84,8 +84,8 @@ fn shipped_plans_are_read_and_say_where_they_are_from() {
     }
 }
 
-/// At the lengths that it was searched for, but at 1024 where the smallest plan is free, a plan keeps to its density,
-/// and a layer to two rules.
+/// At the lengths that it was searched for a plan keeps to its density, but at 1024, where those below a half were given
+/// more room; and a layer to two rules.
 #[test]
 fn searched_plans_cost_what_their_names_say() {
     for (name, density) in SEARCHED {
@@ -95,7 +95,7 @@ fn searched_plans_cost_what_their_names_say() {
             let geometry = |layer| LayerGeometry::new(&plan, layer, 0..kv_heads, &[length]);
             let rows: u32 = (0..layers).flat_map(|layer| geometry(layer).buckets[0].kv_span.clone()).sum();
             let share = f64::from(rows) / f64::from(layers * kv_heads * length);
-            let most = if density < 0.2 && length == 1024 { 0.25 } else { density };
+            let most = if density < 0.5 && length == 1024 { 1.0 / 3.0 } else { density };
             assert!(share > 0.8 * density && share <= most + 1e-9, "{name} at {length}: {share}");
         }
         for (alphas, betas) in plan.alphas.iter().zip(&plan.betas) {

@@ -66,7 +66,7 @@ fn a_profile_goes_on_where_it_was_and_is_the_same_on_any_number_of_threads() {
     let folder = folder();
     let folder = folder.path();
     let items = write_items(folder);
-    let profile = ["profile", "tiny", "items.jsonl", "-o"];
+    let profile = ["profile", "tiny", "items.jsonl", "--measure", "signed", "-o"];
     let also = ["--also", "absolute=absolute.safetensors"];
     let (stdout, stderr) = run(folder, &[&profile[..], &["a.safetensors", "--json"], &also].concat());
     assert!(stderr.contains("GFLOP/s"), "{stderr}");

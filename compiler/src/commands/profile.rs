@@ -37,12 +37,13 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     most: Option<usize>,
     /// How the loss of a mask is estimated
-    #[arg(long, value_enum, default_value_t = Measure::Signed)]
+    #[arg(long, value_enum, default_value_t = Measure::Mixed)]
     measure: Measure,
     /// Write another file by another measure, repeatable
     #[arg(long = "also", value_name = "MEASURE=FILE", value_parser = parse_also)]
     also: Vec<(Measure, PathBuf)>,
     /// Weigh the tasks against one another: each one's influence as a share of all that it can lose, times its weight
+    /// [default: by their items; of the measure mixed text=1,document=1,passkey=0.05,kv=0.05]
     #[arg(long, value_name = "TASK=WEIGHT,..", value_delimiter = ',', value_parser = parse_weight)]
     weights: Vec<(Task, f64)>,
     /// Folder that keeps every item's sums [default: OUT with `.items` behind its name]
