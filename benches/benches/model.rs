@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use moac_runtime::model::{Cache, Model, dense_plan};
 
+#[allow(clippy::disallowed_methods)] // the list in the compiler is of what moac reads, not its benchmarks
 fn model(c: &mut Criterion) {
     let Some(path) = std::env::var_os("MOAC_MODEL") else {
         eprintln!("MOAC_MODEL names no model: nothing is measured");

@@ -199,7 +199,7 @@ mod tests {
             let found = mean(&small(), blocks * 64, &items, 1).finish(&small(), 1, 1.0);
             let window = (blocks / 4) as usize;
             // Two query heads share what their KV head loses.
-            f64::from(2.0 * found.head(0).losses(1)[window])
+            2.0 * found.head(0).losses(1)[window]
         };
         assert!((expected(16) - 0.625).abs() < 1e-6);
         assert!((expected(64) - 0.625).abs() < 1e-6);
