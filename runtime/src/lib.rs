@@ -57,6 +57,8 @@ pub mod geometry;
 pub mod gpu;
 pub mod launch;
 #[cfg(feature = "model")]
+mod matvec;
+#[cfg(feature = "model")]
 pub mod model;
 pub mod plan;
 pub mod reference;

@@ -12,7 +12,7 @@ use candle_core::{Device, IndexOp, Tensor};
 use rayon::prelude::*;
 
 use super::cache::{Attention, Batch, Cache};
-use super::ops::{Rotation, add_to, rms_norm, swiglu};
+use super::ops::{Rotation, add_to, linear, rms_norm, swiglu};
 use super::{Config, ModelError, Weights};
 use crate::simd::{exp, vectorized};
 
@@ -96,7 +96,7 @@ impl Decoder {
     ) -> Result<(Tensor, Tensor, Tensor), ModelError> {
         let Config { num_heads: h, num_kv_heads: g, head_dim, norm_eps, .. } = self.config;
         let weights = &self.weights.layers[layer];
-        let qkv = rms_norm(x, &weights.attention_norm, norm_eps)?.matmul(&weights.qkv.t()?)?;
+        let qkv = linear(&rms_norm(x, &weights.attention_norm, norm_eps)?, &weights.qkv)?;
         let qkv = qkv.reshape((x.dim(0)?, h + 2 * g, head_dim))?;
         rotation.rotate(&qkv, h + g)?;
         Ok((qkv.narrow(1, 0, h)?, qkv.narrow(1, h, g)?, qkv.narrow(1, h + g, g)?))
@@ -105,17 +105,17 @@ impl Decoder {
     /// The output of a layer, `[rows, hidden]`, from its input `x` and its attention `o`, `[rows, heads * head_dim]`.
     pub fn finish_layer(&self, layer: usize, x: &Tensor, o: &Tensor) -> Result<Tensor, ModelError> {
         let weights = &self.weights.layers[layer];
-        let attended = o.matmul(&weights.output.t()?)?;
+        let attended = linear(o, &weights.output)?;
         add_to(&attended, x)?;
         let normed = rms_norm(&attended, &weights.mlp_norm, self.config.norm_eps)?;
-        let out = swiglu(&normed.matmul(&weights.gate_up.t()?)?)?.matmul(&weights.down.t()?)?;
+        let out = linear(&swiglu(&linear(&normed, &weights.gate_up)?)?, &weights.down)?;
         add_to(&out, &attended)?;
         Ok(out)
     }
 
     /// The logits of hidden states, `[rows, vocab]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(hidden.matmul(&self.weights.head.t()?)?)
+        Ok(linear(hidden, &self.weights.head)?)
     }
 
     /// Appends tokens to a cache, in chunks, and returns the hidden state of the last, `[1, hidden]`.
@@ -161,7 +161,7 @@ impl Decoder {
         let mut rows = vec![Row { max: f32::NEG_INFINITY, sum: 0.0, target: f32::NAN }; targets.len()];
         for start in (0..vocab).step_by(VOCAB_TILE) {
             let tile = self.weights.head.narrow(0, start, VOCAB_TILE.min(vocab - start))?;
-            let logits = hidden.matmul(&tile.t()?)?.flatten_all()?;
+            let logits = linear(hidden, &tile)?.flatten_all()?;
             let (storage, _) = logits.storage_and_layout();
             let candle_core::Storage::Cpu(storage) = &*storage else {
                 return Err(candle_core::Error::Msg("losses are computed on the CPU".into()).into());

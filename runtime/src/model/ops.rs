@@ -7,6 +7,7 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
+use crate::matvec::{FEW, dots};
 use crate::simd::{exp, vectorized};
 
 /// Elements of a tensor that are worth a thread of their own.
@@ -15,6 +16,11 @@ pub(super) const GRAIN: usize = 1 << 14;
 /// `x / rms(x) * weight` over the last dimension.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     x.apply_op2_no_bwd(weight, &RmsNorm { eps })
+}
+
+/// `x`, `[rows, in]`, through a layer of weights `[out, in]`: `[rows, out]`.
+pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if x.dim(0)? <= FEW { x.apply_op2_no_bwd(weight, &Linear) } else { x.matmul(&weight.t()?) }
 }
 
 /// `silu(gate) * up` of `[rows, 2 n]` whose rows hold gate, then up: `[rows, n]`.
@@ -100,6 +106,34 @@ impl CustomOp2 for RmsNorm {
         let rows = GRAIN.div_ceil(w.len());
         x.par_chunks(w.len()).zip(out.par_chunks_mut(w.len())).with_min_len(rows).for_each(row);
         Ok((CpuStorage::F32(out), lx.shape().clone()))
+    }
+}
+
+/// The layer for a few rows, which takes as long as its weights take to read.
+struct Linear;
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, w) = (f32s(self.name(), x, lx)?, f32s(self.name(), w, lw)?);
+        let ((rows, depth), (width, _)) = (lx.shape().dims2()?, lw.shape().dims2()?);
+        let mut padded = vec![0.0; FEW * depth];
+        padded[..x.len()].copy_from_slice(x);
+        let mut products = vec![[0.0; FEW]; width];
+        let part = (4 * GRAIN).div_ceil(depth);
+        let parts = w.par_chunks(part * depth).zip(products.par_chunks_mut(part));
+        parts.for_each(|(w, products)| dots(w, &padded, products));
+        let out = (0..rows).flat_map(|row| products.iter().map(move |of| of[row])).collect();
+        Ok((CpuStorage::F32(out), Shape::from((rows, width))))
     }
 }
 

@@ -25,7 +25,7 @@ pub trait Real: NdFloat {
 
 impl Real for f32 {
     #[cfg(feature = "model")]
-    type Softmax = super::lanes::Lanes;
+    type Softmax = super::online::Online;
     #[cfg(not(feature = "model"))]
     type Softmax = Plain<Self>;
 

@@ -12,6 +12,8 @@ use crate::backend::{LayerError, Qkv};
 
 /// Query rows of a block in prefill.
 const ROWS: usize = 64;
+/// Keys that one thread takes of a KV head in decode: enough to pay for it, and few enough for many threads.
+const SPLIT: u32 = 512;
 
 /// What a call computed.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +100,7 @@ impl<F: Real> LayerCache<F> {
                 v: qkv.v.slice_move(s![rows, kv_head, ..]),
             }
         };
-        Ok(Self::attend(spans, &qkv, self.len, &blocks, |head, positions| {
+        Ok(Self::attend(spans, &qkv, self.len, &blocks, u32::MAX, |head, positions| {
             let kv_head = head / r;
             let old = positions.start.min(self.len)..positions.end.min(self.len);
             let new = positions.start.max(self.len)..positions.end.max(self.len);
@@ -120,17 +122,19 @@ impl<F: Real> LayerCache<F> {
         let blocks: Vec<Vec<(usize, usize)>> = (0..self.spans.kv_heads())
             .map(|kv_head| (kv_head * r..(kv_head + 1) * r).map(|head| (head, 0)).collect())
             .collect();
-        Ok(Self::attend(&self.spans, &qkv, self.len - 1, &blocks, |head, positions| {
+        Ok(Self::attend(&self.spans, &qkv, self.len - 1, &blocks, SPLIT, |head, positions| {
             self.rings[head / r].runs(positions).collect()
         }))
     }
 
-    /// Attends blocks of (head, token) rows of one KV head each; token 0 of `qkv` stands at position `first`.
+    /// Attends blocks of (head, token) rows of one KV head each, `split` keys at a time; token 0 of `qkv` stands at
+    /// position `first`.
     fn attend<'a>(
         spans: &Spans,
         qkv: &Qkv<'_, F>,
         first: u32,
         blocks: &[Vec<(usize, usize)>],
+        split: u32,
         runs: impl Fn(usize, Range<u32>) -> Vec<Run<'a, F>> + Sync,
     ) -> Attended<F> {
         let &Spans { head_dim, scale, sink, .. } = spans;
@@ -145,15 +149,19 @@ impl<F: Real> LayerCache<F> {
                     let (head, t) = block[row];
                     qkv.q[(t, head, d)]
                 });
-                let mut state = Block::new(query, &rows, sink, scale);
                 let queries = rows[0].position..rows[rows.len() - 1].position + 1;
                 let window = rows.iter().map(|row| row.window).max().unwrap_or(0);
-                for positions in spans.key_ranges(queries, window) {
-                    for run in runs(block[0].0, positions) {
-                        state.take(&run);
+                let parts = cut(spans.key_ranges(queries, window), split);
+                let attended = parts.into_par_iter().map(|part| {
+                    let mut state = Block::new(query.clone(), &rows, sink, scale);
+                    for positions in part {
+                        for run in runs(block[0].0, positions) {
+                            state.take(&run);
+                        }
                     }
-                }
-                state.finish()
+                    state.finish()
+                });
+                combine(attended.collect())
             })
             .collect();
         // Where the row of each token and head was computed.
@@ -192,4 +200,34 @@ impl<F: Real> LayerCache<F> {
         qkv.check(self.spans.shape(), tokens, tokens)?;
         LayerError::check_room(self.len, tokens, self.spans.length)
     }
+}
+
+/// Cuts the keys behind the sink into parts of at most `split`, and gives the sink to the first.
+fn cut([sink, rest]: [Range<u32>; 2], split: u32) -> Vec<Vec<Range<u32>>> {
+    let parts =
+        rest.clone().step_by(split as usize).map(|start| start..rest.end.min(start.saturating_add(split)));
+    let mut parts: Vec<_> = parts.map(|part| vec![part]).collect();
+    match parts.first_mut() {
+        Some(first) => first.insert(0, sink),
+        None => parts.push(vec![sink]),
+    }
+    parts
+}
+
+/// Puts together what rows saw of the parts of their keys: outputs, `[rows, head_dim]`, and log-sum-exps.
+fn combine<F: Real>(mut parts: Vec<(Array2<F>, Array1<F>)>) -> (Array2<F>, Array1<F>) {
+    if parts.len() == 1 {
+        return parts.swap_remove(0);
+    }
+    let (mut o, mut lse) = (Array2::zeros(parts[0].0.dim()), Array1::zeros(parts[0].1.dim()));
+    for (row, (mut o, lse)) in o.rows_mut().into_iter().zip(&mut lse).enumerate() {
+        let max = parts.iter().fold(F::neg_infinity(), |max, (_, lse)| max.max(lse[row]));
+        *lse =
+            max + parts.iter().map(|(_, lse)| (lse[row] - max).exp()).fold(F::zero(), |sum, x| sum + x).ln();
+        // A part of which a row sees nothing has no output.
+        for (part, part_lse) in parts.iter().filter(|(_, lse)| lse[row] > F::neg_infinity()) {
+            o.scaled_add((part_lse[row] - *lse).exp(), &part.row(row));
+        }
+    }
+    (o, lse)
 }

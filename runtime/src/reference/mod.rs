@@ -41,7 +41,11 @@ mod block;
 mod cache;
 mod cpu;
 #[cfg(feature = "model")]
+mod few;
+#[cfg(feature = "model")]
 pub(crate) mod lanes;
+#[cfg(feature = "model")]
+mod online;
 pub mod oracle;
 mod ring;
 mod spans;
