@@ -136,4 +136,9 @@ impl Plan {
         let (l, h) = (layer as usize, head as usize);
         Rule { alpha: self.alphas[l][h], beta: self.betas[l][h] }
     }
+
+    /// The shortest context length of its own that holds so many tokens: a multiple of [`TILE`], at least `min_span`.
+    pub fn length_for(&self, tokens: usize) -> u32 {
+        (tokens as u32).next_multiple_of(TILE).max(self.min_span)
+    }
 }

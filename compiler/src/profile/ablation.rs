@@ -63,8 +63,7 @@ pub(super) fn ablate(
     let inputs = &item.tokens[..item.tokens.len() - 1];
     let targets = &item.tokens[item.answer..];
     let (context, rows) = inputs.split_at(item.answer.saturating_sub(QUESTION));
-    let length = (item.tokens.len() as u32).next_multiple_of(TILE).max(plan.min_span);
-    let mut cache = Cache::new(&plan, length)?;
+    let mut cache = Cache::new(&plan, plan.length_for(item.tokens.len()))?;
     // The prefill is about half of the work.
     for (at, chunk) in context.chunks(CHUNK).enumerate() {
         if tell((at * CHUNK) as f64 / (2 * inputs.len()) as f64) {

@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use moac_runtime::model::backward::{Reverse, Tape};
-use moac_runtime::model::{Config, Decoder, ModelError};
+use moac_runtime::model::{Config, Decoder, ModelError, dense_plan};
 use moac_runtime::plan::{MAX_LENGTH, TILE};
 use serde::Serialize;
 
@@ -260,8 +260,11 @@ fn of_item(
     if stopped {
         return Ok(None);
     }
-    let tape = Tape::record(decoder, inputs, &mut |done| stopped |= tell(FORWARD * share(done)).is_break())
-        .map_err(failed)?;
+    let plan = dense_plan(&decoder.config().shape());
+    let tape = Tape::record(decoder, inputs, (&plan, plan.length_for(inputs.len())), &mut |done| {
+        stopped |= tell(FORWARD * share(done)).is_break();
+    })
+    .map_err(failed)?;
     let first = item.answer - 1;
     let targets = match targets {
         Targets::Answer => item.tokens[item.answer..].to_vec(),

@@ -31,22 +31,27 @@ pub struct Cache {
     layers: Vec<LayerCache<f32>>,
 }
 
+/// The spans of every layer in a context of at most `length` tokens.
+pub(super) fn spans(plan: &Plan, length: u32) -> Result<Vec<Spans>, ModelError> {
+    if !length.is_multiple_of(TILE) || !(plan.min_span..=MAX_LENGTH).contains(&length) {
+        return Err(ModelError::Argument {
+            what: "the context length of a cache",
+            found: length.to_string(),
+            expected: format!("a multiple of {TILE} from {} to {MAX_LENGTH}", plan.min_span),
+        });
+    }
+    let layer = |l| {
+        let geometry = LayerGeometry::new(plan, l, 0..plan.model.num_kv_heads, &[length]);
+        Spans::new(plan, &geometry, 0)
+    };
+    Ok((0..plan.model.num_layers).map(layer).collect())
+}
+
 impl Cache {
     /// An empty cache for a context of at most `length` tokens, whose spans are those of the plan at `length`: a
     /// multiple of 64, at least the plan's `min_span`.
     pub fn new(plan: &Plan, length: u32) -> Result<Self, ModelError> {
-        if !length.is_multiple_of(TILE) || !(plan.min_span..=MAX_LENGTH).contains(&length) {
-            return Err(ModelError::Argument {
-                what: "the context length of a cache",
-                found: length.to_string(),
-                expected: format!("a multiple of {TILE} from {} to {MAX_LENGTH}", plan.min_span),
-            });
-        }
-        let layer = |l| {
-            let geometry = LayerGeometry::new(plan, l, 0..plan.model.num_kv_heads, &[length]);
-            LayerCache::new(&Spans::new(plan, &geometry, 0))
-        };
-        Ok(Self { layers: (0..plan.model.num_layers).map(layer).collect() })
+        Ok(Self { layers: spans(plan, length)?.iter().map(LayerCache::new).collect() })
     }
 
     /// Tokens appended so far, evicted ones included: the position of the next.

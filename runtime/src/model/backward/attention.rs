@@ -1,5 +1,5 @@
-//! The reverse pass of dense causal attention, as in `FlashAttention`: weights are made anew from the log-sum-exp, block by
-//! block, so memory is linear in the context. Beside the gradients it sums up what masking would do ([`influence`]).
+//! The reverse pass of attention, as in `FlashAttention`: weights are made anew from the log-sum-exp, block by block, so
+//! memory is linear in the context. Beside the gradients it sums up what other masks would do ([`influence`]).
 //!
 //! The work is cut into tasks, each some blocks of rows of one query head with partial sums for keys and values of its
 //! own. The cut depends on the shape alone and partial sums are added in order, so the same input gives the same bits
@@ -10,7 +10,7 @@
 use ndarray::{ArrayView2, ArrayView3, Axis};
 use rayon::prelude::*;
 
-use super::influence::{BLOCK, BlockSums, HeadSums, RowBlock, squares};
+use super::influence::{BLOCK, BlockSums, HeadSums, Mask, RowBlock, WindowSums, squares};
 use crate::backend::Qkv;
 use crate::reference::lanes::Product;
 
@@ -30,6 +30,19 @@ pub(super) struct Attended<'a> {
     pub(super) lse: ArrayView2<'a, f32>,
     /// The gradient of the outputs, `[rows, heads, head_dim]`.
     pub(super) d_o: ArrayView3<'a, f32>,
+    /// What each query head saw.
+    pub(super) masks: &'a [Mask],
+}
+
+/// What the reverse pass leaves.
+pub(super) struct Reversed {
+    /// The gradients of q, k and v, `[rows, heads + 2 kv heads, head_dim]`.
+    pub(super) gradients: Vec<f32>,
+    /// Of every query head, in parts.
+    done: Vec<Done>,
+    heads: usize,
+    kv_heads: usize,
+    blocks: usize,
 }
 
 /// Keys or values of one KV head, `[rows, dim]` padded, and partial sums for both.
@@ -49,8 +62,8 @@ struct Done {
     sums: Vec<BlockSums>,
 }
 
-/// The gradients of q, k and v, `[rows, heads + 2 kv heads, head_dim]`, and the influence of every query head.
-pub(super) fn reverse(of: &Attended<'_>) -> (Vec<f32>, Vec<HeadSums>) {
+/// Goes back through attention.
+pub(super) fn reverse(of: &Attended<'_>) -> Reversed {
     let (rows, heads, dim) = of.qkv.q.dim();
     let kv_heads = of.qkv.k.dim().1;
     let group = heads / kv_heads;
@@ -96,29 +109,49 @@ pub(super) fn reverse(of: &Attended<'_>) -> (Vec<f32>, Vec<HeadSums>) {
             }
         }
     });
-    (gradients, influence(&done, heads, group, blocks))
+    Reversed { gradients, done, heads, kv_heads, blocks }
 }
 
-/// The influence of every query head from its tasks. `group` heads share a KV head.
-fn influence(done: &[Done], heads: usize, group: usize, blocks: usize) -> Vec<HeadSums> {
-    let parts = done.len() / heads;
-    let of = |head: usize, block: usize| &done[head * parts + block % parts].sums[block / parts];
-    let mut sums = vec![HeadSums::zeros(blocks); heads];
-    for (g, heads) in sums.chunks_mut(group).enumerate() {
-        for block in 0..blocks {
-            let rows: Vec<&BlockSums> = (g * group..(g + 1) * group).map(|head| of(head, block)).collect();
-            let joint = squares(&rows);
-            for (head, row) in heads.iter_mut().zip(rows) {
-                head.put(block, row, &joint);
+impl Reversed {
+    /// A block of rows, of the query heads that share KV head `g`.
+    fn rows(&self, g: usize, block: usize) -> Vec<&BlockSums> {
+        let (group, parts) = (self.heads / self.kv_heads, self.done.len() / self.heads);
+        let of = |head: usize| &self.done[head * parts + block % parts].sums[block / parts];
+        (g * group..(g + 1) * group).map(of).collect()
+    }
+
+    /// The influence of every query head.
+    pub(super) fn influence(&self) -> Vec<HeadSums> {
+        let mut sums = vec![HeadSums::zeros(self.blocks); self.heads];
+        for (g, heads) in sums.chunks_mut(self.heads / self.kv_heads).enumerate() {
+            for block in 0..self.blocks {
+                let rows = self.rows(g, block);
+                let joint = squares(&rows);
+                for (head, row) in heads.iter_mut().zip(rows) {
+                    head.put(block, row, &joint);
+                }
             }
         }
+        sums
     }
-    sums
+
+    /// What moving the window of every KV head does.
+    pub(super) fn windows(&self) -> Vec<WindowSums> {
+        let of = |g| {
+            let mut sums = WindowSums::zeros(self.blocks);
+            for block in 0..self.blocks {
+                sums.add(&self.rows(g, block));
+            }
+            sums
+        };
+        (0..self.kv_heads).map(of).collect()
+    }
 }
 
 impl Attended<'_> {
     fn task(&self, head: usize, kv: &Head, blocks: impl Iterator<Item = usize>, dim: usize) -> Done {
         let rows = self.qkv.q.dim().0;
+        let mask = self.masks[head];
         let q = self.qkv.q.index_axis(Axis(1), head);
         let (o, d_o) = (self.o.index_axis(Axis(1), head), self.d_o.index_axis(Axis(1), head));
         let mut done = Done { dq: Vec::new(), dk: Vec::new(), dv: Vec::new(), sums: Vec::new() };
@@ -139,9 +172,12 @@ impl Attended<'_> {
             }
             done.dk.resize(last * dim, 0.0);
             done.dv.resize(last * dim, 0.0);
-            let mut influence = RowBlock::new(block, lse, d);
+            let mut influence = RowBlock::new(block, mask, lse, d);
             let mut dq = vec![0.0; dim * BLOCK];
             for (key_block, keys) in kv.k[..last * dim].chunks(BLOCK * dim).enumerate() {
+                if mask.skips(key_block, block - key_block) {
+                    continue;
+                }
                 let range = key_block * BLOCK * dim..key_block * BLOCK * dim + keys.len();
                 let count = keys.len() / dim;
                 let [scores, gains] = tile.each_mut().map(|tile| &mut tile[..count * BLOCK]);

@@ -25,6 +25,10 @@
 //! That is not a sum over keys, but it is one over rows, and a row's window at every distance costs only its sums of `A`
 //! and `A G` in steps of 64 keys.
 //!
+//! Where the forward pass itself ran under masks, its log-sum-exp, `D` and gradients are those of what each head saw, and
+//! `F` is what moving a head's window from there does. Keys that it did not see have no gradient, but weights relative to
+//! the same log-sum-exp, so that showing them costs no more than hiding others: `F = A_shown * (G_shown - D) / (1 + A_shown)`.
+//!
 //! # Squares
 //! A trained model stands near a minimum of its loss, so to first order hiding a window helps as often as it harms, and
 //! what is lost in the end is of second order: half a quadratic form with the Fisher information, the mean square of
@@ -40,6 +44,51 @@ use crate::simd::{NullaryFnOnce, exp, vectorized};
 pub const BLOCK: usize = 64;
 /// Rows that are worked on at a time: a vector's worth.
 const LANES: usize = 16;
+
+/// What the rows of a head saw in the forward pass, and how much wider its window may become. In blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// The sink: at least one.
+    pub sink: usize,
+    /// The window: at least one.
+    pub window: usize,
+    /// The widest window whose effect is wanted, at least `window`: keys beyond it are not looked at.
+    pub reach: usize,
+}
+
+impl Mask {
+    /// Whether a block of keys this far before its rows is behind the sink and beyond any window that is looked at.
+    pub(super) fn skips(&self, key_block: usize, distance: usize) -> bool {
+        key_block >= self.sink && distance > self.reach
+    }
+}
+
+/// What moving the window of a KV head does to the loss of one item: of all its query heads together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WindowSums {
+    /// `F` summed over all rows, by the window in blocks: none, one, and so on up to as many as the item has. Zero for the
+    /// window of the forward pass and for none.
+    pub effect: Vec<f64>,
+    /// The squares of the rows' `F`.
+    pub squares: Vec<f64>,
+}
+
+impl WindowSums {
+    pub(super) fn zeros(blocks: usize) -> Self {
+        Self { effect: vec![0.0; blocks + 1], squares: vec![0.0; blocks + 1] }
+    }
+
+    /// Adds a block of rows, of every query head.
+    pub(super) fn add(&mut self, heads: &[&BlockSums]) {
+        let (effect, squares) = together(heads);
+        // Any window that is wider than a block's past shows all of it.
+        for window in 1..self.effect.len() {
+            let at = window.min(effect.len() - 1);
+            self.effect[window] += effect[at];
+            self.squares[window] += squares[at];
+        }
+    }
+}
 
 /// A number per row of a block.
 type Lane = [f32; BLOCK];
@@ -111,14 +160,26 @@ pub(super) struct BlockSums {
     effects: Vec<Lane>,
 }
 
-/// By window, the sums over rows of the squares of what some heads do together.
-pub(super) fn squares(heads: &[&BlockSums]) -> Vec<f64> {
-    let square = |window: usize, row: usize| {
-        let together: f64 = heads.iter().map(|head| f64::from(head.effects[window][row])).sum();
-        together * together
+impl BlockSums {
+    fn put(&mut self, window: usize, row: usize, effect: f64) {
+        self.windows[window].add(effect);
+        self.effects[window][row] = effect as f32;
+    }
+}
+
+/// By window, the sums over rows of what some heads do together.
+fn together(heads: &[&BlockSums]) -> (Vec<f64>, Vec<f64>) {
+    let rows = |window: usize| {
+        (0..BLOCK).map(move |row| heads.iter().map(|head| f64::from(head.effects[window][row])).sum::<f64>())
     };
     let windows = heads.first().map_or(0, |head| head.effects.len());
-    (0..windows).map(|window| (0..BLOCK).map(|row| square(window, row)).sum()).collect()
+    let sums = |window| (rows(window).sum::<f64>(), rows(window).map(|effect| effect * effect).sum::<f64>());
+    (0..windows).map(sums).unzip()
+}
+
+/// By window, the sums over rows of the squares of what some heads do together.
+pub(super) fn squares(heads: &[&BlockSums]) -> Vec<f64> {
+    together(heads).1
 }
 
 /// Weights of a row and what they gain: sums of `A` and of `A G`.
@@ -147,6 +208,7 @@ impl Quantities {
 /// A block of rows on its way through the keys.
 pub(super) struct RowBlock {
     block: usize,
+    mask: Mask,
     lse: Lane,
     d: Lane,
     /// Of keys of the sink block.
@@ -162,11 +224,24 @@ pub(super) struct RowBlock {
 
 const NONE: i32 = -1;
 
+/// The logarithm of the most that a key may weigh that was not seen: sums of such weights stay finite.
+const HEAVIEST: f32 = 60.0;
+
+/// A block of keys as a block of rows sees it.
+#[derive(Clone, Copy)]
+struct Keys {
+    first: i32,
+    /// The rows' own block: keys behind a row are masked.
+    diagonal: bool,
+    /// The window hides the far half, or both.
+    hides_far: bool,
+    hides_near: bool,
+}
+
 /// The work of [`RowBlock::take`] on scores and gradients.
 struct Take<'a> {
     rows: &'a mut RowBlock,
-    first_key: i32,
-    diagonal: bool,
+    keys: Keys,
     scores: &'a mut [f32],
     gradients: &'a mut [f32],
     halves: &'a mut [Quantities; 2],
@@ -177,9 +252,9 @@ impl NullaryFnOnce for Take<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { rows, first_key, diagonal, scores, gradients, halves } = self;
+        let Self { rows, keys, scores, gradients, halves } = self;
         for lane in (0..BLOCK).step_by(LANES) {
-            rows.lanes(lane, first_key, diagonal, scores, gradients, halves);
+            rows.lanes(lane, keys, scores, gradients, halves);
         }
     }
 }
@@ -187,10 +262,11 @@ impl NullaryFnOnce for Take<'_> {
 impl RowBlock {
     /// Starts on the rows of block number `block`, with their log-sum-exp and `D`; rows that are not there have an
     /// infinite log-sum-exp.
-    pub(super) fn new(block: usize, lse: Lane, d: Lane) -> Self {
+    pub(super) fn new(block: usize, mask: Mask, lse: Lane, d: Lane) -> Self {
         let zeros = vec![Sums::default(); block + 1];
         Self {
             block,
+            mask,
             lse,
             d,
             sink: Mass::ZERO,
@@ -211,21 +287,19 @@ impl RowBlock {
     /// `A (G - D)`. Both are `[keys, BLOCK]`, a column per row.
     pub(super) fn take(&mut self, key_block: usize, scores: &mut [f32], gradients: &mut [f32]) {
         let distance = self.block - key_block;
-        let first_key = (key_block * BLOCK) as i32;
-        let mut halves = [Quantities::ZERO; 2];
-        vectorized(Take {
-            rows: self,
-            first_key,
+        let behind_sink = key_block >= self.mask.sink;
+        let keys = Keys {
+            first: (key_block * BLOCK) as i32,
             diagonal: distance == 0,
-            scores,
-            gradients,
-            halves: &mut halves,
-        });
+            hides_far: behind_sink && distance >= self.mask.window,
+            hides_near: behind_sink && distance > self.mask.window,
+        };
+        let mut halves = [Quantities::ZERO; 2];
+        vectorized(Take { rows: self, keys, scores, gradients, halves: &mut halves });
         let [far, near] = &halves;
         self.sums.far[key_block] = far.influence();
         self.sums.near[key_block] = near.influence();
-        // Keys of the sink block are always seen.
-        let behind_sink = key_block > 0;
+        // Keys of the sink are always seen.
         self.add(behind_sink.then_some(distance), far);
         if distance > 0 {
             self.add(behind_sink.then_some(distance - 1), near);
@@ -237,8 +311,7 @@ impl RowBlock {
     fn lanes(
         &mut self,
         lane: usize,
-        first_key: i32,
-        diagonal: bool,
+        of: Keys,
         scores: &mut [f32],
         gradients: &mut [f32],
         halves: &mut [Quantities; 2],
@@ -254,18 +327,20 @@ impl RowBlock {
             let (scores, gradients) = (&mut scores[range.clone()], &mut gradients[range.clone()]);
             for l in 0..LANES {
                 let far = lane + l >= key;
-                let weight = exp(scores[l] - lse[l]);
-                let weight = if diagonal && !far { 0.0 } else { weight };
+                // A key that was not seen may weigh more than all that were.
+                let weight = exp((scores[l] - lse[l]).min(HEAVIEST));
+                let weight = if of.diagonal && !far { 0.0 } else { weight };
+                let hidden = if far { of.hides_far } else { of.hides_near };
                 let gain = gradients[l];
-                let gradient = weight * (gain - d[l]);
-                scores[l] = weight;
+                let gradient = if hidden { 0.0 } else { weight * (gain - d[l]) };
+                scores[l] = if hidden { 0.0 } else { weight };
                 gradients[l] = gradient;
-                let is_top = weight > 0.5;
-                top[l] = if is_top { first_key + key as i32 } else { top[l] };
+                let is_top = !hidden && weight > 0.5;
+                top[l] = if is_top { of.first + key as i32 } else { top[l] };
                 top_weight[l] = if is_top { weight } else { top_weight[l] };
                 top_gain[l] = if is_top { gain } else { top_gain[l] };
                 let weight = if is_top { 0.0 } else { weight };
-                let influence = if is_top { 0.0 } else { -gradient / (1.0 - weight) };
+                let influence = if is_top || hidden { 0.0 } else { -gradient / (1.0 - weight) };
                 let quantities = [weight, weight * gain, influence, influence.abs()];
                 for (at, value) in quantities.into_iter().enumerate() {
                     sums[0][at][l] += if far { value } else { 0.0 };
@@ -319,21 +394,33 @@ impl RowBlock {
                 let to = if key == 0 { &mut sink } else { &mut at[self.block - key - usize::from(!far)] };
                 *to = plus(*to, (weight, weight * gain));
             }
-            // From the widest window to the narrowest, which hides more with every step.
+            // `seen[w]`: of the keys that a window of w blocks shows.
             let mut seen = vec![sink];
             for (d, &at) in at.iter().enumerate() {
                 seen.push(plus(seen[d], at));
             }
-            let all = seen[at.len()].0;
+            let base = self.mask.window.min(self.block);
+            let (all, gained) = seen[base];
+            if all <= 0.0 {
+                continue; // a row that is not there
+            }
+            // From the window of the forward pass to the narrowest, which hides more with every step ..
             let mut hidden = (0.0, 0.0);
-            for window in (1..=self.block).rev() {
+            for window in (1..base).rev() {
                 hidden = plus(hidden, at[window]);
                 let (weight, gain) = seen[window];
                 if weight > 0.0 {
-                    let effect = (hidden.0 * gain / weight - hidden.1) / all;
-                    self.sums.windows[window].add(effect);
-                    self.sums.effects[window][row] = effect as f32;
+                    self.sums.put(window, row, (hidden.0 * gain / weight - hidden.1) / all);
                 }
+            }
+            // .. and to the widest.
+            let (mut shown, mut effect) = ((0.0, 0.0), 0.0);
+            for window in base + 1..=self.block {
+                if window <= self.mask.reach {
+                    shown = plus(shown, at[window - 1]);
+                    effect = (shown.1 - shown.0 * gained / all) / (all + shown.0);
+                }
+                self.sums.put(window, row, effect);
             }
         }
         self.sums

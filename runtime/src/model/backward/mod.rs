@@ -1,8 +1,8 @@
 //! The reverse pass: the gradient of a loss on some tokens with respect to every layer's input, and what masking
 //! attention would do to that loss. Activations only; weights have no gradients.
 //!
-//! A [`Tape`] is a dense forward pass over one item that keeps, of each layer, its input and its attention's output and
-//! log-sum-exp; all else is made anew. [`Reverse`] goes back through it a layer at a time. Memory is linear in the
+//! A [`Tape`] is a forward pass over one item, dense or under a plan, that keeps, of each layer, its input and its
+//! attention's output and log-sum-exp; all else is made anew. [`Reverse`] goes back through it a layer at a time. Memory is linear in the
 //! tokens: 2 hidden states of each layer, and some of one.
 
 mod attention;
@@ -13,16 +13,16 @@ mod ops;
 use candle_core::{Device, Tensor};
 use ndarray::Array2;
 
-use self::attention::Attended;
-use self::influence::HeadSums;
-use super::cache::{by_head, view};
+use self::attention::{Attended, Reversed};
+use self::influence::{HeadSums, Mask, WindowSums};
+use super::cache::{by_head, spans, view};
 use super::ops::{Rotation, rms_norm};
 use super::{CHUNK, Config, Decoder, ModelError};
 use crate::backend::Qkv;
-use crate::plan::{MAX_LENGTH, TILE};
+use crate::plan::{Plan, TILE};
 use crate::reference::{LayerCache, Spans};
 
-/// What a dense forward pass over one item leaves.
+/// What a forward pass over one item leaves.
 #[derive(Debug)]
 pub struct Tape {
     rotation: Rotation,
@@ -39,17 +39,22 @@ struct Kept {
     o: Tensor,
     /// `[rows, heads]`
     lse: Array2<f32>,
+    /// What each query head saw.
+    masks: Vec<Mask>,
 }
 
 impl Tape {
-    /// Runs the model over tokens from the start of a context. `layer_done` is told how many layers are done.
+    /// Runs the model over tokens from the start of a context of at most `length`, under the spans that a plan has there.
+    /// `layer_done` is told how many layers are done.
     pub fn record(
         decoder: &Decoder,
         tokens: &[u32],
+        (plan, length): (&Plan, u32),
         layer_done: &mut dyn FnMut(usize),
     ) -> Result<Self, ModelError> {
-        if tokens.is_empty() || tokens.len() > MAX_LENGTH as usize {
-            let expected = format!("1 to {MAX_LENGTH}");
+        let spans = spans(plan, length)?;
+        if tokens.is_empty() || tokens.len() > length as usize {
+            let expected = format!("1 to {length}");
             return Err(ModelError::Argument {
                 what: "the number of tokens",
                 found: tokens.len().to_string(),
@@ -60,12 +65,12 @@ impl Tape {
         let rotation = decoder.rotation(&positions);
         let mut x = decoder.embed(tokens)?;
         let mut layers = Vec::new();
-        for layer in 0..decoder.weights().layers.len() {
-            let (o, lse) = attend(decoder, layer, &x, &rotation)?;
+        for (layer, spans) in spans.iter().enumerate() {
+            let (o, lse) = attend(decoder, (layer, spans), &x, &rotation)?;
             let next = in_chunks(x.dim(0)?, |start, rows| {
                 decoder.finish_layer(layer, &x.narrow(0, start, rows)?, &o.narrow(0, start, rows)?)
             })?;
-            layers.push(Kept { x, o, lse });
+            layers.push(Kept { x, o, lse, masks: masks(spans) });
             x = next;
             layer_done(layer + 1);
         }
@@ -87,23 +92,22 @@ impl Tape {
     }
 }
 
-/// Dense attention of a layer from its input: the output and its log-sum-exp.
+/// What each query head sees, and that every window is wanted.
+fn masks(spans: &Spans) -> Vec<Mask> {
+    let blocks = |tokens: u32| (tokens / TILE) as usize;
+    let mask =
+        |&span: &u32| Mask { sink: blocks(spans.sink), window: blocks(span - spans.sink), reach: usize::MAX };
+    spans.span.iter().map(mask).collect()
+}
+
+/// Attention of a layer from its input: the output and its log-sum-exp.
 fn attend(
     decoder: &Decoder,
-    layer: usize,
+    (layer, spans): (usize, &Spans),
     x: &Tensor,
     rotation: &Rotation,
 ) -> Result<(Tensor, Array2<f32>), ModelError> {
-    let &Config { num_heads, num_kv_heads, head_dim, .. } = decoder.config();
-    let length = (x.dim(0)? as u32).next_multiple_of(TILE).max(2 * TILE);
-    let spans = Spans {
-        head_dim,
-        scale: decoder.config().shape().scale(),
-        sink: TILE,
-        length,
-        span: vec![length; num_heads],
-        kv_span: vec![length; num_kv_heads],
-    };
+    let &Config { num_heads, head_dim, .. } = decoder.config();
     let (q, k, v) = decoder.qkv(layer, x, rotation)?;
     let (q, k, v) = (q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout());
     let (k, v) = (by_head(&view(&k.0, k.1)?), by_head(&view(&v.0, v.1)?));
@@ -112,7 +116,7 @@ fn attend(
         k: k.view().permuted_axes([1, 0, 2]),
         v: v.view().permuted_axes([1, 0, 2]),
     };
-    let attended = LayerCache::<f32>::new(&spans).prefill(qkv)?;
+    let attended = LayerCache::<f32>::new(spans).prefill(qkv)?;
     let rows = attended.o.dim().0;
     let o = attended.o.into_raw_vec_and_offset().0;
     Ok((Tensor::from_vec(o, (rows, num_heads * head_dim), &Device::Cpu)?, attended.lse))
@@ -164,6 +168,16 @@ impl<'a> Reverse<'a> {
         Ok(Self { decoder, rotation: rotation.inverse(), layers, loss, gradient })
     }
 
+    /// Looks only at windows of at most so many times what each head saw, and at least at the next one, which takes less
+    /// work: wider ones have the effect of the widest that is looked at.
+    #[must_use]
+    pub fn within(mut self, times: f64) -> Self {
+        for mask in self.layers.iter_mut().flat_map(|layer| &mut layer.masks) {
+            mask.reach = ((mask.window as f64 * times).ceil() as usize).max(mask.window + 1);
+        }
+        self
+    }
+
     /// The mean loss of the targets in nats.
     pub fn loss(&self) -> f64 {
         self.loss
@@ -178,7 +192,16 @@ impl<'a> Reverse<'a> {
     /// Goes back through one layer: its number, and what masking its attention does to the loss, by query head. `None`
     /// behind the first layer.
     pub fn step(&mut self) -> Result<Option<(usize, Vec<HeadSums>)>, ModelError> {
-        let Some(Kept { x, o, lse }) = self.layers.pop() else { return Ok(None) };
+        Ok(self.back()?.map(|(layer, reversed)| (layer, reversed.influence())))
+    }
+
+    /// The same, but what moving the windows of each KV head does.
+    pub fn step_windows(&mut self) -> Result<Option<(usize, Vec<WindowSums>)>, ModelError> {
+        Ok(self.back()?.map(|(layer, reversed)| (layer, reversed.windows())))
+    }
+
+    fn back(&mut self) -> Result<Option<(usize, Reversed)>, ModelError> {
+        let Some(Kept { x, o, lse, masks }) = self.layers.pop() else { return Ok(None) };
         let layer = self.layers.len();
         let decoder = self.decoder;
         let weights = &decoder.weights().layers[layer];
@@ -197,7 +220,7 @@ impl<'a> Reverse<'a> {
         let d_o = after.matmul(&weights.output)?;
         // Through attention and the rotation.
         let heads = (rows, num_heads, head_dim);
-        let (d_qkv, sums) = {
+        let mut reversed = {
             let (q, k, v) = decoder.qkv(layer, &x, &self.rotation.inverse())?;
             let (q, k, v) = (q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout());
             let (o, d_o) = (o.reshape(heads)?, d_o.reshape(heads)?);
@@ -208,12 +231,14 @@ impl<'a> Reverse<'a> {
                 o: view(&o.0, o.1)?,
                 lse: lse.view(),
                 d_o: view(&d_o.0, d_o.1)?,
+                masks: &masks,
             })
         };
+        let d_qkv = std::mem::take(&mut reversed.gradients);
         let d_qkv = Tensor::from_vec(d_qkv, (rows, num_heads + 2 * num_kv_heads, head_dim), &Device::Cpu)?;
         self.rotation.rotate(&d_qkv, num_heads + num_kv_heads)?;
         let inner = d_qkv.flatten_from(1)?.matmul(&weights.qkv)?;
         self.gradient = (ops::rms_norm(&x, &weights.attention_norm, &inner, norm_eps)? + after)?;
-        Ok(Some((layer, sums)))
+        Ok(Some((layer, reversed)))
     }
 }

@@ -11,21 +11,22 @@ use super::super::backward::{Reverse, Tape};
 use super::super::*;
 use super::tiny::noise;
 
-const LAYERS: usize = 3;
+pub(super) const LAYERS: usize = 3;
 const HIDDEN: usize = 48;
 const FFN: usize = 64;
-const HEADS: usize = 6;
-const KV_HEADS: usize = 2;
+pub(super) const HEADS: usize = 6;
+pub(super) const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 16;
 const VOCAB: usize = 90;
-const TOKENS: usize = 206;
-const ANSWER: usize = 170;
+pub(super) const TOKENS: usize = 206;
+pub(super) const ANSWER: usize = 170;
 const BLOCKS: usize = 4;
 
-/// Changes rows of attention weights: of a layer, the head, the query's position and the weights of its keys.
-type Change<'a> = (usize, &'a (dyn Fn(usize, usize, &mut [f64]) + Sync));
+/// Changes rows of attention weights: of a layer, the head, the query's position, the weights its keys have without masks,
+/// and those that they have.
+type Change<'a> = (usize, &'a (dyn Fn(usize, usize, &[f64], &mut [f64]) + Sync));
 
-/// Where rows of attention weights go: from the head, the query's position and the weights of its keys.
+/// Where rows of attention weights go: from the head, the query's position and the weights its keys have without masks.
 type Direction<'a> = &'a (dyn Fn(usize, usize, &[f64]) -> Vec<f64> + Sync);
 
 fn tensor(shape: &[usize], scale: f32, centre: f32, seed: u64) -> Tensor {
@@ -34,7 +35,7 @@ fn tensor(shape: &[usize], scale: f32, centre: f32, seed: u64) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-fn decoder() -> Decoder {
+pub(super) fn decoder() -> Decoder {
     let config = Config {
         name: "random".into(),
         vocab_size: VOCAB,
@@ -70,14 +71,14 @@ fn decoder() -> Decoder {
     Decoder::new(config, weights)
 }
 
-fn tokens() -> Vec<u32> {
+pub(super) fn tokens() -> Vec<u32> {
     let mut random = noise(5);
     (0..TOKENS).map(|_| ((random() + 1.0) * 0.5 * VOCAB as f32) as u32).collect()
 }
 
-type Matrix = Vec<Vec<f64>>;
+pub(super) type Matrix = Vec<Vec<f64>>;
 
-fn matrix(of: &Tensor) -> Matrix {
+pub(super) fn matrix(of: &Tensor) -> Matrix {
     let rows: Vec<Vec<f32>> = of.to_vec2().unwrap();
     rows.into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect()
 }
@@ -96,13 +97,15 @@ struct ExactLayer {
 }
 
 /// The model in float64, and what every layer gets.
-struct Exact {
+pub(super) struct Exact {
+    /// The window of each head behind a sink of 64 tokens, `[layer][head]`.
+    windows: Vec<[usize; HEADS]>,
     layers: Vec<ExactLayer>,
     norm: Vec<f64>,
     head: Matrix,
     tokens: Vec<u32>,
     /// `[layers + 1]`, the last one behind them all.
-    inputs: Vec<Matrix>,
+    pub(super) inputs: Vec<Matrix>,
 }
 
 fn times(matrix: &Matrix, x: &[f64]) -> Vec<f64> {
@@ -115,7 +118,7 @@ fn normed(weight: &[f64], x: &[f64]) -> Vec<f64> {
 }
 
 impl Exact {
-    fn new() -> Self {
+    pub(super) fn new(windows: &[[usize; HEADS]]) -> Self {
         let decoder = decoder();
         let weights = decoder.weights();
         let layers = weights.layers.iter().map(|w| ExactLayer {
@@ -128,6 +131,7 @@ impl Exact {
         });
         let head = matrix(&weights.head);
         let mut exact = Self {
+            windows: windows.to_vec(),
             layers: layers.collect(),
             norm: vector(&weights.norm),
             inputs: vec![tokens().iter().map(|&t| head[t as usize].clone()).collect()],
@@ -166,10 +170,13 @@ impl Exact {
                 for weight in &mut weights {
                     *weight /= total;
                 }
+                let raw = weights.clone();
+                let hidden = |j| j >= 64 && i - j >= self.windows[layer][h];
+                weights.iter_mut().zip(masked(&raw, hidden)).for_each(|(weight, moved)| *weight += moved);
                 if let Some((at, change)) = change
                     && at == layer
                 {
-                    change(h, i, &mut weights);
+                    change(h, i, &raw, &mut weights);
                 }
                 for d in 0..HEAD_DIM {
                     let values = (0..=i).map(|j| part(j, HEADS + KV_HEADS + g)[d]);
@@ -188,7 +195,7 @@ impl Exact {
     }
 
     /// The mean loss of the answer, from the input of a layer on.
-    fn loss(&self, from: usize, x: &Matrix, change: Option<Change<'_>>) -> f64 {
+    pub(super) fn loss(&self, from: usize, x: &Matrix, change: Option<Change<'_>>) -> f64 {
         let mut x = x.clone();
         for layer in from..LAYERS {
             x = self.layer(layer, &x, change);
@@ -202,11 +209,11 @@ impl Exact {
 
     /// The derivative of the loss by a step that changes rows of attention weights of a layer: `direction` gives, for
     /// head, query and weights, where they would be after a step of one.
-    fn derivative(&self, layer: usize, direction: Direction<'_>) -> f64 {
+    pub(super) fn derivative(&self, layer: usize, direction: Direction<'_>) -> f64 {
         const STEP: f64 = 1e-4;
         let at = |step: f64| {
-            let change = |head: usize, i: usize, weights: &mut [f64]| {
-                let moved = direction(head, i, weights);
+            let change = |head: usize, i: usize, raw: &[f64], weights: &mut [f64]| {
+                let moved = direction(head, i, raw);
                 weights.iter_mut().zip(moved).for_each(|(w, d)| *w += step * d);
             };
             self.loss(layer, &self.inputs[layer], Some((layer, &change)))
@@ -215,10 +222,10 @@ impl Exact {
     }
 }
 
-static EXACT: LazyLock<Exact> = LazyLock::new(Exact::new);
+static EXACT: LazyLock<Exact> = LazyLock::new(|| Exact::new(&[[TOKENS; HEADS]; LAYERS]));
 
 /// What a row becomes when some of its keys are masked, less what it was: nothing where no key is left.
-fn masked(weights: &[f64], hidden: impl Fn(usize) -> bool) -> Vec<f64> {
+pub(super) fn masked(weights: &[f64], hidden: impl Fn(usize) -> bool) -> Vec<f64> {
     let left: f64 = weights.iter().enumerate().filter(|&(j, _)| !hidden(j)).map(|(_, w)| w).sum();
     let move_of = |(j, &w): (usize, &f64)| if hidden(j) { -w } else { w / left - w };
     if left == 0.0 { vec![0.0; weights.len()] } else { weights.iter().enumerate().map(move_of).collect() }
@@ -228,7 +235,8 @@ fn masked(weights: &[f64], hidden: impl Fn(usize) -> bool) -> Vec<f64> {
 fn reversed() -> (f64, Vec<Vec<HeadSums>>, Vec<Tensor>) {
     let (decoder, tokens) = (decoder(), tokens());
     let mut layers = 0;
-    let tape = Tape::record(&decoder, &tokens[..TOKENS - 1], &mut |done| layers = done).unwrap();
+    let (plan, inputs) = (dense_plan(&decoder.config().shape()), &tokens[..TOKENS - 1]);
+    let tape = Tape::record(&decoder, inputs, (&plan, 256), &mut |done| layers = done).unwrap();
     assert_eq!(layers, LAYERS);
     let mut reverse = Reverse::new(&decoder, tape, ANSWER - 1, &tokens[ANSWER..]).unwrap();
     let mut gradients = vec![reverse.gradient().clone()];
@@ -241,7 +249,7 @@ fn reversed() -> (f64, Vec<Vec<HeadSums>>, Vec<Tensor>) {
     (reverse.loss(), sums, gradients)
 }
 
-fn close(found: f64, exact: f64, least: f64, what: &str) {
+pub(super) fn close(found: f64, exact: f64, least: f64, what: &str) {
     assert!((found - exact).abs() <= 1e-3 * exact.abs().max(least), "{what}: {found:e}, expected {exact:e}");
 }
 
@@ -406,7 +414,8 @@ fn squares_are_of_rows_and_of_all_heads_that_share_keys() {
 #[test]
 fn targets_are_drawn_as_the_model_predicts() {
     let (decoder, tokens) = (decoder(), tokens());
-    let tape = Tape::record(&decoder, &tokens, &mut |_| ()).unwrap();
+    let plan = dense_plan(&decoder.config().shape());
+    let tape = Tape::record(&decoder, &tokens, (&plan, 256), &mut |_| ()).unwrap();
     let draw = |seed| tape.draw(&decoder, 60, 100, seed).unwrap();
     assert_eq!(draw(1), draw(1));
     assert_ne!(draw(1), draw(2));
@@ -432,7 +441,7 @@ fn targets_are_drawn_as_the_model_predicts() {
 #[test]
 fn some_weights_are_close_to_one() {
     let close = std::sync::atomic::AtomicUsize::new(0);
-    let count = |_: usize, i: usize, weights: &mut [f64]| {
+    let count = |_: usize, i: usize, _: &[f64], weights: &mut [f64]| {
         let far = weights.iter().enumerate().any(|(j, &w)| w > 0.99 && j + 64 < i);
         close.fetch_add(usize::from(far), std::sync::atomic::Ordering::Relaxed);
     };
@@ -453,12 +462,16 @@ fn the_number_of_threads_changes_no_bit() {
 #[test]
 fn targets_that_do_not_fit_are_errors() {
     let decoder = decoder();
-    let tape = || Tape::record(&decoder, &tokens()[..10], &mut |_| ()).unwrap();
+    let plan = dense_plan(&decoder.config().shape());
+    let record = |tokens: &[u32]| Tape::record(&decoder, tokens, (&plan, 128), &mut |_| ());
+    let tape = || record(&tokens()[..10]).unwrap();
     let error =
         |first, targets: &[u32]| Reverse::new(&decoder, tape(), first, targets).unwrap_err().to_string();
     assert!(error(8, &[1, 2, 3]).contains("the number of target tokens is 3, expected 1 to 2"));
     assert!(error(3, &[]).contains("the number of target tokens is 0"));
     assert!(error(3, &[90]).contains("a token is 90, expected below the vocabulary's 90"));
-    let error = Tape::record(&decoder, &[], &mut |_| ()).unwrap_err().to_string();
-    assert!(error.contains("the number of tokens is 0"), "{error}");
+    for (tokens, expected) in [(0, "the number of tokens is 0, expected 1 to 128"), (129, "tokens is 129")] {
+        let error = record(&vec![1; tokens]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -6,5 +6,6 @@ mod files;
 mod forward;
 mod text;
 mod tiny;
+mod windows;
 
 use super::CHATML;
