@@ -52,7 +52,7 @@ fn specs() -> impl Strategy<Value = TaskSpec> {
     (kind, split, 2048..6000_u32, 1..=12_usize, 1..=12_usize, any::<u64>()).prop_map(
         |(kind, split, length, facts, questions, seed)| {
             let questions = questions.min(facts);
-            TaskSpec { kind, split, length, facts, questions, seed }
+            TaskSpec { kind, split, length, facts: Some(facts), questions, seed }
         },
     )
 }
@@ -97,7 +97,7 @@ proptest! {
     fn facts_lie_in_every_part(spec in specs(), number in 0..50_usize) {
         let folder = folder();
         let (model, corpus) = (model(folder.path()), corpus(folder.path()));
-        let spec = TaskSpec { length: 6000, facts: 10, questions: 10, ..spec };
+        let spec = TaskSpec { length: 6000, facts: Some(10), questions: 10, ..spec };
         let prompt = spec.prompt(&model, &corpus, number).unwrap();
         let depths: Vec<f64> = prompt.questions.iter().map(|question| question.depth).collect();
         prop_assert!(prompt.questions.iter().all(|question| place(&prompt, question) >= 64));
@@ -117,7 +117,7 @@ fn single_facts_lie_in_every_part_by_turns() {
         kind: Kind::Passkey,
         split: Split::Calibration,
         length: 4096,
-        facts: 0,
+        facts: None,
         questions: 1,
         seed: 3,
     };
@@ -136,7 +136,7 @@ fn prompts_differ_by_number_seed_kind_and_split() {
     for kind in Kind::ALL {
         for split in [Split::Calibration, Split::Evaluation] {
             for (seed, number) in [(0, 0), (0, 1), (1, 0)] {
-                let spec = TaskSpec { kind, split, length: 2048, facts: 3, questions: 2, seed };
+                let spec = TaskSpec { kind, split, length: 2048, facts: Some(3), questions: 2, seed };
                 let prompt = spec.prompt(&model, &corpus, number).unwrap();
                 assert!(seen.insert(prompt.context));
                 ids.insert(prompt.id);
@@ -154,7 +154,7 @@ fn what_cannot_be_made_is_an_error() {
         kind: Kind::KeyValue,
         split: Split::Evaluation,
         length: 200,
-        facts: 10,
+        facts: Some(10),
         questions: 10,
         seed: 0,
     };
@@ -165,7 +165,7 @@ fn what_cannot_be_made_is_an_error() {
     let enough = TaskSpec { length: needed as u32 + 50, ..spec.clone() };
     assert_eq!(enough.prompt(&model, &corpus, 0).unwrap().questions.len(), 10);
     let facts = |facts, questions| {
-        let spec = TaskSpec { length: 60_000, facts, questions, ..spec.clone() };
+        let spec = TaskSpec { length: 60_000, facts: Some(facts), questions, ..spec.clone() };
         matches!(spec.prompt(&model, &corpus, 0), Err(TaskError::Facts { .. }))
     };
     assert!(facts(1000, 10) && facts(5, 6));

@@ -19,7 +19,7 @@ impl Maker<'_> {
         let &Job { length, number, .. } = job;
         let seed = self.options.seed;
         let questions = if kind == Kind::Passkey { 1 } else { QUESTIONS };
-        let spec = TaskSpec { kind, split: Split::Calibration, length, facts: 0, questions, seed };
+        let spec = TaskSpec { kind, split: Split::Calibration, length, facts: None, questions, seed };
         let prompt = spec.prompt(self.model, self.corpus, number * super::ATTEMPTS + attempt)?;
         let mut cache = self.cache(length)?;
         self.model.decoder.prefill(&prompt.context, &mut cache)?;

@@ -121,7 +121,7 @@ pub fn prompts(
         kind,
         split: Split::Evaluation,
         length,
-        facts: run.facts.unwrap_or(0),
+        facts: run.facts,
         questions: run.questions,
         seed: run.seed,
     };

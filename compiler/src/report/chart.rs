@@ -123,7 +123,10 @@ pub(super) fn svg(chart: &Chart) -> String {
 
 fn draw_axes(svg: &mut String, chart: &Chart, panel: &Panel, left: f64, width: f64, first: bool) {
     let bottom = TOP + HEIGHT;
-    let _ = writeln!(svg, "<text x=\"{left:.1}\" y=\"{:.1}\">{}</text>", TOP - 12.0, escape(&panel.title));
+    if !panel.title.is_empty() {
+        let _ =
+            writeln!(svg, "<text x=\"{left:.1}\" y=\"{:.1}\">{}</text>", TOP - 12.0, escape(&panel.title));
+    }
     for (value, label) in &chart.y.ticks {
         let y = bottom - chart.y.place(*value) * HEIGHT;
         let _ = writeln!(

@@ -23,8 +23,8 @@ pub struct TaskSpec {
     pub split: Split,
     /// The most tokens that context, question and answer take together.
     pub length: u32,
-    /// Facts in a context, at least as many as questions; 0 takes as many as are usual for the task.
-    pub facts: usize,
+    /// Facts in a context, at least as many as questions, if not as many as are usual for the task.
+    pub facts: Option<usize>,
     /// Questions asked of a context, each about another fact.
     pub questions: usize,
     /// The seed.
@@ -135,7 +135,7 @@ impl TaskSpec {
         tokenizer: &Tokenizer,
         random: &mut Random,
     ) -> Result<Vec<(String, String)>, TaskError> {
-        let asked = if self.facts == 0 { format.facts.max(self.questions) } else { self.facts };
+        let asked = self.facts.unwrap_or_else(|| format.facts.max(self.questions));
         let facts = format.facts(asked, tokenizer, random)?;
         if facts.len() < asked || asked < self.questions.max(1) {
             let (min, max) = (self.questions.max(1), facts.len());
