@@ -144,6 +144,9 @@ pub enum Error {
     /// Plans cannot be validated.
     #[error(transparent)]
     Validate(#[from] crate::validate::ValidateError),
+    /// A plan cannot be refined.
+    #[error(transparent)]
+    Refine(#[from] crate::refine::RefineError),
     /// There is no profile.
     #[error(transparent)]
     Profile(#[from] crate::profile::ProfileError),
@@ -233,6 +236,7 @@ impl Hint for Error {
             | Self::Emulator(_)
             | Self::Ledger(_)
             | Self::Eval(_)
+            | Self::Refine(_)
             | Self::Profile(_)
             | Self::Validate(_)
             | Self::Influence(_)

@@ -30,6 +30,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod profile;
 pub mod quickstart;
+pub mod refine;
 pub mod render;
 pub mod report;
 pub mod search;

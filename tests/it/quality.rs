@@ -1,4 +1,4 @@
-//! `moac profile`, `moac validate` and `moac plan` on a tiny random model, as a shell runs them.
+//! `moac profile`, `moac refine`, `moac validate` and `moac plan` on a tiny random model, as a shell runs them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -188,6 +188,99 @@ fn the_plan_with_the_lowest_loss_is_chosen_and_says_so() {
 }
 
 #[test]
+fn a_refined_plan_keeps_its_bytes_and_goes_on_where_it_was() {
+    let folder = folder();
+    let folder = folder.path();
+    let items = write_items(folder);
+    let model = Model::open(&folder.join("tiny")).unwrap();
+    let (path, narrow) = narrow(folder);
+    // Spans that can be moved both ways.
+    let narrow = Plan { alphas: vec![vec![192.0; narrow.alphas[0].len()]; narrow.alphas.len()], ..narrow };
+    fs::write(&path, serde_json::to_string(&narrow).unwrap()).unwrap();
+    let path = path.to_str().unwrap();
+    let refine = |out: &str, more: &[&str]| {
+        let args = [
+            "refine",
+            "tiny",
+            path,
+            "items.jsonl",
+            "--steps",
+            "3",
+            "--batch",
+            "2",
+            "--rate",
+            "1",
+            "--json",
+            "-o",
+            out,
+        ];
+        let (stdout, _) = run(folder, &[&args[..], more].concat());
+        let plan: Plan = serde_json::from_slice(&fs::read(folder.join(out)).unwrap()).unwrap();
+        (serde_json::from_str::<Value>(&stdout).unwrap(), plan)
+    };
+    let (told, refined) = refine("a.json", &[]);
+    // The losses of the first step are those of the forward pass under the plan that it began with: the first two items
+    // of 256 tokens, and the only one of 320 twice.
+    let loss = |item: &Item| {
+        let mut cache = Cache::new(&narrow, item.length).unwrap();
+        let losses = model.decoder.losses(&item.tokens, &mut cache).unwrap();
+        let answer = &losses[item.answer - 1..];
+        answer.iter().map(|&loss| f64::from(loss)).sum::<f64>() / answer.len() as f64
+    };
+    let expected = [f64::midpoint(loss(&items.items[0]), loss(&items.items[1])), loss(&items.items[3])];
+    for (found, expected) in told["losses"][0].as_array().unwrap().iter().zip(expected) {
+        assert!((found.as_f64().unwrap() - expected).abs() < 1e-5, "{found}, {expected}");
+    }
+    for length in [256, 320] {
+        let spans = |plan: &Plan| moac::eval::Spans::new(plan, length);
+        assert_ne!(spans(&refined), spans(&narrow), "nothing moved at {length}");
+        assert!(spans(&refined).density() <= spans(&narrow).density(), "{:?}", spans(&refined));
+    }
+    // Two of three steps are kept; the third is made again, by another number of threads, to the same bytes.
+    let files = kept(&folder.join("a.json.steps"));
+    assert_eq!(files.len(), 3);
+    fs::remove_file(&files[1]).unwrap();
+    fs::write(&files[0], "{").unwrap();
+    assert_eq!(refine("b.json", &["--work", "a.json.steps", "--parallel", "3"]).0["losses"], told["losses"]);
+    assert_eq!(fs::read(folder.join("a.json")).unwrap(), fs::read(folder.join("b.json")).unwrap());
+    assert_eq!(kept(&folder.join("a.json.steps")), files);
+    // More bytes, where that is asked for.
+    let (_, wider) = refine("c.json", &["--density", "0.9"]);
+    let density = moac::eval::Spans::new(&wider, 320).density();
+    assert!(density > 0.7 && density <= 0.9, "{density}");
+}
+
+#[test]
+fn a_plan_that_cannot_be_refined_says_why() {
+    let folder = folder();
+    let folder = folder.path();
+    write_items(folder);
+    let (path, _) = narrow(folder);
+    let refine = |args: &[&str]| {
+        refused(
+            folder,
+            &[&["refine", "tiny", path.to_str().unwrap(), "items.jsonl", "-o", "a.json"], args].concat(),
+        )
+    };
+    let error = refine(&["--lengths", "256"]);
+    assert!(
+        error.contains("items of the lengths [256] to refine on, expected at least two lengths"),
+        "{error}"
+    );
+    let error = refine(&["--lengths", "256,512"]);
+    assert!(error.contains("items of the lengths [256, 320] to refine on"), "{error}");
+    let error = refine(&["--density", "0.2"]);
+    assert!(error.contains("0.2 of the dense KV bytes is less than the smallest spans"), "{error}");
+    for (flag, value) in
+        [("--density", "0"), ("--density", "1.5"), ("--rate", "0"), ("--rate", "x"), ("--steps", "0")]
+    {
+        let error = refine(&[flag, value]);
+        assert!(error.contains(value), "{error}");
+    }
+    assert!(!folder.join("a.json").exists() && !folder.join("a.json.steps").exists());
+}
+
+#[test]
 fn a_plan_from_texts_is_made_once() {
     let folder = folder();
     let folder = folder.path();
@@ -234,4 +327,15 @@ fn a_plan_from_texts_is_made_once() {
     assert!(inspected.is_object());
     let cost = provenance["costs"]["320"].as_f64().unwrap();
     assert!(cost > 0.0 && cost <= 0.6, "{provenance}");
+    // Refined, with everything else from the work folder; and again from it altogether.
+    let refined = [&args[..args.len() - 1], &["r.json", "--work", "plan.json.work"]].concat();
+    let refined = [&refined[..], &["--refine", "2", "--refine-batch", "1", "--json"]].concat();
+    let (stdout, stderr) = run(folder, &refined);
+    assert!(!stderr.contains("GFLOP/s") && stderr.contains("refinement: 4 items"), "{stderr}");
+    let told: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(told["refined"]["losses"].as_array().map(Vec::len), Some(2));
+    let plan: Value = serde_json::from_slice(&fs::read(folder.join("r.json")).unwrap()).unwrap();
+    assert_eq!(plan["provenance"]["from"], *provenance);
+    assert_eq!(plan["provenance"]["density"], json!(0.6));
+    assert_eq!(run(folder, &refined).0, stdout);
 }

@@ -51,6 +51,11 @@ impl fmt::Display for Mix {
 }
 
 impl Mix {
+    /// Items of one task.
+    pub fn only(task: Task) -> Self {
+        Self(Task::ALL.map(|other| f64::from(u8::from(other == task))))
+    }
+
     /// So many items divided by the shares: what is left after rounding down goes to the largest remainders.
     pub fn counts(&self, items: usize) -> [(Task, usize); Task::ALL.len()] {
         let sum: f64 = self.0.iter().sum();

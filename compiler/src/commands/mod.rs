@@ -21,6 +21,7 @@ pub mod inspect;
 pub mod plan;
 pub mod profile;
 pub mod quickstart;
+pub mod refine;
 pub mod search;
 pub mod space;
 pub mod validate;

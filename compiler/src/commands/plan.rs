@@ -9,7 +9,7 @@ use moac_runtime::model::Model;
 use super::profile::{beside, parse_weight};
 use super::space::SpaceArgs;
 use super::validate::write_plan;
-use super::{Context, calibrate, profile, validate};
+use super::{Context, calibrate, profile, refine, validate};
 use crate::calibrate::{Calibration, Mix, Options};
 use crate::cli::ExitStatus;
 use crate::error::Error;
@@ -17,10 +17,11 @@ use crate::eval::fingerprint;
 use crate::items::Task;
 use crate::pipeline::{self, Settings, Subject, Watch, plan, unseen_length};
 use crate::profile::Measure;
-use crate::report::{pareto_table, profile_table, validation_table};
+use crate::refine::{Options as Refinement, RATE};
+use crate::report::{pareto_table, profile_table, refinement_table, validation_table};
 use crate::tasks::Corpus;
 
-/// Make a plan for a model from texts: calibrate, profile, search and validate, resumable at any point
+/// Make a plan for a model from texts: calibrate, profile, search, validate and refine, resumable at any point
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The model: a GGUF file, or a Hugging Face folder
@@ -55,7 +56,17 @@ pub struct Args {
     /// Items to choose on
     #[arg(long, value_name = "N", default_value_t = 8)]
     validate_items: usize,
-    /// The same seed gives the same items; those to choose on are of the next
+    /// Refine the best plan on text in so many steps, as `moac refine` does, at the same KV bytes. Facts that only few
+    /// heads look up do not count then: for plans too narrow to keep them
+    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    refine: u16,
+    /// Texts of each length in a step of the refinement
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    refine_batch: u16,
+    /// Lengths of the refinement, at least two [default: as --lengths]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    refine_lengths: Vec<u32>,
+    /// The same seed gives the same items; those to choose on are of the next, and those to refine on of the one behind
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Folder that keeps what every stage made [default: OUT with `.work` behind its name]
@@ -100,6 +111,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
             weights => weights,
         },
         search: args.space.options(),
+        refine: args.refinement(),
     };
     let subject = Subject {
         model: &model,
@@ -120,6 +132,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         {
             context.print(format!("{table}\n"))?;
         }
+        if let Some(refined) = &made.refined {
+            context.print(format!("{}\n", refinement_table(refined)))?;
+        }
     }
     let pipeline::Outcome { validation, .. } = &made;
     context.note(format!(
@@ -131,6 +146,31 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Done)
 }
 
+impl Args {
+    /// How to refine, and on what.
+    fn refinement(&self) -> Option<(Refinement, Options)> {
+        let (steps, batch) = (usize::from(self.refine), usize::from(self.refine_batch));
+        let lengths =
+            if self.refine_lengths.is_empty() { self.lengths.clone() } else { self.refine_lengths.clone() };
+        let items = Options {
+            lengths: lengths.clone(),
+            items: steps * batch,
+            seed: self.seed.wrapping_add(2),
+            mix: Mix::only(Task::Text),
+            answer_tokens: calibrate::ANSWER_TOKENS,
+        };
+        let how = Refinement {
+            lengths,
+            density: self.space.kv_bytes(),
+            steps,
+            batch,
+            rate: RATE,
+            parallel: refine::parallel(),
+        };
+        (steps > 0).then_some((how, items))
+    }
+}
+
 /// The bar of the stage at hand.
 enum Bar {
     None,
@@ -138,6 +178,7 @@ enum Bar {
     Profile(profile::Bar),
     Search(ProgressBar),
     Validate(validate::Bar),
+    Refine(refine::Bar),
 }
 
 /// Shows a run on stderr, one bar at a time.
@@ -154,6 +195,7 @@ impl Shown<'_> {
             Bar::Profile(bar) => bar.finish(self.context),
             Bar::Search(bar) => bar.finish_and_clear(),
             Bar::Validate(bar) => bar.finish(),
+            Bar::Refine(bar) => bar.finish(),
         }
     }
 }
@@ -204,6 +246,16 @@ impl Watch for Shown<'_> {
         }
         match &self.bar {
             Bar::Validate(bar) => bar.show(progress),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+    fn refine(&mut self, progress: crate::refine::Progress) -> ControlFlow<()> {
+        if !matches!(self.bar, Bar::Refine(_)) {
+            self.finish();
+            self.bar = Bar::Refine(refine::Bar::new());
+        }
+        match &self.bar {
+            Bar::Refine(bar) => bar.show(progress),
             _ => ControlFlow::Continue(()),
         }
     }

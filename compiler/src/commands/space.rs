@@ -109,6 +109,11 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 }
 
 impl SpaceArgs {
+    /// The KV bytes that a plan may hold where no other bound is given, if that is what its cost is.
+    pub(super) fn kv_bytes(&self) -> Option<f64> {
+        (self.times.is_none() && self.cost == CostKind::KvBytes).then_some(self.density)
+    }
+
     /// The limits of the search.
     pub(super) fn options(&self) -> SearchOptions {
         SearchOptions {

@@ -104,6 +104,11 @@ impl Spans {
         }
     }
 
+    /// Tokens that each KV head of a layer holds.
+    pub fn kv_spans(&self, layer: usize) -> &[u32] {
+        &self.kv[layer]
+    }
+
     /// Tokens that a KV head holds, on average.
     pub fn mean_kv(&self) -> f64 {
         let spans: Vec<f64> = self.kv.iter().flatten().copied().map(f64::from).collect();

@@ -1,4 +1,4 @@
-//! A plan for a model from texts: calibration, profile, search and validation in one, resumable.
+//! A plan for a model from texts: calibration, profile, search, validation and refinement in one, resumable.
 //!
 //! Every stage keeps what it made in one work folder, under a name or key that follows from all that it was made of: the
 //! model's files, the texts, the settings. So a run that was cut goes on where it was, a second run computes nothing,
@@ -18,6 +18,7 @@ use crate::items::{Item, Items};
 use crate::names;
 use crate::profile::store::Store;
 use crate::profile::{self, Choice, LengthSummary, Measure, Weights};
+use crate::refine::{self, Refined, Steps, refine};
 use crate::search::influence::Influence;
 use crate::search::outcome::{SearchOptions, SearchResult, search};
 use crate::search::tables::Space;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub weights: Option<Weights>,
     /// The limits of the search.
     pub search: SearchOptions,
+    /// How the chosen plan is refined, if at all, and the items for it.
+    pub refine: Option<(refine::Options, calibrate::Options)>,
 }
 
 /// What came of it.
@@ -63,11 +66,13 @@ pub struct Outcome {
     pub search: SearchResult,
     /// How its plans did.
     pub validation: Validation,
+    /// How the best one was refined, if it was.
+    pub refined: Option<Refined>,
 }
 
 /// Who is told how far a run is, and may stop it between steps that are kept.
 pub trait Watch {
-    /// Items made, in all, and the newest; `what` is `calibration` or `validation`.
+    /// Items made, in all, and the newest; `what` is `calibration`, `validation` or `refinement`.
     fn items(&mut self, what: &'static str, done: usize, all: usize, newest: &str);
     /// Items are there.
     fn made(&mut self, what: &'static str, made: &Calibration);
@@ -77,6 +82,8 @@ pub trait Watch {
     fn search(&mut self, done: usize, all: usize);
     /// The validation goes on.
     fn validate(&mut self, progress: validate::Progress<'_>) -> ControlFlow<()>;
+    /// The refinement goes on.
+    fn refine(&mut self, progress: refine::Progress) -> ControlFlow<()>;
 }
 
 /// The length to validate at: twice the longest profiled one, or as long as the model's context allows.
@@ -124,6 +131,11 @@ pub fn plan(
     };
     let calibration = made("calibration", &settings.calibration)?;
     let unseen = made("validation", &settings.validation)?;
+    let refinement = settings
+        .refine
+        .as_ref()
+        .map(|(how, what)| Ok::<_, Error>((how, made("refinement", what)?)))
+        .transpose()?;
 
     let chosen = profile::choose(&calibration, &Choice::default(), decoder.config())?;
     let store = Store::new(&work.join("profile"), fingerprint);
@@ -152,8 +164,15 @@ pub fn plan(
     let losses = Losses::new(&work.join("losses"), fingerprint);
     let validation =
         validate(decoder, &candidates, &asked, length, &losses, &mut |progress| watch.validate(progress))?;
-    let plan = validate::chosen(&candidates, &validation, &unseen.header);
-    Ok(Outcome { plan, profile: summary, search: found, validation })
+    let best = validate::chosen(&candidates, &validation, &unseen.header);
+    let refined = refinement
+        .map(|(how, items)| {
+            let steps = Steps::new(&work.join("steps"), fingerprint);
+            refine(decoder, &best, &items, how, &steps, &mut |progress| watch.refine(progress))
+        })
+        .transpose()?;
+    let plan = refined.as_ref().map_or(best, |refined| refined.plan.clone());
+    Ok(Outcome { plan, profile: summary, search: found, validation, refined })
 }
 
 /// The Pareto set: from the work folder, or searched and kept there.

@@ -1,0 +1,364 @@
+//! Refinement: spans of KV heads moved, a little at a time, to where the model under the plan itself loses least.
+//!
+//! A search weighs what hiding a window does to the dense model, head by head. When every head is short at once, what they
+//! lose no longer adds up. So here the model runs under the plan, and its reverse pass tells for every KV head what a
+//! window a little wider or narrower does to the loss of the items' answers then ([`moac_runtime::model::backward`]): the slope of
+//! the loss by the logarithm of the span. `descent` follows it at constant KV bytes. Every step takes the next items, so
+//! that a plan does not learn a few of them by heart.
+//!
+//! What a step found is kept by content in a folder, so a run goes on where it was cut.
+
+mod descent;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use moac_runtime::artifact::{self, Digest};
+use moac_runtime::model::backward::influence::WindowSums;
+use moac_runtime::model::backward::{Reverse, Tape};
+use moac_runtime::model::{Decoder, ModelError};
+use moac_runtime::plan::{MAX_LENGTH, Plan, TILE};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use self::descent::Descent;
+use crate::eval::Spans;
+use crate::items::{Header, Item, Items};
+use crate::profile::operations;
+
+/// What is computed for a step. Raised when that changes: steps of before are then never looked at.
+const FORMAT: &str = "moac.refine-step/1";
+
+/// How far spans move in the first step, unless it is said: a power of two.
+pub const RATE: f64 = 0.2;
+
+/// How far to both sides of a span its slope is taken, as a power of two.
+const REACH: f64 = 0.25;
+
+/// Why a plan cannot be refined.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefineError {
+    /// Not enough lengths for a rule, which is a line through two spans.
+    #[error(
+        "found items of the lengths {found:?} to refine on, expected at least two lengths from {least} to {most}"
+    )]
+    Lengths {
+        /// The lengths.
+        found: Vec<u32>,
+        /// The plan's minimum span.
+        least: u32,
+        /// The model's context.
+        most: u32,
+    },
+    /// A density below what the smallest spans take.
+    #[error(
+        "{density} of the dense KV bytes is less than the smallest spans of {min_span} tokens take at {length} tokens, which is {least:.4}: give a higher --density or longer --lengths"
+    )]
+    Density {
+        /// What was asked for.
+        density: f64,
+        /// The plan's minimum span.
+        min_span: u32,
+        /// The length.
+        length: u32,
+        /// What they take.
+        least: f64,
+    },
+    /// The model failed on an item.
+    #[error("item `{item}`: {source}")]
+    Item {
+        /// The item's name.
+        item: String,
+        /// Why.
+        source: Box<ModelError>,
+    },
+    /// An item whose loss is no number.
+    #[error("item `{item}` has a loss that is not finite under the plan: {loss}")]
+    NotFinite {
+        /// The item's name.
+        item: String,
+        /// Its loss in nats.
+        loss: f64,
+    },
+    /// A step cannot be kept.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It was told to stop.
+    #[error("stopped after {done} of {all} steps, which are kept: the same command goes on from there")]
+    Stopped {
+        /// Steps done.
+        done: usize,
+        /// Steps in all.
+        all: usize,
+    },
+}
+
+/// How to refine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Lengths, ascending: the first and the last are where a rule's two spans are moved.
+    pub lengths: Vec<u32>,
+    /// KV bytes at every length over those of dense attention; without, the plan's own.
+    pub density: Option<f64>,
+    /// Steps.
+    pub steps: usize,
+    /// Items of each length in a step.
+    pub batch: usize,
+    /// The first step's move in powers of two of a span; later ones are shorter.
+    pub rate: f64,
+    /// Items at work at the same time: each takes about two hidden states a layer.
+    pub parallel: usize,
+}
+
+/// What a step found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The mean loss in nats of the items' answers at each length, before the step.
+    pub losses: Vec<f64>,
+    /// The slopes of the loss by the binary logarithm of the span, `[length][KV heads of all layers]`.
+    slopes: Vec<Vec<f64>>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refined {
+    /// The plan.
+    pub plan: Plan,
+    /// The lengths.
+    pub lengths: Vec<u32>,
+    /// The mean losses of the steps' items, before each step, `[step][length]`. Every step has other items.
+    pub losses: Vec<Vec<f64>>,
+    /// The KV bytes at each length over those of dense attention.
+    pub kv_bytes: Vec<f64>,
+}
+
+/// How far a refinement is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Steps done, those of earlier runs included, and in all.
+    pub steps: (usize, usize),
+    /// Floating-point operations done and in all, without those of earlier runs.
+    pub work: (f64, f64),
+}
+
+/// A folder of steps for one model.
+#[derive(Clone, Debug)]
+pub struct Steps {
+    folder: PathBuf,
+    model: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    key: Digest,
+    step: Step,
+}
+
+impl Steps {
+    /// One in `folder`, which is made when something is stored, for the model whose files have this digest.
+    pub fn new(folder: &Path, model: Digest) -> Self {
+        Self { folder: folder.to_owned(), model }
+    }
+
+    /// Of a step: the spans it starts from, and its items.
+    fn key(&self, plan: &Plan, batches: &[(u32, Vec<&Item>)]) -> Digest {
+        let mut fields = vec![FORMAT.as_bytes().to_vec(), self.model.to_string().into_bytes()];
+        for (length, items) in batches {
+            fields.push(Spans::new(plan, *length).digest().to_string().into_bytes());
+            for item in items {
+                fields.push(item.answer.to_string().into_bytes());
+                fields.push(item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect());
+            }
+        }
+        Digest::of_fields(fields.iter().map(Vec::as_slice))
+    }
+
+    fn path(&self, key: Digest) -> PathBuf {
+        self.folder.join(format!("{key}.json"))
+    }
+
+    fn load(&self, key: Digest) -> Option<Step> {
+        let kept: Kept = serde_json::from_slice(&std::fs::read(self.path(key)).ok()?).ok()?;
+        (kept.key == key).then_some(kept.step)
+    }
+
+    fn save(&self, key: Digest, step: &Step) -> Result<(), RefineError> {
+        let path = self.path(key);
+        let failed = |source| RefineError::File { action: "write", path: path.clone(), source };
+        std::fs::create_dir_all(&self.folder).map_err(failed)?;
+        let kept = Kept { key, step: step.clone() };
+        let text = serde_json::to_vec(&kept).map_err(|error| failed(error.into()))?;
+        artifact::write(&path, &text).map_err(failed)
+    }
+}
+
+/// Refines a plan on the answers of items. `progress` is told of every item and may stop it between them.
+pub fn refine(
+    decoder: &Decoder,
+    plan: &Plan,
+    items: &Items,
+    options: &Options,
+    kept: &Steps,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Refined, RefineError> {
+    let (least, most) = (plan.min_span, MAX_LENGTH.min(decoder.config().context as u32));
+    let of = |length: u32| items.items.iter().filter(move |item| item.length == length);
+    let mut lengths = options.lengths.clone();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let fits = |&length: &u32| {
+        length.is_multiple_of(TILE) && (least..=most).contains(&length) && of(length).next().is_some()
+    };
+    if lengths.len() < 2 || !lengths.iter().all(fits) {
+        let found = if lengths.len() < 2 { lengths } else { items.lengths() };
+        return Err(RefineError::Lengths { found, least, most });
+    }
+    let mut descent = Descent::new(plan, &lengths, options)?;
+    let mut losses = Vec::new();
+    let mut done = 0.0;
+    for step in 0..options.steps {
+        let at = descent.plan();
+        // The next items of every length, and the first ones again behind the last.
+        let batches: Vec<(u32, Vec<&Item>)> = lengths
+            .iter()
+            .map(|&length| {
+                (length, of(length).cycle().skip(step * options.batch).take(options.batch).collect())
+            })
+            .collect();
+        let key = kept.key(&at, &batches);
+        let found = if let Some(found) = kept.load(key) {
+            found
+        } else {
+            let work: f64 = batches
+                .iter()
+                .flat_map(|(_, items)| items)
+                .map(|item| operations(decoder.config(), item.tokens.len() - 1))
+                .sum();
+            let left = (options.steps - step) as f64 * work;
+            let mut tell = |share: f64| {
+                progress(Progress { steps: (step, options.steps), work: (done + share * work, done + left) })
+            };
+            let Some(found) = measured(decoder, &at, &batches, options.parallel, &mut tell)? else {
+                return Err(RefineError::Stopped { done: step, all: options.steps });
+            };
+            kept.save(key, &found)?;
+            done += work;
+            found
+        };
+        descent.step(&found.slopes, options.rate * (1.0 - 0.8 * step as f64 / options.steps as f64));
+        losses.push(found.losses);
+    }
+    let refined = descent.plan();
+    let kv_bytes = lengths.iter().map(|&length| Spans::new(&refined, length).density()).collect();
+    let plan = with_provenance(refined, plan, (&items.header, options, &lengths, &losses));
+    Ok(Refined { plan, lengths, losses, kv_bytes })
+}
+
+/// The slopes and losses of a step's items, length by length; `None` if `tell` stopped it.
+fn measured(
+    decoder: &Decoder,
+    plan: &Plan,
+    batches: &[(u32, Vec<&Item>)],
+    parallel: usize,
+    tell: &mut dyn FnMut(f64) -> ControlFlow<()>,
+) -> Result<Option<Step>, RefineError> {
+    // The longest first, so that those at work together end together.
+    let all: Vec<(usize, u32, &Item)> = batches
+        .iter()
+        .enumerate()
+        .rev()
+        .flat_map(|(at, (length, items))| items.iter().map(move |item| (at, *length, *item)))
+        .collect();
+    let mut step = Step { losses: vec![0.0; batches.len()], slopes: vec![Vec::new(); batches.len()] };
+    for (group, items) in all.chunks(parallel.max(1)).enumerate() {
+        if tell((group * parallel) as f64 / all.len() as f64).is_break() {
+            return Ok(None);
+        }
+        let found: Vec<(f64, Vec<f64>)> = items
+            .par_iter()
+            .map(|&(_, length, item)| of_item(decoder, plan, length, item))
+            .collect::<Result<_, _>>()?;
+        // In the order of the items, so that threads change no bit.
+        for (&(at, _, _), (loss, slopes)) in items.iter().zip(&found) {
+            let share = 1.0 / batches[at].1.len() as f64;
+            step.losses[at] += share * loss;
+            step.slopes[at].resize(slopes.len(), 0.0);
+            step.slopes[at].iter_mut().zip(slopes).for_each(|(sum, slope)| *sum += share * slope);
+        }
+    }
+    Ok(Some(step))
+}
+
+/// An item's loss under a plan, and the slope by every KV head's span.
+fn of_item(decoder: &Decoder, plan: &Plan, length: u32, item: &Item) -> Result<(f64, Vec<f64>), RefineError> {
+    let failed = |source| RefineError::Item { item: item.id.clone(), source: Box::new(source) };
+    // The last token predicts nothing.
+    let inputs = &item.tokens[..item.tokens.len() - 1];
+    let tape = Tape::record(decoder, inputs, (plan, length), &mut |_| ()).map_err(failed)?;
+    let reverse =
+        Reverse::new(decoder, tape, item.answer - 1, &item.tokens[item.answer..]).map_err(failed)?;
+    // Windows lack the sink that spans have: a little more than the span's own factor.
+    let mut reverse = reverse.within(2f64.powf(2.0 * REACH));
+    let spans = Spans::new(plan, length);
+    let mut slopes = Vec::new();
+    while let Some((layer, heads)) = reverse.step_windows().map_err(failed)? {
+        let of_layer: Vec<f64> = heads
+            .iter()
+            .zip(spans.kv_spans(layer))
+            .map(|(sums, &span)| slope(sums, span, plan.sink, length))
+            .collect();
+        slopes.push(of_layer);
+    }
+    let slopes: Vec<f64> = slopes.into_iter().rev().flatten().collect();
+    let loss = reverse.loss();
+    if !loss.is_finite() || slopes.iter().any(|slope| !slope.is_finite()) {
+        return Err(RefineError::NotFinite { item: item.id.clone(), loss });
+    }
+    Ok((loss, slopes))
+}
+
+/// The slope of the loss by the binary logarithm of a span, between spans a little to both sides: at least a tile, within
+/// what windows there are.
+fn slope(sums: &WindowSums, span: u32, sink: u32, length: u32) -> f64 {
+    let tiles = |times: f64| (f64::from(span) * times / f64::from(TILE)).round() as u32 * TILE;
+    let narrow = tiles(2f64.powf(-REACH)).min(span - TILE).max(sink + TILE);
+    let wide = tiles(2f64.powf(REACH)).max(span + TILE).min(length);
+    if narrow >= wide {
+        return 0.0;
+    }
+    // An item may have fewer tokens than its length: windows that show all of it are alike.
+    let effect = |span: u32| sums.effect[(((span - sink) / TILE) as usize).min(sums.effect.len() - 1)];
+    (effect(wide) - effect(narrow)) / (f64::from(wide) / f64::from(narrow)).log2()
+}
+
+/// The refined plan with what it was made from and how.
+fn with_provenance(
+    mut refined: Plan,
+    from: &Plan,
+    (items, options, lengths, losses): (&Header, &Options, &[u32], &[Vec<f64>]),
+) -> Plan {
+    refined.provenance = Some(json!({
+        "method": "moac refine",
+        "version": env!("CARGO_PKG_VERSION"),
+        "from": from.provenance.clone().unwrap_or(Value::Null),
+        "lengths": lengths,
+        "density": options.density,
+        "steps": options.steps,
+        "items_per_length_and_step": options.batch,
+        "rate": options.rate,
+        "seed": items.seed,
+        "texts": items.sources.len(),
+        "texts_sha256": items.texts().to_string(),
+        "losses_before_steps": losses,
+    }));
+    refined
+}
