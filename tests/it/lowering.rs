@@ -101,7 +101,7 @@ fn shipped_plans_have_a_kernel_for_each_distinct_layer_and_phase() {
         ("llama-3-8b", 12),
         ("odd-heads", 8),
         ("one-rule-per-head", 4),
-        ("smollm2-135m-0.125", 56),
+        ("smollm2-135m-0.125", 60),
         ("smollm2-135m-0.25", 60),
         ("smollm2-135m-0.5", 58),
         ("vicuna-7b", 10),

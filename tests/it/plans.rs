@@ -80,12 +80,15 @@ fn shipped_plans_are_read_and_say_where_they_are_from() {
         let (plan, preset) = (shipped(name), plan::shape("smollm2-135m").unwrap());
         let named = ModelShape { name: preset.name.clone(), ..plan.model.clone() };
         assert_eq!(named, preset, "{name}");
-        assert_eq!(plan.provenance.as_ref().unwrap()["influence"]["data"]["measure"], "mixed", "{name}");
+        let provenance = plan.provenance.as_ref().unwrap();
+        // A refined plan says what it was before.
+        let searched = if provenance["method"] == "moac refine" { &provenance["from"] } else { provenance };
+        assert_eq!(searched["influence"]["data"]["measure"], "mixed", "{name}");
     }
 }
 
 /// At the lengths that it was searched for a plan keeps to its density, but at 1024, where those below a half were given
-/// more room; and a layer to two rules.
+/// more room; and a layer to two rules, or to one for each KV head where it was refined.
 #[test]
 fn searched_plans_cost_what_their_names_say() {
     for (name, density) in SEARCHED {
@@ -101,7 +104,8 @@ fn searched_plans_cost_what_their_names_say() {
         for (alphas, betas) in plan.alphas.iter().zip(&plan.betas) {
             let rules: BTreeSet<(u64, u64)> =
                 alphas.iter().zip(betas).map(|(a, b)| (a.to_bits(), b.to_bits())).collect();
-            assert!(rules.len() <= 2, "{name}: {rules:?}");
+            let most = if name == "smollm2-135m-0.125" { kv_heads as usize } else { 2 };
+            assert!(rules.len() <= most, "{name}: {rules:?}");
         }
     }
 }
