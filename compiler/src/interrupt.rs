@@ -1,10 +1,16 @@
 //! Ctrl-C: the first one asks the running command to stop where nothing partial is left; the second one ends at once.
 
+use std::ops::ControlFlow;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a shell expects of a process that SIGINT ended.
 const EXIT_CODE: i32 = 130;
+
+/// Whether to go on: not once an interrupt asked to stop.
+pub fn go_on() -> ControlFlow<()> {
+    if flag().load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
 
 /// The flag that an interrupt sets. The first call begins to listen.
 pub fn flag() -> &'static AtomicBool {

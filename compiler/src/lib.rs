@@ -21,6 +21,7 @@ pub mod fetch;
 pub mod headers;
 pub mod interrupt;
 pub mod items;
+pub mod kept;
 pub mod ledger;
 pub mod lower;
 pub mod names;

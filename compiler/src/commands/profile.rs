@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -154,11 +153,7 @@ impl Bar {
         self.drawn.set_position((so_far / 1e6) as u64);
         self.drawn.set_message(format!("{done} of {all} items, at {item}"));
         self.work.set(so_far);
-        if interrupt::flag().load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        interrupt::go_on()
     }
 
     pub(super) fn finish(&self, context: &Context) {

@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use moac_runtime::model::Model;
@@ -123,11 +122,7 @@ impl Bar {
         self.0.set_length((total / 1e6) as u64);
         self.0.set_position((so_far / 1e6) as u64);
         self.0.set_message(format!("{done} of {all} steps"));
-        if interrupt::flag().load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        interrupt::go_on()
     }
 
     pub(super) fn finish(&self) {

@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use moac_runtime::artifact;
@@ -164,11 +163,7 @@ impl Bar {
         self.0.set_length(progress.all as u64);
         self.0.set_position(progress.done as u64);
         self.0.set_message(format!("{} under {}", progress.item, progress.plan));
-        if interrupt::flag().load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        interrupt::go_on()
     }
 
     pub(super) fn finish(&self) {

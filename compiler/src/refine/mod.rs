@@ -13,7 +13,7 @@ mod descent;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::{self, Digest};
+use moac_runtime::artifact::Digest;
 use moac_runtime::model::backward::influence::WindowSums;
 use moac_runtime::model::backward::{Reverse, Tape};
 use moac_runtime::model::{Decoder, ModelError};
@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use self::descent::Descent;
 use crate::eval::Spans;
 use crate::items::{Header, Item, Items};
+use crate::kept::Folder;
 use crate::profile::operations;
 
 /// What is computed for a step. Raised when that changes: steps of before are then never looked at.
@@ -153,20 +154,14 @@ pub struct Progress {
 /// A folder of steps for one model.
 #[derive(Clone, Debug)]
 pub struct Steps {
-    folder: PathBuf,
+    folder: Folder,
     model: Digest,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    key: Digest,
-    step: Step,
 }
 
 impl Steps {
     /// One in `folder`, which is made when something is stored, for the model whose files have this digest.
     pub fn new(folder: &Path, model: Digest) -> Self {
-        Self { folder: folder.to_owned(), model }
+        Self { folder: Folder::new(folder), model }
     }
 
     /// Of a step: the spans it starts from, and its items.
@@ -180,24 +175,6 @@ impl Steps {
             }
         }
         Digest::of_fields(fields.iter().map(Vec::as_slice))
-    }
-
-    fn path(&self, key: Digest) -> PathBuf {
-        self.folder.join(format!("{key}.json"))
-    }
-
-    fn load(&self, key: Digest) -> Option<Step> {
-        let kept: Kept = serde_json::from_slice(&std::fs::read(self.path(key)).ok()?).ok()?;
-        (kept.key == key).then_some(kept.step)
-    }
-
-    fn save(&self, key: Digest, step: &Step) -> Result<(), RefineError> {
-        let path = self.path(key);
-        let failed = |source| RefineError::File { action: "write", path: path.clone(), source };
-        std::fs::create_dir_all(&self.folder).map_err(failed)?;
-        let kept = Kept { key, step: step.clone() };
-        let text = serde_json::to_vec(&kept).map_err(|error| failed(error.into()))?;
-        artifact::write(&path, &text).map_err(failed)
     }
 }
 
@@ -235,7 +212,7 @@ pub fn refine(
             })
             .collect();
         let key = kept.key(&at, &batches);
-        let found = if let Some(found) = kept.load(key) {
+        let found = if let Some(found) = kept.folder.load(key) {
             found
         } else {
             let work: f64 = batches
@@ -250,7 +227,9 @@ pub fn refine(
             let Some(found) = measured(decoder, &at, &batches, options.parallel, &mut tell)? else {
                 return Err(RefineError::Stopped { done: step, all: options.steps });
             };
-            kept.save(key, &found)?;
+            let path = || kept.folder.path(key);
+            let failed = |source| RefineError::File { action: "write", path: path(), source };
+            kept.folder.save(key, &found).map_err(failed)?;
             done += work;
             found
         };

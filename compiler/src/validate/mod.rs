@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::{self, Digest};
+use moac_runtime::artifact::Digest;
 use moac_runtime::model::{Batch, CHUNK, Cache, Decoder, ModelError, dense_plan};
 use moac_runtime::plan::{MAX_LENGTH, Plan, TILE};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::eval::Spans;
 use crate::items::{Header, Item};
+use crate::kept::Folder;
 
 /// What is computed for an item. Raised when that changes: losses of before are then never looked at.
 const FORMAT: &str = "moac.answer-loss/1";
@@ -122,23 +123,17 @@ pub struct Progress<'a> {
     pub all: usize,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
-    key: Digest,
-    loss: f64,
-}
-
 /// A folder of losses for one model.
 #[derive(Clone, Debug)]
 pub struct Losses {
-    folder: PathBuf,
+    folder: Folder,
     model: Digest,
 }
 
 impl Losses {
     /// One in `folder`, which is made when something is stored, for the model whose files have this digest.
     pub fn new(folder: &Path, model: Digest) -> Self {
-        Self { folder: folder.to_owned(), model }
+        Self { folder: Folder::new(folder), model }
     }
 
     fn key(&self, item: &Item, spans: &Spans) -> Digest {
@@ -147,23 +142,6 @@ impl Losses {
         let spans = spans.digest().to_string();
         let fields = [FORMAT, &model, &answer, &spans].map(str::as_bytes);
         Digest::of_fields(fields.into_iter().chain([tokens.as_slice()]))
-    }
-
-    fn path(&self, key: Digest) -> PathBuf {
-        self.folder.join(format!("{key}.json"))
-    }
-
-    fn load(&self, key: Digest) -> Option<f64> {
-        let kept: Kept = serde_json::from_slice(&std::fs::read(self.path(key)).ok()?).ok()?;
-        (kept.key == key).then_some(kept.loss)
-    }
-
-    fn save(&self, key: Digest, loss: f64) -> Result<(), ValidateError> {
-        let path = self.path(key);
-        let failed = |source| ValidateError::File { action: "write", path: path.clone(), source };
-        std::fs::create_dir_all(&self.folder).map_err(failed)?;
-        let text = serde_json::to_vec(&Kept { key, loss }).map_err(|error| failed(error.into()))?;
-        artifact::write(&path, &text).map_err(failed)
     }
 }
 
@@ -209,7 +187,7 @@ pub fn validate(
         for (candidate, losses) in std::iter::once(&dense).chain(candidates).zip(&mut tables) {
             let told = Progress { item: &item.id, plan: &candidate.name, done, all };
             let key = kept.key(item, &Spans::new(&candidate.plan, length));
-            let loss = if let Some(loss) = kept.load(key) {
+            let loss = if let Some(loss) = kept.folder.load(key) {
                 loss
             } else {
                 if progress(told).is_break() {
@@ -218,7 +196,9 @@ pub fn validate(
                 let loss = answer_loss(decoder, item, &candidate.plan, length).map_err(|source| {
                     ValidateError::Item { item: item.id.clone(), source: Box::new(source) }
                 })?;
-                kept.save(key, loss)?;
+                let path = || kept.folder.path(key);
+                let failed = |source| ValidateError::File { action: "write", path: path(), source };
+                kept.folder.save(key, loss).map_err(failed)?;
                 loss
             };
             losses.push(loss);

@@ -257,11 +257,16 @@ pub(super) fn close(found: f64, exact: f64, least: f64, what: &str) {
 fn loss_and_gradients_agree_with_finite_differences() {
     let (loss, _, gradients) = reversed();
     assert!((loss - EXACT.loss(0, &EXACT.inputs[0], None)).abs() < 1e-5);
+    gradients_agree(&EXACT, &gradients);
+}
+
+/// The gradients of layers' inputs against finite differences, in directions over all rows, over the last ones, and of single
+/// elements.
+pub(super) fn gradients_agree(exact: &Exact, gradients: &[Tensor]) {
     for (layer, gradient) in gradients.iter().enumerate() {
         let gradient = matrix(gradient);
         let norm = gradient.iter().flatten().map(|g| g * g).sum::<f64>().sqrt();
         for seed in 0..8 {
-            // Directions over all rows, over the last ones, and single elements.
             let mut random = noise(seed + 40);
             let direction: Matrix = (0..TOKENS - 1)
                 .map(|t| {
@@ -274,16 +279,16 @@ fn loss_and_gradients_agree_with_finite_differences() {
                 })
                 .collect();
             let at = |step: f64| {
-                let mut x = EXACT.inputs[layer].clone();
+                let mut x = exact.inputs[layer].clone();
                 for (x, d) in x.iter_mut().zip(&direction) {
                     x.iter_mut().zip(d).for_each(|(x, d)| *x += step * d);
                 }
-                EXACT.loss(layer, &x, None)
+                exact.loss(layer, &x, None)
             };
-            let exact = (at(1e-5) - at(-1e-5)) / 2e-5;
+            let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
             let found: f64 =
                 gradient.iter().flatten().zip(direction.iter().flatten()).map(|(g, d)| g * d).sum();
-            close(found, exact, 0.01 * norm, &format!("layer {layer}, direction {seed}"));
+            close(found, expected, 0.01 * norm, &format!("layer {layer}, direction {seed}"));
         }
     }
 }

@@ -9,7 +9,7 @@ use super::super::backward::influence::WindowSums;
 use super::super::backward::{Reverse, Tape};
 use super::super::*;
 use super::backward::{
-    ANSWER, Exact, HEADS, KV_HEADS, LAYERS, TOKENS, close, decoder, masked, matrix, tokens,
+    ANSWER, Exact, HEADS, KV_HEADS, LAYERS, TOKENS, close, decoder, gradients_agree, masked, tokens,
 };
 use crate::plan::Plan;
 
@@ -50,26 +50,7 @@ fn reversed(times: f64) -> (f64, Vec<Vec<WindowSums>>, Vec<Tensor>) {
 fn loss_and_gradients_are_those_of_the_masked_model() {
     let (loss, _, gradients) = reversed(1.0);
     assert!((loss - EXACT.loss(0, &EXACT.inputs[0], None)).abs() < 1e-5);
-    for (layer, gradient) in gradients.iter().enumerate() {
-        let gradient = matrix(gradient);
-        let norm = gradient.iter().flatten().map(|g| g * g).sum::<f64>().sqrt();
-        for seed in 0..4 {
-            let mut random = super::tiny::noise(seed + 60);
-            let direction: Vec<Vec<f64>> =
-                gradient.iter().map(|row| row.iter().map(|_| f64::from(random())).collect()).collect();
-            let at = |step: f64| {
-                let mut x = EXACT.inputs[layer].clone();
-                for (x, d) in x.iter_mut().zip(&direction) {
-                    x.iter_mut().zip(d).for_each(|(x, d)| *x += step * d);
-                }
-                EXACT.loss(layer, &x, None)
-            };
-            let exact = (at(1e-5) - at(-1e-5)) / 2e-5;
-            let found: f64 =
-                gradient.iter().flatten().zip(direction.iter().flatten()).map(|(g, d)| g * d).sum();
-            close(found, exact, 0.01 * norm, &format!("layer {layer}, direction {seed}"));
-        }
-    }
+    gradients_agree(&EXACT, &gradients);
 }
 
 /// Narrower and wider: `dO . (O' - O)` of all rows and query heads of a KV head.
