@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use moac_runtime::artifact::Digest;
-use moac_runtime::model::backward::influence::WindowSums;
+use moac_runtime::model::backward::windows::WindowSums;
 use moac_runtime::model::backward::{Reverse, Tape};
 use moac_runtime::model::{Decoder, ModelError};
 use moac_runtime::plan::{MAX_LENGTH, Plan, TILE};
@@ -285,8 +285,7 @@ fn of_item(decoder: &Decoder, plan: &Plan, length: u32, item: &Item) -> Result<(
     let tape = Tape::record(decoder, inputs, (plan, length), &mut |_| ()).map_err(failed)?;
     let reverse =
         Reverse::new(decoder, tape, item.answer - 1, &item.tokens[item.answer..]).map_err(failed)?;
-    // Windows lack the sink that spans have: a little more than the span's own factor.
-    let mut reverse = reverse.within(2f64.powf(2.0 * REACH));
+    let mut reverse = reverse.within(2f64.powf(REACH));
     let spans = Spans::new(plan, length);
     let mut slopes = Vec::new();
     while let Some((layer, heads)) = reverse.step_windows().map_err(failed)? {

@@ -10,7 +10,8 @@
 use ndarray::{ArrayView2, ArrayView3, Axis};
 use rayon::prelude::*;
 
-use super::influence::{BLOCK, BlockSums, HeadSums, Mask, RowBlock, WindowSums, squares};
+use super::influence::{BLOCK, BlockSums, HeadSums, RowBlock, squares};
+use super::windows::{Mask, WindowSums};
 use crate::backend::Qkv;
 use crate::reference::lanes::Product;
 

@@ -9,12 +9,14 @@ mod attention;
 pub mod influence;
 mod loss;
 mod ops;
+pub mod windows;
 
 use candle_core::{Device, Tensor};
 use ndarray::Array2;
 
 use self::attention::{Attended, Reversed};
-use self::influence::{HeadSums, Mask, WindowSums};
+use self::influence::HeadSums;
+use self::windows::{Mask, WindowSums};
 use super::cache::{by_head, spans, view};
 use super::ops::{Rotation, rms_norm};
 use super::{CHUNK, Config, Decoder, ModelError};
@@ -168,12 +170,13 @@ impl<'a> Reverse<'a> {
         Ok(Self { decoder, rotation: rotation.inverse(), layers, loss, gradient })
     }
 
-    /// Looks only at windows of at most so many times what each head saw, and at least at the next one, which takes less
-    /// work: wider ones have the effect of the widest that is looked at.
+    /// Looks only at spans of at most so many times what each head saw, and at least at the next one, which takes less work:
+    /// wider ones have the effect of the widest that is looked at.
     #[must_use]
     pub fn within(mut self, times: f64) -> Self {
         for mask in self.layers.iter_mut().flat_map(|layer| &mut layer.masks) {
-            mask.reach = ((mask.window as f64 * times).ceil() as usize).max(mask.window + 1);
+            let span = (mask.sink + mask.window) as f64;
+            mask.reach = ((span * times).ceil() as usize).saturating_sub(mask.sink).max(mask.window + 1);
         }
         self
     }

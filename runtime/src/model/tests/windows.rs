@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use candle_core::Tensor;
 
-use super::super::backward::influence::WindowSums;
+use super::super::backward::windows::WindowSums;
 use super::super::backward::{Reverse, Tape};
 use super::super::*;
 use super::backward::{
@@ -89,7 +89,7 @@ fn a_shorter_reach_sees_the_same_as_far_as_it_goes() {
     assert_eq!(gradients[0].to_vec2::<f32>().unwrap(), same[0].to_vec2::<f32>().unwrap());
     for (layer, (all, near)) in all.iter().zip(&near).enumerate() {
         for (kv_head, (all, near)) in all.iter().zip(near).enumerate() {
-            let reach = 2 * WINDOWS[layer][kv_head] / 64;
+            let reach = 2 * (WINDOWS[layer][kv_head] / 64 + 1) - 1;
             for window in 1..5 {
                 let at = window.min(reach);
                 let what = format!("layer {layer}, KV head {kv_head}, window {window}");
