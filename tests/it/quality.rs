@@ -314,6 +314,8 @@ fn a_plan_from_texts_is_made_once() {
     let (again, stderr) = run(folder, &args);
     assert_eq!((again, fs::read(folder.join("plan.json")).unwrap()), (stdout, plan.clone()));
     assert!(!stderr.contains("GFLOP/s") && stderr.contains("from an earlier run"), "{stderr}");
+    let picture = fs::read_to_string(folder.join("plan.json.work/pareto.svg")).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("plan 00: "), "{picture}");
     let plan: Value = serde_json::from_slice(&plan).unwrap();
     let provenance = &plan["provenance"];
     assert_eq!(provenance["validation"]["length"].as_u64(), Some(512));

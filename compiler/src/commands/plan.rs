@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use moac_runtime::model::Model;
 
 use super::profile::{beside, parse_weight};
+use super::search::write_picture;
 use super::space::SpaceArgs;
 use super::validate::write_plan;
 use super::{Context, calibrate, profile, refine, validate};
@@ -69,7 +70,8 @@ pub struct Args {
     /// The same seed gives the same items; those to choose on are of the next, and those to refine on of the one behind
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder that keeps what every stage made [default: OUT with `.work` behind its name]
+    /// Folder that keeps what every stage made, and a picture of the Pareto set, `pareto.svg`
+    /// [default: OUT with `.work` behind its name]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
     /// The plan file
@@ -124,6 +126,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     shown.finish();
     let made = made?;
     write_plan(&args.out, &made.plan)?;
+    write_picture(&work.join("pareto.svg"), &made.search)?;
     if args.json {
         context.json(&made)?;
     } else {

@@ -3,11 +3,13 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use moac_runtime::artifact;
+
 use super::Context;
 use super::space::SpaceArgs;
 use crate::cli::ExitStatus;
 use crate::error::Error;
-use crate::report::pareto_table;
+use crate::report::{pareto_chart, pareto_table};
 use crate::search::influence::Influence;
 use crate::search::outcome::{SearchResult, search};
 
@@ -22,7 +24,7 @@ pub struct Args {
     lengths: Vec<u32>,
     #[command(flatten)]
     space: SpaceArgs,
-    /// Folder for the plans, made if it is not there
+    /// Folder for the plans and a picture of them, `pareto.svg`; made if it is not there
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
     /// Print JSON
@@ -43,6 +45,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     bar.finish_and_clear();
     let found = found?;
     write(&args.out, &found, context)?;
+    write_picture(&args.out.join("pareto.svg"), &found)?;
     if args.json {
         context.json(&found)?;
     } else {
@@ -58,6 +61,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         found.unanswered
     ));
     Ok(ExitStatus::Done)
+}
+
+/// Writes the picture of a Pareto set.
+pub(super) fn write_picture(path: &Path, found: &SearchResult) -> Result<(), Error> {
+    artifact::write(path, pareto_chart(found).as_bytes()).map_err(Error::file("write", path))
 }
 
 /// Writes the plans as `plan-00.json`, `plan-01.json`, ... in the order of the set, each whole or not at all.
