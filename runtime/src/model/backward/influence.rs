@@ -123,19 +123,18 @@ impl BlockSums {
     }
 }
 
-/// By window, the sums over rows of what some heads do together.
-pub(super) fn together(heads: &[&BlockSums]) -> (Vec<f64>, Vec<f64>) {
-    let rows = |window: usize| {
-        (0..BLOCK).map(move |row| heads.iter().map(|head| f64::from(head.effects[window][row])).sum::<f64>())
+/// By window, the sums over rows of something of what some heads do together.
+pub(super) fn together(heads: &[&BlockSums], of: impl Fn(f64) -> f64) -> Vec<f64> {
+    let row = |window: usize, row: usize| {
+        of(heads.iter().map(|head| f64::from(head.effects[window][row])).sum::<f64>())
     };
     let windows = heads.first().map_or(0, |head| head.effects.len());
-    let sums = |window| (rows(window).sum::<f64>(), rows(window).map(|effect| effect * effect).sum::<f64>());
-    (0..windows).map(sums).unzip()
+    (0..windows).map(|window| (0..BLOCK).map(|at| row(window, at)).sum()).collect()
 }
 
 /// By window, the sums over rows of the squares of what some heads do together.
 pub(super) fn squares(heads: &[&BlockSums]) -> Vec<f64> {
-    together(heads).1
+    together(heads, |effect| effect * effect)
 }
 
 /// Weights of a row and what they gain: sums of `A` and of `A G`.

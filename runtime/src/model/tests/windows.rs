@@ -73,10 +73,6 @@ fn moving_a_window_agrees_with_finite_differences() {
                 });
                 let what = format!("layer {layer}, KV head {kv_head}, window {window} from {}", base / 64);
                 close(found.effect[window], exact, 1e-2 * largest, &what);
-                assert!(
-                    found.squares[window] * (TOKENS as f64) >= found.effect[window].powi(2) * 0.999,
-                    "{what}"
-                );
             }
         }
     }
