@@ -196,7 +196,6 @@ impl Args {
             questions: self.questions,
             facts: self.facts,
             seed: self.seed,
-            plans_only: false,
         };
         let runs = tasks.into_iter().map(run).collect();
         Ok(Suite { title: None, runs, plans })

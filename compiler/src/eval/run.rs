@@ -126,9 +126,7 @@ impl Evaluation<'_> {
                         // Plans and runs share what is the same.
                         let known =
                             outcomes.entry(key.clone()).or_insert_with_key(|key| self.store.load(key));
-                        let missing =
-                            known.is_none() && (!run.plans_only || matches!(method, Method::Plan(_)));
-                        if missing && asked.insert(key.clone()) {
+                        if known.is_none() && asked.insert(key.clone()) {
                             wanted.push(Wanted {
                                 key,
                                 plan: plan.clone(),

@@ -34,9 +34,6 @@ pub struct Run {
     pub facts: Option<usize>,
     /// What retrieval contexts are made from.
     pub seed: u64,
-    /// Whether plans alone are measured, and what they stand beside shown only as far as it is known from other runs: many
-    /// items where few do for the rest.
-    pub plans_only: bool,
 }
 
 /// Questions about a context where nothing else is said.
@@ -121,8 +118,6 @@ struct FileRun {
     facts: Option<usize>,
     #[serde(default)]
     seed: u64,
-    #[serde(default)]
-    plans_only: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -195,8 +190,7 @@ pub fn once<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Res
 
 impl FileRun {
     fn resolve(self, plans: &[NamedPlan]) -> Result<Run, EvalError> {
-        let Self { name, title, task, lengths, plans: asked, items, questions, facts, seed, plans_only } =
-            self;
+        let Self { name, title, task, lengths, plans: asked, items, questions, facts, seed } = self;
         let index = |wanted: &String| {
             plans.iter().position(|plan| plan.name == *wanted).ok_or_else(|| EvalError::UnknownPlan {
                 run: name.clone(),
@@ -211,6 +205,6 @@ impl FileRun {
         let title = title.unwrap_or_else(|| task.title().to_owned());
         let questions = questions.unwrap_or(QUESTIONS);
         let lengths = lengths.0;
-        Ok(Run { name, title, task, lengths, plans, items, questions, facts, seed, plans_only })
+        Ok(Run { name, title, task, lengths, plans, items, questions, facts, seed })
     }
 }

@@ -141,7 +141,6 @@ fn lengths_that_cannot_be_are_refused() {
         questions: 1,
         facts: None,
         seed: 0,
-        plans_only: false,
     };
     let model = shape(3, 6, 2);
     assert!(run(&[256, 8192]).check(&model, &plans).is_ok());

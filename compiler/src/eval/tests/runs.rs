@@ -72,7 +72,6 @@ impl Bench {
             questions: 4,
             facts: None,
             seed: 0,
-            plans_only: false,
         }
     }
 
@@ -117,19 +116,6 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
         .collect();
     files.sort();
     files
-}
-
-#[test]
-fn a_run_of_plans_alone_shows_of_the_rest_what_another_run_measures() {
-    let bench = Bench::new();
-    let few = Run { name: "few".into(), items: Some(1), ..Bench::run_of(Task::Nll, &[0]) };
-    let many = Run { plans_only: true, ..Bench::run_of(Task::Nll, &[0]) };
-    let (cells, report) = bench.evaluate("cells", &[many, few], Shard::ALL, None);
-    // The plan on three windows; dense and the plan's partner on one.
-    assert_eq!(cells, 3 + 2);
-    let rows = &report.unwrap()[0].by_length[0].rows;
-    let measured: Vec<(Kind, usize)> = rows.iter().map(|row| (row.kind, row.items)).collect();
-    assert_eq!(measured, [(Kind::Dense, 1), (Kind::Plan, 3), (Kind::Uniform, 1)]);
 }
 
 #[test]
