@@ -1,6 +1,7 @@
 //! From runs to outcomes: which cells there are, which are measured already, and the measuring of the others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use moac_runtime::artifact::Digest;
@@ -31,7 +32,8 @@ pub struct Evaluation<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// The part of the work that one of several machines does: every `of`th cell from the `at`th on.
+/// The part of the work that one of several machines does: every `of`th cell from the `at`th on. All cells count, those
+/// measured already too, so that parts stay the same ones however far each machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     /// Which, from 0.
@@ -112,7 +114,6 @@ impl Evaluation<'_> {
             .map(|run| run.lengths.iter().map(|&length| self.items(run, length)).collect())
             .collect::<Result<_, EvalError>>()?;
         let mut wanted: Vec<Wanted<'_>> = Vec::new();
-        let mut asked: BTreeSet<Key> = BTreeSet::new();
         let mut outcomes: BTreeMap<Key, Option<Outcome>> = BTreeMap::new();
         for (run, items) in runs.iter().zip(&items) {
             for (&length, items) in run.lengths.iter().zip(items) {
@@ -124,9 +125,10 @@ impl Evaluation<'_> {
                     for (method, plan) in &plans {
                         let key = self.key(run.task, &Spans::new(plan, length), &item.input);
                         // Plans and runs share what is the same.
-                        let known =
-                            outcomes.entry(key.clone()).or_insert_with_key(|key| self.store.load(key));
-                        if known.is_none() && asked.insert(key.clone()) {
+                        let number = outcomes.len();
+                        let Entry::Vacant(place) = outcomes.entry(key.clone()) else { continue };
+                        let known = place.insert(self.store.load(&key));
+                        if known.is_none() && shard.has(number) {
                             wanted.push(Wanted {
                                 key,
                                 plan: plan.clone(),
@@ -139,8 +141,7 @@ impl Evaluation<'_> {
                 }
             }
         }
-        let mine = wanted.into_iter().enumerate().filter(|&(index, _)| shard.has(index));
-        self.measure(mine.map(|(_, wanted)| wanted).collect(), &mut outcomes, progress)?;
+        self.measure(wanted, &mut outcomes, progress)?;
         let measured = runs.iter().zip(items).map(|(run, items)| Measured {
             lengths: run
                 .lengths

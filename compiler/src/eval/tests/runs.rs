@@ -214,9 +214,13 @@ fn shards_are_parts_that_make_the_whole_when_copied_together() {
     let (all, whole) = bench.evaluate("whole", &runs, Shard::ALL, None);
     let mut counts = Vec::new();
     for at in 0..2 {
-        let (cells, report) = bench.evaluate(&format!("part{at}"), &runs, Shard { at, of: 2 }, None);
+        let (folder, shard) = (format!("part{at}"), Shard { at, of: 2 });
+        // A part that was cut goes on with the rest of the same part.
+        let (_, stopped) = bench.evaluate(&folder, &runs, shard, Some(3));
+        assert!(matches!(stopped, Err(EvalError::Stopped { done: 3, .. })));
+        let (cells, report) = bench.evaluate(&folder, &runs, shard, None);
         assert!(report.unwrap()[0].by_length[0].rows[0].items < 3);
-        counts.push(cells);
+        counts.push(3 + cells);
     }
     assert_eq!(counts.iter().sum::<usize>(), all);
     assert!(counts[0].abs_diff(counts[1]) <= 1);
