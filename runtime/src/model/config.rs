@@ -12,6 +12,24 @@ use super::gguf::Gguf;
 use super::{ModelError, json};
 use crate::plan::ModelShape;
 
+/// The tensor with a divisor for each rotary pair.
+pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
+
+/// Keys of GGUF files that, when not 0, change what is computed.
+const REFUSED_GGUF: [&str; 11] = [
+    "expert_count",
+    "attention.sliding_window",
+    "attention.scale",
+    "attention.clamp_kqv",
+    "attention.max_alibi_bias",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "logit_scale",
+    "residual_scale",
+    "embedding_scale",
+    "router_logit_softcapping",
+];
+
 /// The largest sizes that are taken for meant: far beyond any model, and their products fit 64 bits.
 const MAX_LAYERS: u64 = 1 << 12;
 const MAX_WIDTH: u64 = 1 << 20;
@@ -170,8 +188,9 @@ impl Config {
         if arch != "llama" {
             return Err(unsupported(path, format!("`general.architecture` {arch}")));
         }
-        for key in ["llama.expert_count", "llama.attention.sliding_window"] {
-            if gguf.unsigned(key)?.is_some_and(|value| value > 0) {
+        for key in REFUSED_GGUF {
+            let key = format!("llama.{key}");
+            if gguf.number(&key)?.is_some_and(|value| value != 0.0) {
                 return Err(unsupported(path, format!("`{key}`")));
             }
         }
@@ -208,14 +227,24 @@ impl Config {
         for key in ["eos", "eot"] {
             eos.extend(id(key)?.and_then(|id| u32::try_from(id).ok()));
         }
-        let factor = number("llama.rope.scaling.factor", 1.0)?;
-        let scaling = match gguf.text("llama.rope.scaling.type")?.unwrap_or("none") {
-            _ if gguf.has_tensor("rope_freqs.weight") => {
-                let divisors = gguf.tensor("rope_freqs.weight", &[head_dim / 2])?.to_vec1()?;
-                RopeScaling::Divisors(divisors)
+        // Files of before the type had a key say only by how much, and mean the linear one.
+        let old =
+            gguf.number("llama.rope.scale_linear")?.filter(|&factor| (factor - 1.0).abs() > f64::EPSILON);
+        let kind = gguf.text("llama.rope.scaling.type")?;
+        let divisors = gguf.has_tensor(ROPE_DIVISORS);
+        let scaling = match kind.unwrap_or(if old.is_some() { "linear" } else { "none" }) {
+            "none" if divisors => {
+                RopeScaling::Divisors(gguf.tensor(ROPE_DIVISORS, &[head_dim / 2])?.to_vec1()?)
             }
             "none" => RopeScaling::None,
-            "linear" => RopeScaling::Linear { factor },
+            "linear" if !divisors => {
+                let factor = number("llama.rope.scaling.factor", old.unwrap_or(1.0))?;
+                RopeScaling::Linear { factor }
+            }
+            "linear" => {
+                let what = format!("`llama.rope.scaling.type` linear beside the tensor `{ROPE_DIVISORS}`");
+                return Err(unsupported(path, what));
+            }
             other => return Err(unsupported(path, format!("`llama.rope.scaling.type` {other}"))),
         };
         let config = Self {

@@ -138,6 +138,11 @@ pub enum TensorProblem {
         /// Those that are read.
         expected: &'static str,
     },
+    /// Not a part of the model that is computed.
+    #[error(
+        "belongs to no Llama-family model, so this is another kind of model, or its configuration has fewer layers than the file"
+    )]
+    Unknown,
     /// Values that are not finite.
     #[error("holds a value that is not finite: the file is damaged, or the weights diverged in training")]
     NotFinite,

@@ -95,6 +95,11 @@ impl Gguf {
         self.tensors.contains_key(name)
     }
 
+    /// The names of all tensors, in order.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// An unsigned integer, if the key is there.
     pub fn unsigned(&self, key: &str) -> Result<Option<u64>, ModelError> {
         self.get(key, "an unsigned integer", |kind, bytes| integer(kind, bytes)?.try_into().ok())

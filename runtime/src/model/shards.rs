@@ -94,6 +94,11 @@ impl Shards {
         &self.folder
     }
 
+    /// The names of all tensors, in order.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// A tensor of the given shape, as float32.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         let place = self.tensors.get(name);

@@ -3,13 +3,14 @@
 //! Every tensor is `[out, in]` in float32, with the rotary pairs of a head in half-split order (i, i + `head_dim` / 2).
 //! Projections that read the same input lie in one matrix: q, k, v, and gate, up.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::ModelError;
-use super::config::Config;
+use super::config::{Config, ROPE_DIVISORS};
 use super::error::TensorProblem;
 use super::gguf::Gguf;
 use super::shards::Shards;
@@ -105,6 +106,20 @@ impl Part {
         }
     }
 
+    fn of_layer(l: usize) -> [Self; 9] {
+        [
+            Self::AttentionNorm(l),
+            Self::Q(l),
+            Self::K(l),
+            Self::V(l),
+            Self::Output(l),
+            Self::MlpNorm(l),
+            Self::Gate(l),
+            Self::Up(l),
+            Self::Down(l),
+        ]
+    }
+
     /// The heads whose rotary pairs the rows of a GGUF tensor interleave.
     fn rotary_heads(self, config: &Config) -> Option<usize> {
         match self {
@@ -120,6 +135,29 @@ impl Source {
         match self {
             Self::Gguf(_) => part.gguf_name(),
             Self::Folder(_) => part.folder_name(),
+        }
+    }
+
+    /// The names of all tensors, in order.
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Gguf(gguf) => Box::new(gguf.tensor_names()),
+            Self::Folder(shards) => Box::new(shards.tensor_names()),
+        }
+    }
+
+    /// Refuses a tensor that the forward pass would leave out, as a bias: without it the model would be another one.
+    fn check_complete(&self, config: &Config) -> Result<(), ModelError> {
+        let ends = [Part::Embedding, Part::Norm, Part::Head].into_iter();
+        let parts = ends.chain((0..config.num_layers).flat_map(Part::of_layer));
+        let used: BTreeSet<String> = parts.map(|part| self.name(part)).collect();
+        match self.names().find(|name| !used.contains(*name) && !is_derived(name)) {
+            None => Ok(()),
+            Some(name) => Err(ModelError::Tensor {
+                name: name.to_owned(),
+                path: self.path().to_owned(),
+                problem: TensorProblem::Unknown,
+            }),
         }
     }
 
@@ -150,6 +188,11 @@ impl Source {
     }
 }
 
+/// Tensors that hold no weights of their own: what they say follows from the configuration, or has been read with it.
+fn is_derived(name: &str) -> bool {
+    name == ROPE_DIVISORS || name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".attn_rot_embd.weight")
+}
+
 /// Rows of heads from interleaved rotary pairs to half-split ones: row 2i + j of a head becomes row
 /// j * `head_dim` / 2 + i.
 fn half_split(tensor: &Tensor, heads: usize) -> Result<Tensor, candle_core::Error> {
@@ -166,6 +209,7 @@ impl Weights {
     pub fn read(source: &Source, config: &Config) -> Result<Self, ModelError> {
         let &Config { vocab_size, hidden_size: hidden, intermediate_size: ffn, head_dim, .. } = config;
         let (q, kv) = (config.num_heads * head_dim, config.num_kv_heads * head_dim);
+        source.check_complete(config)?;
         let read = |part: Part, shape: &[usize]| source.read(part, config, shape);
         let layer = |l: usize| -> Result<LayerWeights, ModelError> {
             let qkv = [

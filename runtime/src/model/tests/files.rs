@@ -159,7 +159,10 @@ fn gguf_settings_are_checked() {
     for (key, value, message) in [
         ("general.architecture", Value::String("qwen2".into()), "`general.architecture` qwen2, which"),
         ("llama.expert_count", Value::U32(8), "`llama.expert_count`, which"),
+        ("llama.attn_logit_softcapping", Value::F32(50.0), "`llama.attn_logit_softcapping`, which"),
+        ("llama.attention.max_alibi_bias", Value::F32(8.0), "`llama.attention.max_alibi_bias`, which"),
         ("llama.rope.scaling.type", Value::String("yarn".into()), "`llama.rope.scaling.type` yarn, which"),
+        ("llama.block_count", Value::U32(2), "tensor `blk.2.attn_k.weight` of"),
         ("llama.rope.dimension_count", Value::U32(16), "`llama.rope.dimension_count` 16 of 64, which"),
         (
             "llama.block_count",
@@ -188,6 +191,40 @@ fn gguf_settings_are_checked() {
     let config = read_config(&path).unwrap();
     assert_eq!(config.rope.scaling, RopeScaling::Linear { factor: 1.0 });
     assert_eq!(config.shape().head_dim as usize, HEAD_DIM);
+    // As files said it before there was a key for the type.
+    tiny.write_gguf_with(&path, GgmlDType::F32, &[("llama.rope.scale_linear", Value::F32(4.0))]);
+    assert_eq!(read_config(&path).unwrap().rope.scaling, RopeScaling::Linear { factor: 4.0 });
+    // Divisors of rotary pairs say how they are scaled, so nothing else may.
+    let mut scaled = Tiny::new(true);
+    scaled.tensors.insert("rope_freqs.weight".into(), (vec![HEAD_DIM / 2], vec![2.0; HEAD_DIM / 2]));
+    scaled.write_gguf(&path, GgmlDType::F32);
+    assert_eq!(
+        Model::open(&path).unwrap().decoder.config().rope.scaling,
+        RopeScaling::Divisors(vec![2.0; HEAD_DIM / 2])
+    );
+    for kind in ["linear", "yarn"] {
+        let kind = ("llama.rope.scaling.type", Value::String(kind.into()));
+        scaled.write_gguf_with(&path, GgmlDType::F32, &[kind]);
+        let error = Model::open(&path).unwrap_err().to_string();
+        assert!(error.contains("`llama.rope.scaling.type`"), "{error}");
+    }
+}
+
+#[test]
+fn a_tensor_that_would_be_left_out_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new(true);
+    tiny.tensors.insert("model.layers.1.self_attn.q_proj.bias".into(), (vec![4], vec![0.5; 4]));
+    tiny.write_folder(folder.path());
+    let error = Model::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("tensor `model.layers.1.self_attn.q_proj.bias`"), "{error}");
+    // Frequencies follow from the configuration, and a tied model may hold its head all the same.
+    let mut tiny = Tiny::new(true);
+    tiny.tensors.insert("model.layers.1.self_attn.rotary_emb.inv_freq".into(), (vec![4], vec![0.5; 4]));
+    let head = tiny.tensors["model.embed_tokens.weight"].clone();
+    tiny.tensors.insert("lm_head.weight".into(), head);
+    tiny.write_folder(folder.path());
+    assert!(Model::open(folder.path()).unwrap().decoder.config().tied_embeddings);
 }
 
 #[test]
