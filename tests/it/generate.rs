@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use candle_core::quantized::{GgmlDType, gguf_file};
 use moac_runtime::model::{CHATML, Cache, Message, Model, dense_plan};
 use moac_runtime::plan::Plan;
 use serde_json::{Value, json};
@@ -22,6 +23,11 @@ pub(crate) fn folder() -> tempfile::TempDir {
     std::fs::create_dir(folder.path().join("tiny")).unwrap();
     Tiny::new(true).write_folder(&folder.path().join("tiny"));
     folder
+}
+
+/// The same model as a GGUF file, with some metadata put in or replaced.
+pub(crate) fn write_gguf(path: &Path, extra: &[(&str, gguf_file::Value)]) {
+    Tiny::new(true).write_gguf_with(path, GgmlDType::F32, extra);
 }
 
 fn generate(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
@@ -101,7 +107,7 @@ fn text_is_the_likeliest_and_json_counts_it() {
     let (expected, _) = greedy(folder, None, &raw, 8);
     assert_eq!(printed(folder, &["--raw", "-p", "in the", "-n", "8"]), format!("{expected}\n"));
     // The other file format holds the same model.
-    Tiny::new(true).write_gguf(&folder.join("tiny.gguf"), candle_core::quantized::GgmlDType::F32);
+    write_gguf(&folder.join("tiny.gguf"), &[]);
     let gguf = ["generate", "tiny.gguf", "--raw", "-p", "in the", "-n", "8"];
     assert_eq!(finish(&mut moac(folder, &gguf)).1, format!("{expected}\n"));
 }

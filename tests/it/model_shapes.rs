@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use candle_core::quantized::gguf_file;
 use moac::error::report;
 use moac::plan::{self, Error};
+use moac_runtime::model::Model;
 use moac_runtime::plan::ModelShape;
 use serde_json::{Value, json};
+
+use crate::generate::write_gguf;
 
 fn config() -> Value {
     // As Meta-Llama-3-8B has it, shortened.
@@ -129,12 +133,39 @@ fn presets_are_the_public_shapes() {
 }
 
 #[test]
+fn a_gguf_file_states_a_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let write = |extra: &[(&str, gguf_file::Value)]| {
+        write_gguf(&path, extra);
+        plan::shape(path.to_str().unwrap())
+    };
+    let shape = write(&[]).unwrap();
+    let config = Model::open(&path).unwrap().decoder.config().shape();
+    assert_eq!((shape.clone(), shape.name.as_str()), (config, "tiny"));
+    // What there are no kernels for, and a name that no terminal should get.
+    let text = report(
+        &write(&[
+            ("llama.attention.key_length", gguf_file::Value::U32(96)),
+            ("llama.rope.dimension_count", gguf_file::Value::U32(96)),
+        ])
+        .unwrap_err(),
+    );
+    assert!(text.contains("llama.attention.key_length") && text.contains("expected 64 or 128"), "{text}");
+    let text = report(&write(&[("llama.block_count", gguf_file::Value::U32(2000))]).unwrap_err());
+    assert!(text.contains("llama.block_count") && text.contains("at most 1024"), "{text}");
+    let named = write(&[("general.name", gguf_file::Value::String("\u{1b}[2J".into()))]);
+    assert_eq!(named.unwrap().name, "model");
+}
+
+#[test]
 fn what_is_no_model_is_said() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(plan::shape(folder.path().to_str().unwrap()), Err(Error::NoConfig { .. })));
     let gguf = folder.path().join("model.gguf");
     std::fs::write(&gguf, b"GGUF\x03\0\0\0").unwrap();
-    assert!(matches!(plan::shape(gguf.to_str().unwrap()), Err(Error::Gguf { .. })));
+    let text = report(&plan::shape(gguf.to_str().unwrap()).unwrap_err());
+    assert!(text.starts_with("error: --model: `") && text.contains("model.gguf"), "{text}");
     std::fs::write(&gguf, b"GG").unwrap();
     assert!(matches!(plan::shape(gguf.to_str().unwrap()), Err(Error::NotJson { .. })));
     let text = report(&plan::shape("llama-9").unwrap_err());

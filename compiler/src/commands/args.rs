@@ -33,7 +33,7 @@ impl PlanArgs {
 /// The model's shape, where the plan file does not state it.
 #[derive(Debug, clap::Args)]
 pub struct ModelArg {
-    /// Shape of the model: a preset, a Hugging Face config.json, or a folder with one
+    /// Shape of the model: a preset, a Hugging Face config.json or a folder with one, or a GGUF file
     #[arg(short, long = "model", value_name = "MODEL", long_help = model_help())]
     pub model: Option<String>,
 }
@@ -48,7 +48,7 @@ impl ModelArg {
 fn model_help() -> String {
     let presets = plan::presets::names().join(", ");
     format!(
-        "Shape of the model: a preset, a Hugging Face config.json, or a folder with one.\nPresets: {presets}"
+        "Shape of the model: a preset, a Hugging Face config.json or a folder with one, or a GGUF file.\nPresets: {presets}"
     )
 }
 

@@ -5,6 +5,7 @@
 
 mod check;
 mod config;
+mod gguf;
 mod json;
 mod object;
 pub mod presets;
@@ -14,6 +15,7 @@ mod stated;
 
 use std::path::{Path, PathBuf};
 
+use moac_runtime::model::ModelError;
 use moac_runtime::plan::{ModelShape, Plan};
 use thiserror::Error;
 
@@ -88,12 +90,9 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A GGUF file.
-    #[error("--model: `{}` is a GGUF file, whose shape cannot be read yet", path.display())]
-    Gguf {
-        /// The file.
-        path: PathBuf,
-    },
+    /// A GGUF file that is damaged, or of a model that is not supported.
+    #[error("--model: {0}")]
+    Gguf(#[from] ModelError),
 }
 
 impl Hint for Error {
@@ -104,12 +103,12 @@ impl Hint for Error {
             Self::NoConfig { .. } => {
                 vec!["give a Hugging Face config.json or a folder holding one".to_owned()]
             }
-            Self::Gguf { .. } => vec!["give the model's config.json".to_owned(), presets()],
             Self::Invalid { problems, .. } => problems.hints().to_vec(),
             Self::NotJson { source, .. } if source.is_eof() => {
                 vec!["the file ends too early: is it cut off?".to_owned()]
             }
-            Self::Read { .. }
+            Self::Gguf(_)
+            | Self::Read { .. }
             | Self::Folder { .. }
             | Self::TooLarge { .. }
             | Self::NotUtf8 { .. }
@@ -118,7 +117,8 @@ impl Hint for Error {
     }
 }
 
-/// Reads and checks the plan at `path`. `model` is `--model`: a preset, a `config.json` or a folder holding one.
+/// Reads and checks the plan at `path`. `model` is `--model`: a preset, a `config.json` or a folder holding one, or a GGUF
+/// file.
 ///
 /// A file that states its model's shape needs no `model`; one that is given all the same must agree with it, and
 /// fills in what the file leaves out.
@@ -161,7 +161,7 @@ pub fn shape(name: &str) -> Result<ModelShape, Error> {
         return Err(Error::UnknownModel { name: name.to_owned() });
     }
     if json::starts_with(path, b"GGUF")? {
-        return Err(Error::Gguf { path: path.to_owned() });
+        return gguf::read(path);
     }
     config::read(path)
 }
