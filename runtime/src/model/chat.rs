@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ModelError, json};
 
-/// The layout of many models, for one that ships no template.
+/// The layout of many models, as a template: to put into the folder of one that ships none.
 pub const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 /// Steps that a template may take: some tens per message in practice.

@@ -110,7 +110,10 @@ impl Model {
     /// The tokens of a conversation, ready for the assistant's turn.
     pub fn chat(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
         let template = self.template.as_ref().ok_or_else(|| {
-            ModelError::Template("the model ships none: give a plain prompt, or a template".into())
+            ModelError::Template(
+                "the model ships none: give a plain prompt, or put a `chat_template.jinja` in its folder"
+                    .into(),
+            )
         })?;
         self.tokenizer.encode_prompt(&template.render(messages)?)
     }
