@@ -4,6 +4,7 @@
 //! `cargo bench -p moac-benches --bench search` prints one line a case and fails if a bar is missed. A word after `--`
 //! runs the cases whose name contains it.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -83,7 +84,8 @@ fn run(case: &Case) -> bool {
     if case.pareto {
         let start = Instant::now();
         let found =
-            search_tables(&tables, &serde_json::Value::Null, &options, &mut |_, _| {}).expect("feasible");
+            search_tables(&tables, &serde_json::Value::Null, &options, &mut |_, _| ControlFlow::Continue(()))
+                .expect("feasible");
         let seconds = start.elapsed().as_secs_f64();
         let gap = found.plans.iter().map(|plan| plan.gap).fold(0.0, f64::max);
         kept &= seconds <= case.bar && gap <= GAP && found.unanswered == 0;

@@ -15,6 +15,7 @@ use crate::calibrate::{Calibration, Mix, Options};
 use crate::cli::ExitStatus;
 use crate::error::Error;
 use crate::eval::fingerprint;
+use crate::interrupt;
 use crate::items::Task;
 use crate::pipeline::{self, Settings, Subject, Watch, plan, unseen_length};
 use crate::profile::Measure;
@@ -58,8 +59,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 8)]
     validate_items: usize,
     /// Refine the best plan on text in so many steps, as `moac refine` does, at the same KV bytes. Facts that only few
-    /// heads look up do not count then: for plans too narrow to keep them
-    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    /// heads look up do not count then: for plans too narrow to keep them. Every KV head gets a rule of its own, under the
+    /// one bound of --density
+    #[arg(long, value_name = "STEPS", default_value_t = 0, conflicts_with_all = ["bounds", "per", "rules_per_layer"])]
     refine: u16,
     /// Texts of each length in a step of the refinement
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
@@ -231,7 +233,7 @@ impl Watch for Shown<'_> {
         }
     }
 
-    fn search(&mut self, done: usize, all: usize) {
+    fn search(&mut self, done: usize, all: usize) -> ControlFlow<()> {
         if !matches!(self.bar, Bar::Search(_)) {
             self.finish();
             self.bar = Bar::Search(ProgressBar::new(0).with_message("solves"));
@@ -240,6 +242,7 @@ impl Watch for Shown<'_> {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         }
+        interrupt::go_on()
     }
 
     fn validate(&mut self, progress: crate::validate::Progress<'_>) -> ControlFlow<()> {
@@ -252,6 +255,7 @@ impl Watch for Shown<'_> {
             _ => ControlFlow::Continue(()),
         }
     }
+
     fn refine(&mut self, progress: crate::refine::Progress) -> ControlFlow<()> {
         if !matches!(self.bar, Bar::Refine(_)) {
             self.finish();

@@ -9,6 +9,7 @@ use super::Context;
 use super::space::SpaceArgs;
 use crate::cli::ExitStatus;
 use crate::error::Error;
+use crate::interrupt;
 use crate::report::{pareto_chart, pareto_table};
 use crate::search::influence::Influence;
 use crate::search::outcome::{SearchResult, search};
@@ -41,6 +42,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let found = search(&influence, space, &args.space.options(), &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
+        interrupt::go_on()
     });
     bar.finish_and_clear();
     let found = found?;

@@ -79,7 +79,7 @@ pub trait Watch {
     /// The profile goes on.
     fn profile(&mut self, progress: profile::Progress<'_>) -> ControlFlow<()>;
     /// Solves done, and in all.
-    fn search(&mut self, done: usize, all: usize);
+    fn search(&mut self, done: usize, all: usize) -> ControlFlow<()>;
     /// The validation goes on.
     fn validate(&mut self, progress: validate::Progress<'_>) -> ControlFlow<()>;
     /// The refinement goes on.
@@ -187,11 +187,22 @@ fn searched(
     let digest = Digest::of(&std::fs::read(file).map_err(Error::file("read", file))?);
     let path: PathBuf = work.join(names::search_file(digest, &format!("{space:?} {options:?}")));
     let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    if let Some(found) = kept {
+    // A damaged file is searched for again, as if it were not there.
+    if let Some(found) =
+        kept.filter(|found: &SearchResult| found.plans.iter().all(|found| is_of(&found.plan, influence)))
+    {
         return Ok(found);
     }
     let found = search(influence, space, options, &mut |done, all| watch.search(done, all))?;
     let text = serde_json::to_vec(&found).map_err(|error| Error::file("write", &path)(error.into()))?;
     artifact::write(&path, &text).map_err(Error::file("write", &path))?;
     Ok(found)
+}
+
+/// Whether what was kept is a valid plan of the profiled model.
+fn is_of(found: &Plan, influence: &Influence) -> bool {
+    let checked = serde_json::to_string(found)
+        .ok()
+        .and_then(|text| crate::plan::parse(&text, "plan".as_ref(), None).ok());
+    checked.is_some_and(|plan| plan.model == influence.model)
 }

@@ -10,11 +10,10 @@ use crate::items::Task;
 use crate::search::influence::LengthInfluence;
 
 /// How the loss of a mask is estimated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Measure {
     /// The influence E of single keys, with its sign
-    #[default]
     Signed,
     /// The magnitudes of E
     Absolute,
@@ -113,6 +112,11 @@ impl Measure {
     /// Whether magnitudes are summed.
     pub fn is_absolute(self) -> bool {
         !matches!(self, Self::Signed | Self::Windows)
+    }
+
+    /// Whether only a KV head as a whole has a loss, which its query heads share.
+    pub fn is_joint(self) -> bool {
+        matches!(self, Self::Fisher | Self::Ablation | Self::Mixed)
     }
 
     /// Whether windows are summed instead of keys.

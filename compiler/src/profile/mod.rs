@@ -388,6 +388,7 @@ pub fn influence(
         seed,
         absolute: measure.is_absolute(),
         windows: measure.is_of_windows(),
+        joint: measure.is_joint(),
         data,
     })
 }

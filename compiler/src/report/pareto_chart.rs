@@ -32,7 +32,7 @@ pub fn pareto_chart(found: &SearchResult) -> String {
                         y: above(plan, other),
                         interval: None,
                         said: format!(
-                            "plan {number:02}: {:.5} nats at {first}, {:.5} at {other}",
+                            "plan {number:02}: {:.5} at {first}, {:.5} at {other}",
                             at(plan, first),
                             at(plan, other)
                         ),
@@ -52,8 +52,8 @@ pub fn pareto_chart(found: &SearchResult) -> String {
     };
     svg(&Chart {
         title: format!("Pareto set of {} plans", found.plans.len()),
-        x: Axis::from_zero(&format!("loss at {first} tokens above the least, nats"), 0.0, most(&[first])),
-        y: Axis::from_zero("loss above the least at that length, nats", 0.0, most(others)),
+        x: Axis::from_zero(&format!("estimated loss at {first} tokens above the least"), 0.0, most(&[first])),
+        y: Axis::from_zero("estimated loss above the least at that length", 0.0, most(others)),
         panels: panels.collect(),
     })
 }
@@ -99,7 +99,7 @@ mod tests {
     fn every_plan_is_a_mark_in_every_panel() {
         let svg = pareto_chart(&found(&[&[0.1, 0.5, 0.3], &[0.2, 0.3, 0.4], &[0.3, 0.4, 0.1]]));
         assert_eq!(svg.matches("<title>plan ").count(), 6, "three plans in two panels");
-        assert!(svg.contains("plan 01: 0.20000 nats at 1024, 0.40000 at 3072"), "{svg}");
+        assert!(svg.contains("plan 01: 0.20000 at 1024, 0.40000 at 3072"), "{svg}");
         assert!(svg.contains("2048 tokens") && svg.contains("3072 tokens") && !svg.contains(">1024 tokens<"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
     }

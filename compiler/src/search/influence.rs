@@ -109,6 +109,9 @@ pub struct InfluenceHeader {
     /// Whether the sums are those of windows behind a sink of 64 tokens instead of those of single keys.
     #[serde(default)]
     pub windows: bool,
+    /// Whether the loss is that of all query heads of a KV head at once, an equal share of it with each.
+    #[serde(default)]
+    pub joint: bool,
     /// The calibration data, for a plan's provenance. Carried, never interpreted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
@@ -201,6 +204,9 @@ pub struct Influence {
     pub absolute: bool,
     /// Whether the sums are those of windows behind a sink of 64 tokens instead of those of single keys.
     pub windows: bool,
+    /// Whether the loss is that of all query heads of a KV head at once, an equal share of it with each: it says nothing
+    /// of a query head alone.
+    pub joint: bool,
     /// The calibration data, for a plan's provenance.
     pub data: Option<serde_json::Value>,
 }
@@ -219,6 +225,7 @@ impl Influence {
             seed: self.seed,
             absolute: self.absolute,
             windows: self.windows,
+            joint: self.joint,
             data: self.data.clone(),
         }
     }
@@ -292,8 +299,8 @@ impl Influence {
                 near: half("near")?,
             });
         }
-        let InfluenceHeader { format: _, model, lengths: _, seed, absolute, windows, data } = header;
-        Ok(Self { model, lengths, seed, absolute, windows, data })
+        let InfluenceHeader { format: _, model, lengths: _, seed, absolute, windows, joint, data } = header;
+        Ok(Self { model, lengths, seed, absolute, windows, joint, data })
     }
 
     /// Joins files of one model. A length that several hold is averaged, weighted by items.
@@ -308,7 +315,9 @@ impl Influence {
             if part.model != first.model {
                 return Err(merge(format!("found the model {:?}, expected {:?}", part.model, first.model)));
             }
-            let kind = |of: &Self| format!("absolute = {}, windows = {}", of.absolute, of.windows);
+            let kind = |of: &Self| {
+                format!("absolute = {}, windows = {}, joint = {}", of.absolute, of.windows, of.joint)
+            };
             if kind(&part) != kind(&first) {
                 return Err(merge(format!("found {}, expected {}", kind(&part), kind(&first))));
             }
@@ -347,7 +356,8 @@ fn average(sum: &mut LengthInfluence, other: &LengthInfluence) {
 }
 
 fn check_header(header: &InfluenceHeader) -> Result<(), String> {
-    let InfluenceHeader { format, model, lengths, seed: _, absolute: _, windows: _, data: _ } = header;
+    let InfluenceHeader { format, model, lengths, seed: _, absolute: _, windows: _, joint: _, data: _ } =
+        header;
     if format != INFLUENCE_FORMAT {
         return Err(format!("found the format `{format}`, expected `{INFLUENCE_FORMAT}`"));
     }

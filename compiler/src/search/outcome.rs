@@ -2,6 +2,7 @@
 //! where it came from.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use moac_runtime::plan::{PLAN_FORMAT, Plan};
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,8 @@ impl Default for SearchOptions {
 pub struct FoundPlan {
     /// The plan, with its provenance.
     pub plan: Plan,
-    /// The loss at each profiled length, in nats: by how much first-order influence says the answers get worse.
+    /// The loss at each profiled length: by how much the influence says the answers get worse. In nats, unless the tasks
+    /// were weighed against one another: then each one's share of all that it can lose, times its weight.
     pub losses: BTreeMap<u32, f64>,
     /// The cost at each bounded length, as a fraction of the dense cost.
     pub costs: BTreeMap<u32, f64>,
@@ -91,6 +93,16 @@ pub enum SearchError {
         /// Whether it is proven that no plan meets them; otherwise none was found within the limits.
         proven: bool,
     },
+    /// It was told to stop.
+    #[error(
+        "stopped after {done} of {all} solves, and no plan is written: the same command begins the search anew"
+    )]
+    Stopped {
+        /// Solves done.
+        done: usize,
+        /// Solves in all.
+        all: usize,
+    },
 }
 
 fn explain(cost: &str, short: &[BoundShortfall], alone: bool, proven: bool) -> String {
@@ -108,17 +120,19 @@ fn explain(cost: &str, short: &[BoundShortfall], alone: bool, proven: bool) -> S
     format!("{what}: {}; raise the bounds or add rules with shorter spans", misses.join(", "))
 }
 
-/// Searches `space` for the plans of a profiled model. `progress` gets combinations done and in all.
+/// Searches `space` for the plans of a profiled model. `progress` gets combinations done and in all, and may
+/// stop it between them.
 pub fn search(
     influence: &Influence,
     space: Space,
     options: &SearchOptions,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<SearchResult, SearchError> {
     let tables = Tables::from_influence(influence, space)?;
     let source = json!({
         "absolute": influence.absolute,
         "windows": influence.windows,
+        "joint": influence.joint,
         "data": influence.data,
         "items": influence.lengths.iter().map(|at| at.items).collect::<Vec<_>>(),
         "lengths": tables.lengths,
@@ -132,7 +146,7 @@ pub fn search_tables(
     tables: &Tables,
     source: &Value,
     options: &SearchOptions,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<SearchResult, SearchError> {
     let objectives: Vec<usize> = (0..tables.lengths.len()).collect();
     let set =
@@ -147,6 +161,7 @@ fn bounds_error(tables: &Tables, error: SolveError) -> SearchError {
     let (short, alone, proven) = match error {
         SolveError::Infeasible { short, alone } => (short, alone, true),
         SolveError::NotFound { short } => (short, false, false),
+        SolveError::Stopped { done, all } => return SearchError::Stopped { done, all },
     };
     let name = |short: &Shortfall| match short.row {
         ShortRow::Cost(index) => {

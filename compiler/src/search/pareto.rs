@@ -7,6 +7,8 @@
 //! three losses and four intervals, 3 + 3 x 16 = 51 solves, as many as the published method makes, and 4 for the ranges and
 //! the losses together. A solve whose answer is already known, because a looser one met the tighter caps, is not repeated.
 
+use std::ops::ControlFlow;
+
 use super::problem::{Assignment, Goal, Problem};
 use super::solve::{Solution, SolveError, SolveOptions, Status, solve};
 
@@ -45,8 +47,12 @@ pub fn pareto_set(
     cost_caps: &[f64],
     intervals: usize,
     options: &SolveOptions,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<ParetoSet, SolveError> {
+    let mut tell = |done, all| match progress(done, all) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(SolveError::Stopped { done, all }),
+    };
     let others = objectives.len().saturating_sub(1);
     let combinations = if others == 0 { 0 } else { intervals.saturating_pow(others as u32) };
     let together = usize::from(others > 0);
@@ -60,7 +66,7 @@ pub fn pareto_set(
         set.solved += solves;
         set.points.push(point(problem, vec![(primary, 1.0)], Vec::new(), solution));
         done += 1;
-        progress(done, total);
+        tell(done, total)?;
     }
     let range = |objective: usize| {
         let losses = set.points.iter().map(|point| point.losses[objective]);
@@ -76,7 +82,7 @@ pub fn pareto_set(
         set.solved += 1;
         set.points.push(point(problem, goal.weights, Vec::new(), solution));
         done += 1;
-        progress(done, total);
+        tell(done, total)?;
     }
     for &primary in objectives {
         // From the loosest combination to the tightest, so that a known answer comes before those it settles.
@@ -100,10 +106,11 @@ pub fn pareto_set(
                     }
                     Err(SolveError::Infeasible { .. }) => set.infeasible += 1,
                     Err(SolveError::NotFound { .. }) => set.unanswered += 1,
+                    Err(stopped @ SolveError::Stopped { .. }) => return Err(stopped),
                 }
             }
             done += 1;
-            progress(done, total);
+            tell(done, total)?;
         }
     }
     set.points = undominated(std::mem::take(&mut set.points), objectives);

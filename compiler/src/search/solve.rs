@@ -121,6 +121,14 @@ pub enum SolveError {
         /// By how much the nearest assignment misses.
         short: Vec<Shortfall>,
     },
+    /// It was told to stop.
+    #[error("stopped after {done} of {all} solves")]
+    Stopped {
+        /// Solves done.
+        done: usize,
+        /// Solves in all.
+        all: usize,
+    },
 }
 
 fn list(short: &[Shortfall]) -> String {

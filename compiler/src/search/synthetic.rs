@@ -174,6 +174,7 @@ impl Synthetic {
             seed: self.seed,
             absolute: true,
             windows: false,
+            joint: false,
             data: Some(serde_json::json!("synthetic")),
         }
     }

@@ -126,6 +126,11 @@ pub enum TableError {
         /// The smallest span.
         min_span: u32,
     },
+    /// Losses of whole KV heads, for query heads that choose for themselves.
+    #[error(
+        "the influence is that of KV heads as a whole and says nothing of a query head alone: search per KV head, or profile with a measure of query heads, as fisher-heads"
+    )]
+    Joint,
     /// Sums over windows behind another sink.
     #[error("the influence is that of windows behind {TILE} sink tokens, but the plan has a sink of {sink}")]
     Sink {
@@ -188,6 +193,9 @@ impl Tables {
         let lengths: Vec<u32> = influence.lengths.iter().map(|at| at.length).collect();
         if influence.windows && space.sink != TILE {
             return Err(TableError::Sink { sink: space.sink });
+        }
+        if influence.joint && space.per == Granularity::Head {
+            return Err(TableError::Joint);
         }
         let sink_blocks = (space.sink / TILE) as usize;
         let losses = |at: usize, head: usize| influence.lengths[at].head(head).losses(sink_blocks);

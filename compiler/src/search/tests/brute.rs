@@ -1,8 +1,10 @@
 //! The solver against every assignment of tiny problems.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use super::go_on;
 use super::instances::{Size, random};
 use crate::search::pareto::pareto_set;
 use crate::search::problem::{Goal, Problem};
@@ -111,6 +113,7 @@ fn the_pareto_set_of_a_tiny_problem_is_complete_at_its_corners() {
         let set = pareto_set(&problem, &[0, 1, 2], &goal.cost_caps, 4, &exact(), &mut |done, total| {
             assert_eq!(total, 52);
             steps.push(done);
+            ControlFlow::Continue(())
         });
         let set = set.expect("the caps allow the first rule everywhere");
         assert_eq!(steps, (1..=52).collect::<Vec<_>>());
@@ -196,9 +199,16 @@ fn a_looser_gap_is_kept_and_proven() {
 }
 
 #[test]
+fn a_search_stops_between_solves() {
+    let tables = tables(Granularity::KvHead, Cost::KvBytes, Some(2), 0.3);
+    let mut stop = |done, _| if done < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+    let stopped = pareto_set(&tables.problem, &[0, 1], &tables.caps, 4, &SolveOptions::default(), &mut stop);
+    assert_eq!(stopped, Err(SolveError::Stopped { done: 2, all: 11 }));
+}
+
+#[test]
 fn the_same_search_gives_the_same_answer() {
     let tables = tables(Granularity::KvHead, Cost::KvBytes, Some(2), 0.3);
-    let run =
-        || pareto_set(&tables.problem, &[0, 1], &tables.caps, 4, &SolveOptions::default(), &mut |_, _| {});
+    let run = || pareto_set(&tables.problem, &[0, 1], &tables.caps, 4, &SolveOptions::default(), &mut go_on);
     assert_eq!(run(), run());
 }

@@ -44,6 +44,7 @@ fn the_loss_of_every_span_is_the_sum_of_what_the_runtime_hides() {
             seed: 0,
             absolute: false,
             windows: false,
+            joint: false,
             data: None,
         };
         // Every tile count, below the minimum and beyond the length too, and a rule that is rounded up.

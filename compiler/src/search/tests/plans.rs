@@ -6,11 +6,12 @@ use std::path::Path;
 use moac_runtime::geometry::{Geometry, span};
 use moac_runtime::plan::{DType, Plan};
 
+use super::go_on;
 use crate::search::influence::Influence;
 use crate::search::outcome::{SearchError, SearchOptions, SearchResult, search};
 use crate::search::rules::RuleGrid;
 use crate::search::synthetic::{Synthetic, shape};
-use crate::search::tables::{Bound, Cost, Granularity, Space};
+use crate::search::tables::{Bound, Cost, Granularity, Space, TableError};
 
 fn influence() -> Influence {
     Synthetic::new(shape("small", 4, 6, 2), 11).influence(&[512, 1024])
@@ -29,7 +30,7 @@ fn space(per: Granularity, cost: Cost, fraction: f64) -> Space {
 }
 
 fn run(per: Granularity, cost: Cost) -> SearchResult {
-    search(&influence(), space(per, cost, 0.5), &SearchOptions::default(), &mut |_, _| {}).expect("feasible")
+    search(&influence(), space(per, cost, 0.5), &SearchOptions::default(), &mut go_on).expect("feasible")
 }
 
 /// The mean span over the length.
@@ -121,8 +122,7 @@ fn provenance_says_how_the_plan_was_found() {
 fn impossible_bounds_say_which_and_by_how_much() {
     let mut space = space(Granularity::KvHead, Cost::KvBytes, 0.5);
     space.bounds[1].fraction = 0.1;
-    let error =
-        search(&influence(), space, &SearchOptions::default(), &mut |_, _| {}).expect_err("infeasible");
+    let error = search(&influence(), space, &SearchOptions::default(), &mut go_on).expect_err("infeasible");
     let SearchError::Bounds { short, alone: true, proven: true, .. } = &error else { panic!("{error:?}") };
     assert_eq!((short.len(), short[0].length, short[0].bound, short[0].least), (1, 1024, 0.1, 0.125));
     assert!(
@@ -142,9 +142,19 @@ fn bounds_that_exclude_each_other_are_told_apart() {
         .rules
         .extend(RuleGrid { alphas: vec![256.0], betas: vec![0.0], within: vec![], positive: vec![] }.rules());
     space.bounds = vec![Bound { length: 512, fraction: 0.3 }, Bound { length: 2048, fraction: 0.15 }];
-    let error =
-        search(&influence(), space, &SearchOptions::default(), &mut |_, _| {}).expect_err("infeasible");
+    let error = search(&influence(), space, &SearchOptions::default(), &mut go_on).expect_err("infeasible");
     let SearchError::Bounds { short, alone: false, proven: true, .. } = &error else { panic!("{error:?}") };
     assert!(!short.is_empty() && short.iter().all(|short| short.least > short.bound));
     assert!(error.to_string().contains("all bounds together"), "{error}");
+}
+
+#[test]
+fn losses_of_whole_kv_heads_choose_for_no_query_head() {
+    let joint = Influence { joint: true, ..influence() };
+    let search = |per, influence: &Influence| {
+        search(influence, space(per, Cost::Density, 0.5), &SearchOptions::default(), &mut go_on)
+    };
+    assert!(search(Granularity::KvHead, &joint).is_ok() && search(Granularity::Head, &influence()).is_ok());
+    let error = search(Granularity::Head, &joint).unwrap_err();
+    assert!(matches!(error, SearchError::Space(TableError::Joint)), "{error}");
 }
