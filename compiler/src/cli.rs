@@ -1,5 +1,6 @@
 //! The command line: parses, runs one command, and turns its result into an exit code. The one place for both.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -104,7 +105,11 @@ fn start_log() {
         commands::say(&format!("warning: {} is ignored: {error}", env::LOG.name));
         tracing_subscriber::EnvFilter::new("warn")
     });
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).finish();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .finish();
     // Fails only where a host program has set its own.
     let _ = tracing::subscriber::set_global_default(log);
 }

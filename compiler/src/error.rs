@@ -41,6 +41,12 @@ pub enum Error {
         /// The model at hand.
         expected: String,
     },
+    /// Weights that leave nothing to profile.
+    #[error("the weights leave no items: those to be made are of the tasks {}", tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join(", "))]
+    Weights {
+        /// Tasks that there will be items of.
+        tasks: Vec<crate::items::Task>,
+    },
     /// A line of a JSONL file is not what it should be.
     #[error("`{}`, line {line}: {source}", path.display())]
     Line {
@@ -223,6 +229,7 @@ impl Hint for Error {
             Self::Render(_)
             | Self::Open { .. }
             | Self::OtherModel { .. }
+            | Self::Weights { .. }
             | Self::Line { .. }
             | Self::NoPrompts { .. }
             | Self::Context { .. }

@@ -1,7 +1,8 @@
 //! Results of long computations, kept by content: what was computed once is never computed again.
 //!
-//! A result is a small JSON file named by the digest of all that it depends on, which it repeats inside: written beside its
-//! place, synced and renamed, so there are whole ones and none other, and one that is damaged or of another key is none.
+//! A result is a small JSON file named by the digest of all that it depends on, which it repeats inside, beside the digest of
+//! the result: written beside its place, synced and renamed, so there are whole ones and none other, and one that is damaged
+//! or of another key is none.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,15 +10,18 @@ use std::path::{Path, PathBuf};
 use moac_runtime::artifact::{self, Digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// A folder of results. Made when something is stored.
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
 
 #[derive(Serialize, Deserialize)]
-struct Kept<T> {
+struct Kept {
     key: Digest,
-    value: T,
+    /// Of the text of `value`.
+    sha256: Digest,
+    value: Box<RawValue>,
 }
 
 impl Folder {
@@ -33,14 +37,19 @@ impl Folder {
 
     /// The result of a key, if it is there.
     pub fn load<T: DeserializeOwned>(&self, key: Digest) -> Option<T> {
-        let kept: Kept<T> = serde_json::from_slice(&std::fs::read(self.path(key)).ok()?).ok()?;
-        (kept.key == key).then_some(kept.value)
+        let kept: Kept = serde_json::from_slice(&std::fs::read(self.path(key)).ok()?).ok()?;
+        let text = kept.value.get();
+        (kept.key == key && kept.sha256 == Digest::of(text.as_bytes()))
+            .then(|| serde_json::from_str(text).ok())
+            .flatten()
     }
 
     /// Keeps the result of a key.
     pub fn save<T: Serialize>(&self, key: Digest, value: T) -> io::Result<()> {
         std::fs::create_dir_all(&self.0)?;
-        artifact::write(&self.path(key), &serde_json::to_vec(&Kept { key, value })?)
+        let value = serde_json::value::to_raw_value(&value)?;
+        let kept = Kept { key, sha256: Digest::of(value.get().as_bytes()), value };
+        artifact::write(&self.path(key), &serde_json::to_vec(&kept)?)
     }
 }
 
@@ -60,6 +69,10 @@ mod tests {
         assert_eq!(kept.load::<Vec<f64>>(other), None);
         let text = std::fs::read(kept.path(key)).unwrap();
         std::fs::write(kept.path(key), &text[..text.len() - 1]).unwrap();
+        assert_eq!(kept.load::<Vec<f64>>(key), None);
+        // Another number, and still JSON.
+        let changed = String::from_utf8(text).unwrap().replace("0.1", "0.7");
+        std::fs::write(kept.path(key), changed).unwrap();
         assert_eq!(kept.load::<Vec<f64>>(key), None);
         kept.save(key, [0.5]).unwrap();
         assert_eq!(kept.load(key), Some(vec![0.5]));

@@ -24,6 +24,11 @@ pub const MAX_GROUP: u32 = 16;
 /// The `format` of moac's own plan files.
 pub const PLAN_FORMAT: &str = "moac.plan/1";
 
+/// Whether a text can be a model's name. Names are shown in terminals and pages, so nothing that moves a cursor is one.
+pub fn is_name(text: &str) -> bool {
+    (1..=200).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
 /// The element type of q, k, v, o and of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

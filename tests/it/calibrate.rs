@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use moac::calibrate::{Mix, Options, calibrate};
+use moac::eval::fingerprint::of_model;
 use moac::items::{Items, Task};
 use moac::tasks::Corpus;
+use moac_runtime::artifact::Digest;
 use moac_runtime::model::{Cache, Generator, Model, Sampling, dense_plan};
 
 use crate::compile::{finish, moac};
@@ -114,24 +116,31 @@ fn a_run_that_was_cut_goes_on() {
         mix: "document=4,passkey=1".parse::<Mix>().unwrap(),
         answer_tokens: 10,
     };
+    let fingerprint = of_model(&folder.join("tiny")).unwrap();
     let (whole, cut) = (folder.join("whole.jsonl"), folder.join("cut.jsonl"));
-    let all = calibrate(&model, &corpus, &options, &whole, |_, _, _| ()).unwrap();
+    let all = calibrate(&model, fingerprint, &corpus, &options, &whole, |_, _, _| ()).unwrap();
     assert_eq!((all.given_up, all.resumed), (1, 0));
     let part = folder.join("cut.jsonl.part");
-    let run = || calibrate(&model, &corpus, &options, &cut, |done, _, _| assert!(done < 3, "interrupted"));
+    let run = || {
+        calibrate(&model, fingerprint, &corpus, &options, &cut, |done, _, _| assert!(done < 3, "interrupted"))
+    };
     let interrupted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
     assert!(interrupted.is_err() && !cut.exists());
     // The end of the last line is lost, as where the disk was full.
     let bytes = std::fs::read(&part).unwrap();
     std::fs::write(&part, &bytes[..bytes.len() - 5]).unwrap();
-    let rest = calibrate(&model, &corpus, &options, &cut, |_, _, _| ()).unwrap();
+    let rest = calibrate(&model, fingerprint, &corpus, &options, &cut, |_, _, _| ()).unwrap();
     assert_eq!((rest.resumed, &rest.items, rest.tally), (2, &all.items, all.tally));
     assert_eq!(std::fs::read(&cut).unwrap(), std::fs::read(&whole).unwrap());
     assert!(!part.exists());
-    // What another run left is of no use.
+    // What another run left is of no use, nor what another model wrote.
     std::fs::write(&part, &bytes).unwrap();
-    let other = Options { seed: 2, ..options };
-    assert_eq!(calibrate(&model, &corpus, &other, &cut, |_, _, _| ()).unwrap().resumed, 0);
+    let (model, corpus, options) = (&model, &corpus, &options);
+    let stranger = Digest::of(b"other weights");
+    assert_eq!(calibrate(model, stranger, corpus, options, &cut, |_, _, _| ()).unwrap().resumed, 0);
+    std::fs::write(&part, &bytes).unwrap();
+    let other = Options { seed: 2, ..options.clone() };
+    assert_eq!(calibrate(model, fingerprint, corpus, &other, &cut, |_, _, _| ()).unwrap().resumed, 0);
 }
 
 #[test]

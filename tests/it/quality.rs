@@ -188,6 +188,55 @@ fn the_plan_with_the_lowest_loss_is_chosen_and_says_so() {
 }
 
 #[test]
+fn what_validation_cannot_compare_is_refused() {
+    let folder = folder();
+    let folder = folder.path();
+    let mut items = write_items(folder);
+    let (plan, _) = narrow(folder);
+    let plan = plan.to_str().unwrap();
+    fs::create_dir(folder.join("empty")).unwrap();
+    let args = ["validate", "tiny", plan, "--items", "items.jsonl", "--length", "256", "-o", "best.json"];
+    let with = |at: usize, what: &'static str| {
+        let mut args = args.to_vec();
+        args[at] = what;
+        refused(folder, &args)
+    };
+    assert!(with(2, "empty").contains("found no plan to validate: give plan files, or folders"));
+    assert!(with(8, "empty").contains("cannot write `empty`: is a directory"));
+    assert!(with(8, "missing/best.json").contains("its folder is not there"));
+    assert!(refused(folder, &[&args[..], &["--most", "0"]].concat()).contains("`0` is no count"));
+    // A token that the model does not have, where only its loss would be asked for.
+    *items.items[0].tokens.last_mut().unwrap() = u32::MAX;
+    items.write(&folder.join("items.jsonl")).unwrap();
+    let error = refused(folder, &args);
+    assert!(error.contains("item `document-0`: a token is 4294967295, expected below"), "{error}");
+    assert!(!folder.join("best.json").exists());
+}
+
+#[test]
+fn damaged_sums_are_made_again_and_lengths_have_their_own_ablations() {
+    let folder = folder();
+    let folder = folder.path();
+    let mut items = write_items(folder);
+    let args = ["profile", "tiny", "items.jsonl", "--measure", "fisher", "-o", "a.safetensors"];
+    run(folder, &args);
+    let whole = fs::read(folder.join("a.safetensors")).unwrap();
+    for file in kept(&folder.join("a.safetensors.items")) {
+        let mut bytes = fs::read(&file).unwrap();
+        *bytes.last_mut().unwrap() ^= 0x10;
+        fs::write(&file, bytes).unwrap();
+    }
+    run(folder, &args);
+    assert_eq!(fs::read(folder.join("a.safetensors")).unwrap(), whole);
+    // The same tokens as an item of two lengths, whose windows differ in number.
+    let [short, long] = [256, 1024].map(|length| Item { length, ..items.items[1].clone() });
+    items.items = vec![short, Item { id: "long".to_owned(), ..long }];
+    items.write(&folder.join("items.jsonl")).unwrap();
+    run(folder, &["profile", "tiny", "items.jsonl", "--measure", "ablation", "-o", "b.safetensors"]);
+    assert_eq!(Influence::read(&folder.join("b.safetensors")).unwrap().lengths.len(), 2);
+}
+
+#[test]
 fn a_refined_plan_keeps_its_bytes_and_goes_on_where_it_was() {
     let folder = folder();
     let folder = folder.path();
@@ -263,12 +312,9 @@ fn a_plan_that_cannot_be_refined_says_why() {
         )
     };
     let error = refine(&["--lengths", "256"]);
-    assert!(
-        error.contains("items of the lengths [256] to refine on, expected at least two lengths"),
-        "{error}"
-    );
+    assert!(error.contains("at the lengths [256]: expected at least two"), "{error}");
     let error = refine(&["--lengths", "256,512"]);
-    assert!(error.contains("items of the lengths [256, 320] to refine on"), "{error}");
+    assert!(error.contains("at the lengths [256, 512]: there are items of [256, 320] only"), "{error}");
     let error = refine(&["--density", "0.2"]);
     assert!(error.contains("0.2 of the dense KV bytes is less than the smallest spans"), "{error}");
     for (flag, value) in
@@ -278,6 +324,47 @@ fn a_plan_that_cannot_be_refined_says_why() {
         assert!(error.contains(value), "{error}");
     }
     assert!(!folder.join("a.json").exists() && !folder.join("a.json.steps").exists());
+}
+
+#[test]
+fn what_is_wrong_with_a_plan_is_said_before_the_work() {
+    let folder = folder();
+    let folder = folder.path();
+    fs::write(folder.join("text.txt"), "some words ".repeat(2000)).unwrap();
+    let args = ["plan", "tiny", "--data", "text.txt", "--lengths", "256,320", "--items", "2"];
+    let args = [&args[..], &["--mix", "text=1", "--validate-length", "512", "--work", "work"]].concat();
+    let (density, out) = (["--density", "0.6"], ["-o", "plan.json"]);
+    let refused_with = |more: &[&str]| {
+        let error = refused(folder, &[&args[..], more].concat());
+        assert!(!folder.join("work").exists(), "{more:?} was found only after the work");
+        error
+    };
+    for (more, said) in [
+        (&["--grid", "nope"][..], "nope"),
+        (&["--times", "nope"], "nope"),
+        (&["--sink", "128"], "sink of 128"),
+        (&["--min-span", "100"], "minimum span 100"),
+        (&["--bound", "1000=0.4"], "length 1000"),
+        (&["--bound", "256=0.1"], "the bound 0.1"),
+        (&["--weights", "kv=1"], "the weights leave no items: those to be made are of the tasks text"),
+        (&["--per", "head"], "per KV head"),
+        (&["--intervals", "1000000"], "`1000000` is no number of intervals"),
+        (&["--validate-items", "0"], "`0` is no count"),
+        (&["--refine", "1", "--refine-lengths", "256"], "at the lengths [256]: expected at least two"),
+        (&["--refine", "1", "--bound", "256=0.8"], "cannot be used with"),
+    ] {
+        let more = [more, &density, &out].concat();
+        let error = refused_with(&more);
+        assert!(error.contains(said), "{more:?}: {error}");
+    }
+    for (bad, said) in [("NaN", "bound NaN"), ("0.01", "the bound 0.01")] {
+        let error = refused_with(&[&["--density", bad][..], &out].concat());
+        assert!(error.contains(said), "{error}");
+    }
+    for (bad, said) in [("tiny", "is a directory"), ("missing/plan.json", "its folder is not there")] {
+        let error = refused_with(&[&density[..], &["-o", bad]].concat());
+        assert!(error.contains(said), "{error}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
+use moac_runtime::artifact::Digest;
 use moac_runtime::model::{Cache, Model, dense_plan};
 use moac_runtime::plan::TILE;
 
@@ -102,6 +103,19 @@ pub struct Calibration {
     pub resumed: usize,
 }
 
+impl Options {
+    /// Whether the model takes contexts of these lengths.
+    pub fn check(&self, model: &Model) -> Result<(), CalibrateError> {
+        let max = model.decoder.config().context;
+        let wrong =
+            |&&length: &&u32| !length.is_multiple_of(TILE) || length < MIN_LENGTH || length as usize > max;
+        match self.lengths.iter().find(wrong) {
+            None => Ok(()),
+            Some(&found) => Err(CalibrateError::Length { found, max }),
+        }
+    }
+}
+
 /// Questions asked and answers right; contexts that were replaced by others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tally {
@@ -144,20 +158,16 @@ struct Maker<'a> {
 /// Makes calibration items and writes them to `out`.
 ///
 /// While it runs, what is done stands in a file beside `out`, whose name ends in `.part`. The same options, texts and
-/// model go on from there. `progress` is told of every item: how many are done, of how many, and the newest.
+/// model, whose files' digest is `fingerprint`, go on from there. `progress` is told of every item: how many are done, of how many, and the newest.
 pub fn calibrate(
     model: &Model,
+    fingerprint: Digest,
     corpus: &Corpus,
     options: &Options,
     out: &Path,
     mut progress: impl FnMut(usize, usize, &str),
 ) -> Result<Calibration, CalibrateError> {
-    let max = model.decoder.config().context;
-    let wrong =
-        |&&length: &&u32| !length.is_multiple_of(TILE) || length < MIN_LENGTH || length as usize > max;
-    if let Some(&found) = options.lengths.iter().find(wrong) {
-        return Err(CalibrateError::Length { found, max });
-    }
+    options.check(model)?;
     let header = Header {
         format: ITEMS_FORMAT.to_owned(),
         model: model.decoder.config().shape().name,
@@ -167,7 +177,7 @@ pub fn calibrate(
     };
     let maker = Maker { model, corpus, options };
     let jobs = jobs(options);
-    let (mut part, mut done) = Part::open(out, &header, options)?;
+    let (mut part, mut done) = Part::open(out, fingerprint, &header, options)?;
     let (mut made, mut tally, mut resumed) = (Vec::new(), Tally::default(), 0);
     for (at, job) in jobs.iter().enumerate() {
         let id = job.id();

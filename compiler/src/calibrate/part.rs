@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use moac_runtime::artifact::Digest;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -46,6 +47,7 @@ impl Part {
     /// Opens the file of a run that writes `out`, and returns what is done already.
     pub(super) fn open(
         out: &Path,
+        model: Digest,
         header: &Header,
         options: &Options,
     ) -> Result<(Self, BTreeMap<String, Done>), CalibrateError> {
@@ -56,8 +58,9 @@ impl Part {
             let path = path.clone();
             move |source| CalibrateError::Part { action, path, source }
         };
-        let first =
-            serde_json::json!({"part_of": header, "answer_tokens": options.answer_tokens}).to_string();
+        let run =
+            serde_json::json!({"part_of": header, "model": model, "answer_tokens": options.answer_tokens});
+        let first = run.to_string();
         let known = match std::fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(source) if source.kind() == ErrorKind::NotFound => String::new(),

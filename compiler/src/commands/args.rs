@@ -135,3 +135,9 @@ pub fn parse_range(text: &str) -> Result<Range<u32>, String> {
     };
     parse().ok_or_else(|| format!("`{text}` is no range: expected two numbers, as in 0..4"))
 }
+
+/// How many of something there are to be made: so many that memory holds them.
+pub fn parse_count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
+    count.ok_or_else(|| format!("`{text}` is no count: expected a number from 1 to 1000000"))
+}

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressStyle};
 use moac_runtime::model::Model;
 
-use super::Context;
+use super::args::parse_count;
+use super::{Context, check_out};
 use crate::calibrate::{Calibration, Mix, Options, Tally, calibrate};
 use crate::cli::ExitStatus;
 use crate::error::Error;
+use crate::eval::fingerprint;
 use crate::tasks::Corpus;
 
 /// The most tokens of an answer that the model writes, by default.
@@ -35,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_values_t = [1024, 2048, 4096])]
     pub lengths: Vec<u32>,
     /// Items per level
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_count)]
     pub items: usize,
     /// The same seed gives the same items
     #[arg(long, default_value_t = 0)]
@@ -44,20 +46,23 @@ pub struct Args {
     #[arg(long, value_name = "TASK=SHARE,..", default_value_t = Mix::default())]
     pub mix: Mix,
     /// The most tokens of an answer that the model writes to a question on a document
-    #[arg(long, value_name = "TOKENS", default_value_t = ANSWER_TOKENS)]
+    #[arg(long, value_name = "TOKENS", default_value_t = ANSWER_TOKENS, value_parser = parse_count)]
     pub answer_tokens: usize,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    check_out(&args.out)?;
+    let fingerprint = fingerprint::of_model(&args.model)?;
     let model = Model::open(&args.model)?;
     let corpus =
         args.without.iter().try_fold(Corpus::read(&args.data)?, |corpus, file| corpus.without(file))?;
     let &Args { items, seed, mix, answer_tokens, .. } = args;
     let options = Options { lengths: args.lengths.clone(), items, seed, mix, answer_tokens };
     let bar = Bar::new();
-    let made =
-        calibrate(&model, &corpus, &options, &args.out, |done, all, newest| bar.show(done, all, newest));
+    let made = calibrate(&model, fingerprint, &corpus, &options, &args.out, |done, all, newest| {
+        bar.show(done, all, newest);
+    });
     bar.finish();
     let made = made?;
     tell(&made, context);

@@ -1,14 +1,15 @@
 //! `moac eval`: the quality of plans beside dense and uniform attention.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use moac_runtime::artifact;
 use moac_runtime::model::Model;
 use moac_runtime::plan::{ModelShape, Plan};
 
-use super::Context;
+use super::args::parse_count;
+use super::{Context, check_out};
 use crate::cli::ExitStatus;
 use crate::error::Error;
 use crate::eval::cells::Store;
@@ -41,13 +42,13 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub filler: Option<PathBuf>,
     /// Windows or contexts at a length [default: 8 windows; 10 contexts, 4 from 8192 on]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub items: Option<usize>,
     /// Questions about a context
-    #[arg(long, value_name = "N", default_value_t = QUESTIONS)]
+    #[arg(long, value_name = "N", default_value_t = QUESTIONS, value_parser = parse_count)]
     pub questions: usize,
     /// Facts in a context, at least as many as questions [default: as many as are usual for the task]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub facts: Option<usize>,
     /// Seed of the retrieval tasks
     #[arg(long, default_value_t = 0)]
@@ -100,6 +101,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let model = Model::open(&args.model)?;
     let shape = model.decoder.config().shape();
     let suite = args.suite(&shape)?;
+    if let (Some(path), [_]) = (&args.svg, suite.runs.as_slice()) {
+        check_out(path)?;
+    }
     let asks = |retrieval| suite.runs.iter().any(|run| run.task.facts().is_some() == retrieval);
     let texts = if asks(false) { items::texts(&args.data, &model.tokenizer)? } else { Vec::new() };
     let filler = [args.filler.as_ref().unwrap_or(&args.data).clone()];
@@ -152,13 +156,8 @@ fn draw(path: &Path, report: &Report) -> Result<(), Error> {
     write(path, &quality_chart(run))
 }
 
-/// Writes a file, whole or not at all.
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::file("create", path))?;
-    file.write_all(text.as_bytes()).map_err(Error::file("write", path))?;
-    file.persist(path).map_err(|error| Error::file("write", path)(error.error))?;
-    Ok(())
+    artifact::write(path, text.as_bytes()).map_err(Error::file("write", path))
 }
 
 fn default_cells() -> PathBuf {

@@ -30,7 +30,9 @@ pub mod view;
 
 use std::fmt::Display;
 use std::io::Write as _;
+use std::path::Path;
 
+use moac_runtime::artifact;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -73,4 +75,9 @@ impl Context {
 /// Prints a line to stderr; nothing can be done where that fails.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Says now that a file cannot be written, instead of after the work.
+fn check_out(path: &Path) -> Result<(), Error> {
+    artifact::target(path).map(drop).map_err(Error::file("write", path))
 }

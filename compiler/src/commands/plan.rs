@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use indicatif::ProgressBar;
 use moac_runtime::model::Model;
 
+use super::args::parse_count;
 use super::profile::{beside, parse_weight};
 use super::search::write_picture;
 use super::space::SpaceArgs;
 use super::validate::write_plan;
-use super::{Context, calibrate, profile, refine, validate};
+use super::{Context, calibrate, check_out, profile, refine, validate};
 use crate::calibrate::{Calibration, Mix, Options};
 use crate::cli::ExitStatus;
 use crate::error::Error;
@@ -37,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_values_t = [1024, 2048, 4096])]
     lengths: Vec<u32>,
     /// Calibration items per length
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_count)]
     items: usize,
     /// Shares of the tasks
     #[arg(long, value_name = "TASK=SHARE,..", default_value_t = Mix::default())]
@@ -56,7 +57,7 @@ pub struct Args {
     #[arg(long, value_name = "TASK=SHARE,..")]
     validate_mix: Option<Mix>,
     /// Items to choose on
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_count)]
     validate_items: usize,
     /// Refine the best plan on text in so many steps, as `moac refine` does, at the same KV bytes. Facts that only few
     /// heads look up do not count then: for plans too narrow to keep them. Every KV head gets a rule of its own, under the
@@ -86,7 +87,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    check_out(&args.out)?;
     let model = Model::open(&args.model)?;
+    crate::plan::supported(&model.decoder.config().shape(), &args.model)?;
     let corpus = Corpus::read(&args.data)?;
     let work = args.work.clone().unwrap_or_else(|| beside(&args.out, ".work"));
     let calibration = Options {

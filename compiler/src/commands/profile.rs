@@ -7,7 +7,8 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use moac_runtime::model::Model;
 
-use super::Context;
+use super::args::parse_count;
+use super::{Context, check_out};
 use crate::cli::ExitStatus;
 use crate::error::Error;
 use crate::eval::fingerprint;
@@ -33,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "TASK", value_delimiter = ',', value_parser = parse_task)]
     tasks: Vec<Task>,
     /// The most items of a length
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     most: Option<usize>,
     /// How the loss of a mask is estimated
     #[arg(long, value_enum, default_value_t = Measure::Mixed)]
@@ -64,12 +65,14 @@ pub(super) fn parse_task(text: &str) -> Result<Task, String> {
 pub(super) fn parse_weight(text: &str) -> Result<(Task, f64), String> {
     let parse = || {
         let (task, weight) = text.split_once('=')?;
-        let weight = weight.parse().ok().filter(|weight: &f64| weight.is_finite() && *weight >= 0.0)?;
+        let weight = weight.parse().ok().filter(|weight| (0.0..=1e6).contains(weight))?;
         Some((Task::from_name(task)?, weight))
     };
     let names = Task::ALL.map(Task::name).join(", ");
     parse().ok_or_else(|| {
-        format!("`{text}`: expected a task and a weight from 0 on, as in passkey=0.5; tasks are {names}")
+        format!(
+            "`{text}`: expected a task and a weight from 0 to 1000000, as in passkey=0.5; tasks are {names}"
+        )
     })
 }
 
@@ -86,6 +89,9 @@ fn parse_also(text: &str) -> Result<(Measure, PathBuf), String> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    for path in std::iter::once(&args.out).chain(args.also.iter().map(|(_, path)| path)) {
+        check_out(path)?;
+    }
     let items = Items::read(&args.items)?;
     let digest = fingerprint::of_model(&args.model)?;
     let model = Model::open(&args.model)?;

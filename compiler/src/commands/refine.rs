@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressStyle};
 use moac_runtime::model::Model;
 
-use super::Context;
 use super::eval::read_plan;
 use super::profile::beside;
 use super::validate::write_plan;
+use super::{Context, check_out};
 use crate::cli::ExitStatus;
 use crate::error::Error;
 use crate::eval::fingerprint;
@@ -69,6 +69,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    check_out(&args.out)?;
     let items = Items::read(&args.items)?;
     let digest = fingerprint::of_model(&args.model)?;
     let model = Model::open(&args.model)?;

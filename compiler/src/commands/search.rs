@@ -1,15 +1,16 @@
 //! `moac search`: attention influence to the Pareto set of plans.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use moac_runtime::artifact;
 
 use super::Context;
 use super::space::SpaceArgs;
+use super::validate::write_plan;
 use crate::cli::ExitStatus;
 use crate::error::Error;
 use crate::interrupt;
+use crate::plan;
 use crate::report::{pareto_chart, pareto_table};
 use crate::search::influence::Influence;
 use crate::search::outcome::{SearchResult, search};
@@ -37,6 +38,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let parts: Result<Vec<Influence>, _> = args.influence.iter().map(|path| Influence::read(path)).collect();
     let influence = Influence::merge(parts?)?;
+    plan::supported(&influence.model, &args.influence[0])?;
     let space = args.space.space(&influence, &args.lengths)?;
     let bar = indicatif::ProgressBar::new(0).with_message("solves");
     let found = search(&influence, space, &args.space.options(), &mut |done, total| {
@@ -76,12 +78,7 @@ fn write(folder: &Path, found: &SearchResult, context: &Context) -> Result<(), E
     let mut names = Vec::new();
     for (at, found) in found.plans.iter().enumerate() {
         let name = format!("plan-{at:02}.json");
-        let path = folder.join(&name);
-        let text = serde_json::to_string_pretty(&found.plan)
-            .map_err(|error| Error::file("write", &path)(error.into()))?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::file("create", &path))?;
-        writeln!(file, "{text}").map_err(Error::file("write", &path))?;
-        file.persist(&path).map_err(|error| Error::file("write", &path)(error.error))?;
+        write_plan(&folder.join(&name), &found.plan)?;
         names.push(name);
     }
     let other = |name: &str| {

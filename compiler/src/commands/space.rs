@@ -46,7 +46,7 @@ pub struct SpaceArgs {
     #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_MIN_SPAN)]
     min_span: u32,
     /// Intervals of each loss's range: more make a denser Pareto set
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_intervals)]
     intervals: usize,
     /// Stop each solve at this proven relative gap; 0 asks for the optimum
     #[arg(long, value_name = "FRACTION", default_value_t = 1e-3, value_parser = parse_gap)]
@@ -96,6 +96,11 @@ fn parse_bound(text: &str) -> Result<Bound, String> {
         Some(Bound { length: length.parse().ok()?, fraction: fraction.parse().ok()? })
     };
     parse().ok_or_else(|| format!("`{text}` is no bound: expected a length and a fraction, as in 4096=0.4"))
+}
+
+fn parse_intervals(text: &str) -> Result<usize, String> {
+    let intervals = text.parse().ok().filter(|intervals| (1..=64).contains(intervals));
+    intervals.ok_or_else(|| format!("`{text}` is no number of intervals: expected 1 to 64"))
 }
 
 fn parse_gap(text: &str) -> Result<f64, String> {

@@ -8,9 +8,10 @@ use moac_runtime::artifact;
 use moac_runtime::model::Model;
 use moac_runtime::plan::Plan;
 
+use super::args::parse_count;
 use super::eval::read_plan;
 use super::profile::parse_task;
-use super::{Context, calibrate};
+use super::{Context, calibrate, check_out};
 use crate::calibrate::{Mix, Options};
 use crate::cli::ExitStatus;
 use crate::error::Error;
@@ -43,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "TASK", value_delimiter = ',', value_parser = parse_task)]
     tasks: Vec<Task>,
     /// The most items; with --data, how many to make
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_count)]
     most: usize,
     /// With --data: another seed than that of the calibration
     #[arg(long, default_value_t = 1)]
@@ -61,14 +62,18 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    args.out.as_deref().map_or(Ok(()), check_out)?;
     let model = Model::open(&args.model)?;
     let shape = model.decoder.config().shape();
+    let files = files(&args.plans)?;
+    let stem = |path: &Path| path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let candidate = |path: &PathBuf| {
-        let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        // Plans of several searches are often called the same.
+        let alone = files.iter().filter(|other| stem(other) == stem(path)).count() == 1;
+        let name = if alone { stem(path) } else { path.display().to_string() };
         Ok(Candidate { name, plan: read_plan(path, &shape)? })
     };
-    let candidates: Vec<Candidate> =
-        files(&args.plans)?.iter().map(candidate).collect::<Result<_, Error>>()?;
+    let candidates: Vec<Candidate> = files.iter().map(candidate).collect::<Result<_, Error>>()?;
     let digest = fingerprint::of_model(&args.model)?;
     let items = if let Some(path) = &args.items {
         Items::read(path)?

@@ -4,10 +4,10 @@
 //! it is about. It is written beside its place, synced, and renamed into it, so there are whole cells and none other;
 //! one that cannot be read, or that holds another key, is measured again. Folders of cells can be copied together.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::artifact::{self, Digest};
 use serde::{Deserialize, Serialize};
 
 use super::Task;
@@ -124,11 +124,8 @@ impl Store {
         let path = self.path(&cell.key);
         let folder = path.parent().unwrap_or(&self.folder);
         std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-        serde_json::to_writer(io::BufWriter::new(file.as_file_mut()), cell)?;
-        writeln!(file)?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)?;
-        Ok(())
+        let mut text = serde_json::to_vec(cell)?;
+        text.push(b'\n');
+        artifact::write(&path, &text)
     }
 }

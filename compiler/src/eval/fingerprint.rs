@@ -10,8 +10,15 @@ use super::EvalError;
 /// Files of a model folder that decide what is computed.
 fn decides(name: &str) -> bool {
     name.ends_with(".safetensors")
-        || ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
-            .contains(&name)
+        || [
+            "config.json",
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+            "model.safetensors.index.json",
+        ]
+        .contains(&name)
 }
 
 /// The digest of a model: of its GGUF file, or of the names and contents of what its folder is read for. Where it lies

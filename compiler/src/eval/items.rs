@@ -1,6 +1,7 @@
 //! What a model is evaluated on: windows of text, and contexts with questions.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use moac_runtime::artifact::Digest;
 use moac_runtime::model::{Model, Tokenizer};
@@ -109,13 +110,12 @@ pub fn windows(texts: &[Text], length: u32, count: usize) -> Result<Vec<Item>, E
     Ok(windows)
 }
 
-/// The contexts of a retrieval task.
+/// The contexts of a retrieval task. `stop` stops making them.
 pub fn prompts(
     model: &Model,
     corpus: &Corpus,
-    kind: Kind,
-    run: &Run,
-    length: u32,
+    (kind, run, length): (Kind, &Run, u32),
+    stop: &AtomicBool,
 ) -> Result<Vec<Item>, EvalError> {
     let spec = TaskSpec {
         kind,
@@ -125,9 +125,13 @@ pub fn prompts(
         questions: run.questions,
         seed: run.seed,
     };
+    let all = run.items_at(length);
     let item = |number: usize| {
+        if stop.load(Ordering::Relaxed) {
+            return Err(EvalError::Stopped { done: 0, all });
+        }
         let prompt = spec.prompt(model, corpus, number)?;
         Ok(Item { name: prompt.id.clone(), text: prompt.source.clone(), input: Input::Prompt(prompt) })
     };
-    (0..run.items_at(length)).into_par_iter().map(item).collect()
+    (0..all).into_par_iter().map(item).collect()
 }

@@ -175,7 +175,7 @@ impl Evaluation<'_> {
             None => items::windows(self.texts, length, run.items_at(length)),
             Some(kind) => {
                 let filler = self.filler.ok_or(EvalError::NoTexts { path: "filler".into() })?;
-                items::prompts(self.model, filler, kind, run, length)
+                items::prompts(self.model, filler, (kind, run, length), self.stop)
             }
         }
     }

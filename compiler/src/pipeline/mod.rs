@@ -14,14 +14,14 @@ use serde::Serialize;
 
 use crate::calibrate::{self, Calibration, Tally, calibrate};
 use crate::error::Error;
-use crate::items::{Item, Items};
+use crate::items::{Item, Items, Task};
 use crate::names;
 use crate::profile::store::Store;
 use crate::profile::{self, Choice, LengthSummary, Measure, Weights};
 use crate::refine::{self, Refined, Steps, refine};
-use crate::search::influence::Influence;
-use crate::search::outcome::{SearchOptions, SearchResult, search};
-use crate::search::tables::Space;
+use crate::search::influence::{Influence, LengthInfluence};
+use crate::search::outcome::{SearchError, SearchOptions, SearchResult, search, search_tables};
+use crate::search::tables::{Space, Tables};
 use crate::tasks::Corpus;
 use crate::validate::{self, Candidate, Losses, ValidateError, Validation, validate};
 
@@ -110,7 +110,7 @@ pub fn items(
         return Ok(Calibration { items, tally: Tally::default(), given_up: 0, resumed });
     }
     std::fs::create_dir_all(work).map_err(Error::file("create", work))?;
-    Ok(calibrate(model, corpus, options, &path, progress)?)
+    Ok(calibrate(model, fingerprint, corpus, options, &path, progress)?)
 }
 
 /// Makes a plan. `space` says what is searched, given the influence.
@@ -122,6 +122,7 @@ pub fn plan(
 ) -> Result<Outcome, Error> {
     let &Subject { model, fingerprint, corpus, work } = subject;
     let decoder = &model.decoder;
+    check(model, settings, space)?;
     let mut made = |what: &'static str, options: &calibrate::Options| -> Result<Items, Error> {
         let made = items(model, fingerprint, corpus, options, work, |done, all, newest| {
             watch.items(what, done, all, newest);
@@ -173,6 +174,51 @@ pub fn plan(
         .transpose()?;
     let plan = refined.as_ref().map_or(best, |refined| refined.plan.clone());
     Ok(Outcome { plan, profile: summary, search: found, validation, refined })
+}
+
+/// What of the settings can be told to be wrong before the work begins: what it would only come to hours later.
+fn check(
+    model: &Model,
+    settings: &Settings,
+    space: &dyn Fn(&Influence) -> Result<Space, Error>,
+) -> Result<(), Error> {
+    let Settings { calibration, validation, measure, weights, search, refine } = settings;
+    calibration.check(model)?;
+    validation.check(model)?;
+    let tasks: Vec<Task> =
+        calibration.mix.counts(calibration.items).iter().filter(|of| of.1 > 0).map(|of| of.0).collect();
+    let counts =
+        |task: &Task| weights.as_ref().is_none_or(|weights| weights.get(task).is_some_and(|w| *w > 0.0));
+    if !tasks.iter().any(counts) {
+        return Err(Error::Weights { tasks });
+    }
+    // An influence of nothing has all that a space and its bounds depend on.
+    let mut lengths = calibration.lengths.clone();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let nothing = |&length: &u32| LengthInfluence { length, items: 1, far: Vec::new(), near: Vec::new() };
+    let influence = Influence {
+        model: model.decoder.config().shape(),
+        lengths: lengths.iter().map(nothing).collect(),
+        seed: 0,
+        absolute: measure.is_absolute(),
+        windows: measure.is_of_windows(),
+        joint: measure.is_joint(),
+        data: None,
+    };
+    let space = space(&influence)?;
+    space.suits(&influence).map_err(SearchError::from)?;
+    let zeros = |at: usize, _head: usize| vec![0.0; (lengths[at] / TILE) as usize + 1];
+    let tables = Tables::new(&influence.model, &lengths, space, &zeros).map_err(SearchError::from)?;
+    let length = validation.lengths.first().copied().unwrap_or(TILE);
+    validate::check(&model.decoder, length, tables.space.min_span)?;
+    if let Some((how, items)) = refine {
+        items.check(model)?;
+        refine::check(&model.decoder, &how.lengths, tables.space.min_span)?;
+    }
+    let quick = SearchOptions { intervals: 0, ..search.clone() };
+    search_tables(&tables, &serde_json::Value::Null, &quick, &mut |_, _| ControlFlow::Continue(()))?;
+    Ok(())
 }
 
 /// The Pareto set: from the work folder, or searched and kept there.

@@ -2,13 +2,14 @@
 
 use moac_runtime::plan::{
     DEFAULT_MIN_SPAN, DEFAULT_SINK, MAX_HEADS, MAX_LAYERS, MAX_LENGTH, ModelShape, PLAN_FORMAT, Plan, TILE,
+    is_name,
 };
 use serde_json::value::RawValue;
 
 use super::json::{self, Fields};
 use super::object::Object;
 use super::problem::Problems;
-use super::stated::{MAX_HEAD_DIM, NAME, Stated, is_name};
+use super::stated::{MAX_HEAD_DIM, NAME, Stated};
 
 /// |alpha| is at most this.
 pub(super) const MAX_ALPHA: f64 = 2_147_483_648.0;

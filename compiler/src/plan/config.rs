@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use moac_runtime::plan::{MAX_HEADS, MAX_LAYERS, ModelShape};
+use moac_runtime::plan::{MAX_HEADS, MAX_LAYERS, ModelShape, is_name};
 use serde_json::value::RawValue;
 
 use super::Error;
 use super::json;
 use super::object::Object;
 use super::problem::Problems;
-use super::stated::{MAX_HEAD_DIM, Stated, is_name};
+use super::stated::{MAX_HEAD_DIM, Stated};
 
 const EXPECTED: &str = "model configuration";
 

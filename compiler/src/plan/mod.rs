@@ -5,7 +5,6 @@
 
 mod check;
 mod config;
-mod gguf;
 mod json;
 mod object;
 pub mod presets;
@@ -15,11 +14,12 @@ mod stated;
 
 use std::path::{Path, PathBuf};
 
-use moac_runtime::model::ModelError;
-use moac_runtime::plan::{ModelShape, Plan};
+use moac_runtime::model::{ModelError, read_config};
+use moac_runtime::plan::{MAX_HEADS, MAX_LAYERS, ModelShape, Plan};
 use thiserror::Error;
 
 pub use self::problem::{Problem, Problems};
+use self::stated::Stated;
 use crate::error::Hint;
 
 /// Why there is no plan, or no shape.
@@ -161,7 +161,27 @@ pub fn shape(name: &str) -> Result<ModelShape, Error> {
         return Err(Error::UnknownModel { name: name.to_owned() });
     }
     if json::starts_with(path, b"GGUF")? {
-        return gguf::read(path);
+        let shape = read_config(path)?.shape();
+        return supported(&shape, path).map(|()| shape);
     }
     config::read(path)
+}
+
+/// Whether there are kernels for a model that was read from `path`: a plan for another one would be of no use.
+pub fn supported(shape: &ModelShape, path: &Path) -> Result<(), Error> {
+    let mut problems = Problems::default();
+    for (at, found, most) in
+        [("the layers", shape.num_layers, MAX_LAYERS), ("the attention heads", shape.num_heads, MAX_HEADS)]
+    {
+        if found > most {
+            problems.add(at, found.to_string(), format!("at most {most}"));
+        }
+    }
+    let places = ["the attention heads", "the head dimension", "the scale of scores"];
+    Stated::from(shape.clone()).supported(places, &mut problems);
+    problems.or(Some(())).map_err(|problems| Error::Invalid {
+        path: path.to_owned(),
+        expected: "model that there are kernels for",
+        problems,
+    })
 }

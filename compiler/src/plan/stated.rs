@@ -24,11 +24,6 @@ pub(super) struct Stated {
     pub(super) softmax_scale: Option<f64>,
 }
 
-/// Names are shown in terminals and pages, so nothing that moves a cursor is one.
-pub(super) fn is_name(text: &str) -> bool {
-    (1..=200).contains(&text.chars().count()) && !text.chars().any(char::is_control)
-}
-
 impl Stated {
     /// Refuses what there are no kernels for. `places` are where the number of heads, the head dimension and the scale
     /// are stated.

@@ -1,9 +1,10 @@
 //! The sums of single items, kept by content: an item that was profiled once is never profiled again.
 //!
 //! A file `<sha256 of the key>.safetensors` holds one F32 tensor `sums`, `[parts, heads of all layers, n (n + 1) / 2]`, the
-//! lower triangle of the item's n blocks row by row, and in its metadata the key and the item's loss. Ablations are JSON.
-//! The key is the model's files, the item's tokens and answer, and the pass. Files are written whole or not at all; one
-//! that is damaged is made again.
+//! lower triangle of the item's n blocks row by row, and in its metadata the key, the item's loss and a
+//! digest of loss and sums. Ablations are JSON.
+//! The key is the model's files, the item's tokens and answer, the pass, and of ablations, whose windows follow from it, the
+//! item's length. Files are written whole or not at all and hold a digest of what they keep; one that is damaged is made again.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use super::ProfileError;
 use super::ablation::{self, ItemAblation};
 use super::measure::{Pass, Targets};
 use crate::items::Item;
+use crate::kept::Folder;
 
 /// What is computed for an item and how it is laid out. Raised when either changes: old files are then never looked at.
 const FORMAT: &str = "moac.item-influence/2";
@@ -181,12 +183,14 @@ impl Store {
     fn key(&self, item: &Item, pass: Pass) -> Digest {
         let tokens: Vec<u8> = item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let (model, answer) = (self.model.to_string(), item.answer.to_string());
-        let (format, of): (&str, &[u8]) = match pass {
-            Pass::Reverse(Targets::Answer) => (FORMAT, b"answer"),
-            Pass::Reverse(Targets::Drawn) => (FORMAT, b"drawn"),
-            Pass::Ablation => (ABLATION_FORMAT, b"ablation"),
+        let (format, of) = match pass {
+            Pass::Reverse(Targets::Answer) => (FORMAT, "answer".to_owned()),
+            Pass::Reverse(Targets::Drawn) => (FORMAT, "drawn".to_owned()),
+            Pass::Ablation => (ABLATION_FORMAT, format!("ablation at {}", item.length)),
         };
-        Digest::of_fields([format.as_bytes(), model.as_bytes(), &tokens, answer.as_bytes(), of])
+        let texts = [format, &model, &answer, &of].map(str::as_bytes);
+        let [format, model, answer, of] = texts;
+        Digest::of_fields([format, model, &tokens, answer, of])
     }
 
     /// What an item's tokens are drawn by.
@@ -197,11 +201,11 @@ impl Store {
 
     /// Where what a pass makes of an item is, or would be.
     pub fn path(&self, item: &Item, pass: Pass) -> PathBuf {
-        let ending = match pass {
-            Pass::Reverse(_) => "safetensors",
-            Pass::Ablation => "json",
-        };
-        self.folder.join(format!("{}.{ending}", self.key(item, pass)))
+        let key = self.key(item, pass);
+        match pass {
+            Pass::Reverse(_) => self.folder.join(format!("{key}.safetensors")),
+            Pass::Ablation => Folder::new(&self.folder).path(key),
+        }
     }
 
     /// Keeps what a pass made of an item.
@@ -212,42 +216,47 @@ impl Store {
         let influence = match made {
             Kept::Influence(influence) => influence,
             Kept::Ablation(ablation) => {
-                let text = serde_json::to_vec(ablation).map_err(|error| failed(error.into()))?;
-                return artifact::write(&path, &text).map_err(failed);
+                return Folder::new(&self.folder).save(self.key(item, pass), ablation).map_err(failed);
             }
         };
         let bytes: Vec<u8> = influence.values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let heads = decoder.config().num_layers * decoder.config().num_heads;
         let shape = vec![PARTS, heads, triangle(influence.blocks)];
-        let metadata = HashMap::from([(
-            "moac".to_owned(),
-            format!("{FORMAT} {} {:016x}", self.key(item, pass), influence.loss.to_bits()),
-        )]);
+        let metadata = HashMap::from([("moac".to_owned(), self.mark(item, pass, influence.loss, &bytes))]);
         let file = TensorView::new(Dtype::F32, shape, &bytes)
             .and_then(|view| safetensors::serialize([("sums", view)], Some(metadata)))
             .map_err(|error| failed(std::io::Error::other(error)))?;
         artifact::write(&path, &file).map_err(failed)
     }
 
+    /// The metadata of sums: the key, the loss, and the digest of loss and sums.
+    fn mark(&self, item: &Item, pass: Pass, loss: f64, sums: &[u8]) -> String {
+        let loss = format!("{:016x}", loss.to_bits());
+        let digest = Digest::of_fields([loss.as_bytes(), sums]);
+        format!("{FORMAT} {} {digest} {loss}", self.key(item, pass))
+    }
+
     /// What a pass made of an item, if it is there and whole.
     pub fn load(&self, decoder: &Decoder, item: &Item, pass: Pass) -> Option<Kept> {
-        let file = std::fs::read(self.path(item, pass)).ok()?;
         if pass == Pass::Ablation {
             let config = decoder.config();
             let windows = ablation::windows(item.length.div_ceil(TILE) as usize).len();
-            let ablation: ItemAblation = serde_json::from_slice(&file).ok()?;
+            let ablation: ItemAblation = Folder::new(&self.folder).load(self.key(item, pass))?;
             let whole = ablation.is_finite()
                 && ablation.more.len() == config.num_layers * config.num_kv_heads
                 && ablation.more.iter().all(|more| more.len() == windows);
             return whole.then_some(Kept::Ablation(ablation));
         }
+        let file = std::fs::read(self.path(item, pass)).ok()?;
         let (_, metadata) = SafeTensors::read_metadata(&file).ok()?;
-        let text = metadata.metadata().as_ref()?.get("moac")?;
-        let loss = text.strip_prefix(&format!("{FORMAT} {} ", self.key(item, pass)))?;
-        let loss = f64::from_bits(u64::from_str_radix(loss, 16).ok()?);
-        let mut influence = ItemInfluence::new(decoder.config(), item, loss);
         let tensors = SafeTensors::deserialize(&file).ok()?;
         let sums = tensors.tensor("sums").ok()?;
+        let text = metadata.metadata().as_ref()?.get("moac")?;
+        let loss = f64::from_bits(u64::from_str_radix(text.rsplit(' ').next()?, 16).ok()?);
+        if *text != self.mark(item, pass, loss, sums.data()) {
+            return None;
+        }
+        let mut influence = ItemInfluence::new(decoder.config(), item, loss);
         let values = sums.data().as_chunks::<4>().0;
         if sums.dtype() != Dtype::F32 || values.len() != influence.values.len() {
             return None;

@@ -43,15 +43,23 @@ const REACH: f64 = 0.25;
 pub enum RefineError {
     /// Not enough lengths for a rule, which is a line through two spans.
     #[error(
-        "found items of the lengths {found:?} to refine on, expected at least two lengths from {least} to {most}"
+        "asked to refine at the lengths {asked:?}: expected at least two, each a multiple of {TILE} from {least} to {most}"
     )]
     Lengths {
-        /// The lengths.
-        found: Vec<u32>,
+        /// The lengths asked for.
+        asked: Vec<u32>,
         /// The plan's minimum span.
         least: u32,
         /// The model's context.
         most: u32,
+    },
+    /// A length that there are no items of.
+    #[error("asked to refine at the lengths {asked:?}: there are items of {levels:?} only")]
+    NoItems {
+        /// The lengths asked for.
+        asked: Vec<u32>,
+        /// The lengths that there are items of.
+        levels: Vec<u32>,
     },
     /// A density below what the smallest spans take.
     #[error(
@@ -178,6 +186,19 @@ impl Steps {
     }
 }
 
+/// Whether plans of the minimum span `least` can be refined at these lengths; gives them in order, each once.
+pub fn check(decoder: &Decoder, lengths: &[u32], least: u32) -> Result<Vec<u32>, RefineError> {
+    let most = MAX_LENGTH.min(decoder.config().context as u32);
+    let mut asked = lengths.to_vec();
+    asked.sort_unstable();
+    asked.dedup();
+    let fits = |&length: &u32| length.is_multiple_of(TILE) && (least..=most).contains(&length);
+    if asked.len() < 2 || !asked.iter().all(fits) {
+        return Err(RefineError::Lengths { asked, least, most });
+    }
+    Ok(asked)
+}
+
 /// Refines a plan on the answers of items. `progress` is told of every item and may stop it between them.
 pub fn refine(
     decoder: &Decoder,
@@ -187,17 +208,10 @@ pub fn refine(
     kept: &Steps,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Refined, RefineError> {
-    let (least, most) = (plan.min_span, MAX_LENGTH.min(decoder.config().context as u32));
     let of = |length: u32| items.items.iter().filter(move |item| item.length == length);
-    let mut lengths = options.lengths.clone();
-    lengths.sort_unstable();
-    lengths.dedup();
-    let fits = |&length: &u32| {
-        length.is_multiple_of(TILE) && (least..=most).contains(&length) && of(length).next().is_some()
-    };
-    if lengths.len() < 2 || !lengths.iter().all(fits) {
-        let found = if lengths.len() < 2 { lengths } else { items.lengths() };
-        return Err(RefineError::Lengths { found, least, most });
+    let lengths = check(decoder, &options.lengths, plan.min_span)?;
+    if !lengths.iter().all(|&length| of(length).next().is_some()) {
+        return Err(RefineError::NoItems { asked: lengths, levels: items.lengths() });
     }
     let mut descent = Descent::new(plan, &lengths, options)?;
     let mut losses = Vec::new();

@@ -26,9 +26,9 @@
 //! [`InfluenceHeader`]. Layers and heads count from 0; heads are query heads.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use moac_runtime::artifact;
 use moac_runtime::plan::{MAX_LENGTH, ModelShape, TILE};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -255,12 +255,7 @@ impl Influence {
         }
         let metadata = HashMap::from([("moac".to_owned(), header)]);
         let file = safetensors::serialize(tensors, Some(metadata)).map_err(container)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        temporary.write_all(&file).map_err(io)?;
-        temporary.as_file().sync_all().map_err(io)?;
-        temporary.persist(path).map_err(|error| io(error.error))?;
-        Ok(())
+        artifact::write(path, &file).map_err(io)
     }
 
     /// Reads and checks a file.

@@ -64,9 +64,13 @@ impl TimeTable {
         let spans = self.0.get(&length).ok_or_else(missing)?;
         let (&below, &fast) = spans.range(..=span).next_back().ok_or_else(missing)?;
         let (&above, &slow) = spans.range(span..).next().ok_or_else(missing)?;
+        for (span, time) in [(below, fast), (above, slow)] {
+            if !(time > 0.0 && time <= 1e15) {
+                return Err(TableError::NoTime { length, span, time });
+            }
+        }
         let share = if above == below { 0.0 } else { f64::from(span - below) / f64::from(above - below) };
-        let time = fast + share * (slow - fast);
-        if time.is_finite() && time >= 0.0 { Ok(time) } else { Err(missing()) }
+        Ok(fast + share * (slow - fast))
     }
 }
 
@@ -160,6 +164,18 @@ pub enum TableError {
     /// A limit of no rules at all.
     #[error("found a limit of 0 rules per layer, expected at least 1")]
     NoRules,
+    /// A kernel time that is none.
+    #[error(
+        "the table of kernel times has {time} for a span of {span} tokens at length {length}: expected more than 0, at most 1e15"
+    )]
+    NoTime {
+        /// The context length.
+        length: u32,
+        /// The span.
+        span: u32,
+        /// What it has.
+        time: f64,
+    },
     /// A span that the table of kernel times does not cover.
     #[error("the table of kernel times has no time for a span of {span} tokens at length {length}")]
     Time {
@@ -168,6 +184,19 @@ pub enum TableError {
         /// The span.
         span: u32,
     },
+}
+
+impl Space {
+    /// Whether an influence of this kind says what the space asks for.
+    pub fn suits(&self, influence: &Influence) -> Result<(), TableError> {
+        if influence.windows && self.sink != TILE {
+            return Err(TableError::Sink { sink: self.sink });
+        }
+        if influence.joint && self.per == Granularity::Head {
+            return Err(TableError::Joint);
+        }
+        Ok(())
+    }
 }
 
 /// The tables of a search over one model.
@@ -191,12 +220,7 @@ impl Tables {
     /// The tables for a profiled model.
     pub fn from_influence(influence: &Influence, space: Space) -> Result<Self, TableError> {
         let lengths: Vec<u32> = influence.lengths.iter().map(|at| at.length).collect();
-        if influence.windows && space.sink != TILE {
-            return Err(TableError::Sink { sink: space.sink });
-        }
-        if influence.joint && space.per == Granularity::Head {
-            return Err(TableError::Joint);
-        }
+        space.suits(influence)?;
         let sink_blocks = (space.sink / TILE) as usize;
         let losses = |at: usize, head: usize| influence.lengths[at].head(head).losses(sink_blocks);
         Self::new(&influence.model, &lengths, space, &losses)

@@ -33,6 +33,19 @@ pub enum ValidateError {
         /// The lengths that there are items of.
         levels: Vec<u32>,
     },
+    /// There are no plans.
+    #[error("found no plan to validate: give plan files, or folders that hold some as .json files")]
+    NoPlans,
+    /// A loss that is no number: plans cannot be compared by it.
+    #[error("item `{item}` has a loss that is not finite under {plan}: {loss}")]
+    NotFinite {
+        /// The item's name.
+        item: String,
+        /// The plan's name.
+        plan: String,
+        /// The loss in nats.
+        loss: f64,
+    },
     /// A length that caches or the model do not allow.
     #[error("found the length {length}, expected a multiple of {TILE} from {least} to {most}")]
     Length {
@@ -163,6 +176,15 @@ pub fn answer_loss(decoder: &Decoder, item: &Item, plan: &Plan, length: u32) -> 
     Ok(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / losses.len() as f64)
 }
 
+/// Whether plans of the minimum span `least` can be validated at a length.
+pub fn check(decoder: &Decoder, length: u32, least: u32) -> Result<(), ValidateError> {
+    let most = MAX_LENGTH.min(decoder.config().context as u32);
+    if length.is_multiple_of(TILE) && (least..=most).contains(&length) {
+        return Ok(());
+    }
+    Err(ValidateError::Length { length, least, most })
+}
+
 /// Validates `candidates` on `items`, all of which have at most `length` tokens. `progress` may stop it.
 pub fn validate(
     decoder: &Decoder,
@@ -173,11 +195,11 @@ pub fn validate(
     progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Validation, ValidateError> {
     let shape = decoder.config().shape();
-    let least = candidates.iter().map(|candidate| candidate.plan.min_span).max().unwrap_or(TILE);
-    let most = MAX_LENGTH.min(decoder.config().context as u32);
-    if !length.is_multiple_of(TILE) || !(least..=most).contains(&length) {
-        return Err(ValidateError::Length { length, least, most });
+    if candidates.is_empty() {
+        return Err(ValidateError::NoPlans);
     }
+    let least = candidates.iter().map(|candidate| candidate.plan.min_span).max().unwrap_or(TILE);
+    check(decoder, length, least)?;
     let dense = Candidate { name: "dense".to_owned(), plan: dense_plan(&shape) };
     let all = (candidates.len() + 1) * items.len();
     let mut done = 0;
@@ -196,6 +218,10 @@ pub fn validate(
                 let loss = answer_loss(decoder, item, &candidate.plan, length).map_err(|source| {
                     ValidateError::Item { item: item.id.clone(), source: Box::new(source) }
                 })?;
+                if !loss.is_finite() {
+                    let (item, plan) = (item.id.clone(), candidate.name.clone());
+                    return Err(ValidateError::NotFinite { item, plan, loss });
+                }
                 let path = || kept.folder.path(key);
                 let failed = |source| ValidateError::File { action: "write", path: path(), source };
                 kept.folder.save(key, loss).map_err(failed)?;
@@ -229,9 +255,6 @@ pub fn validate(
 }
 
 /// The best plan, its provenance told how it was chosen.
-///
-/// # Panics
-/// If there were no candidates.
 pub fn chosen(candidates: &[Candidate], validation: &Validation, items: &Header) -> Plan {
     let mut plan = candidates[validation.best].plan.clone();
     let best = &validation.plans[validation.best];

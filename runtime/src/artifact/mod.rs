@@ -24,7 +24,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-pub use container::{encode, write};
+pub use container::{encode, target, write};
 pub use digest::{Digest, NotADigest};
 pub use error::{LoadError, OpenError};
 pub use manifest::{

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::gguf::Gguf;
 use super::{ModelError, json};
-use crate::plan::ModelShape;
+use crate::plan::{ModelShape, is_name};
 
 /// The tensor with a divisor for each rotary pair.
 pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
@@ -248,7 +248,7 @@ impl Config {
             other => return Err(unsupported(path, format!("`llama.rope.scaling.type` {other}"))),
         };
         let config = Self {
-            name: gguf.text("general.name")?.unwrap_or("llama").to_owned(),
+            name: name(gguf.text("general.name")?.unwrap_or_default()),
             vocab_size,
             hidden_size,
             intermediate_size: need("feed_forward_length")?,
@@ -298,6 +298,11 @@ impl Config {
         }
         Ok(self)
     }
+}
+
+/// The name for people; a file's own may be unfit to be shown.
+fn name(stated: &str) -> String {
+    if is_name(stated) { stated } else { "llama" }.to_owned()
 }
 
 fn unsupported(path: &Path, what: String) -> ModelError {
@@ -419,7 +424,7 @@ impl HfConfig {
         let num_heads = size("num_attention_heads", self.num_attention_heads)?;
         let hidden_size = size("hidden_size", self.hidden_size)?;
         let config = Config {
-            name: if self.name.is_empty() { "llama".to_owned() } else { self.name },
+            name: name(&self.name),
             vocab_size: within(path, "vocab_size", self.vocab_size, MAX_TOKENS)?,
             hidden_size,
             intermediate_size: size("intermediate_size", self.intermediate_size)?,

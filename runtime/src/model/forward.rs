@@ -74,11 +74,20 @@ impl Decoder {
 
     /// The embeddings of tokens, `[rows, hidden]`.
     pub fn embed(&self, tokens: &[u32]) -> Result<Tensor, ModelError> {
-        if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.config.vocab_size) {
-            let expected = format!("below the vocabulary's {}", self.config.vocab_size);
-            return Err(ModelError::Argument { what: "a token", found: token.to_string(), expected });
-        }
+        self.check_tokens(tokens)?;
         Ok(self.weights.embedding.index_select(&Tensor::new(tokens, &Device::Cpu)?, 0)?)
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), ModelError> {
+        let vocab = self.config.vocab_size;
+        match tokens.iter().find(|&&token| token as usize >= vocab) {
+            None => Ok(()),
+            Some(token) => Err(ModelError::Argument {
+                what: "a token",
+                found: token.to_string(),
+                expected: format!("below the vocabulary's {vocab}"),
+            }),
+        }
     }
 
     /// The rotary embedding of rows at `positions`.
@@ -158,6 +167,7 @@ impl Decoder {
             target: f32,
         }
         let vocab = self.config.vocab_size;
+        self.check_tokens(targets)?;
         let mut rows = vec![Row { max: f32::NEG_INFINITY, sum: 0.0, target: f32::NAN }; targets.len()];
         for start in (0..vocab).step_by(VOCAB_TILE) {
             let tile = self.weights.head.narrow(0, start, VOCAB_TILE.min(vocab - start))?;

@@ -37,6 +37,8 @@ impl Tokenizer {
     pub fn from_file(path: &Path) -> Result<Self, ModelError> {
         let json =
             std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+        // Before the library looks at it: in a file that is no JSON it takes some parts for granted.
+        serde_json::from_slice::<serde::de::IgnoredAny>(&json).map_err(|error| failed(path, &error))?;
         let mut inner =
             tokenizers::Tokenizer::from_bytes(json).map_err(|error| failed(path, error.as_ref()))?;
         // Settings of the training run; a prompt is never cut or padded behind the caller's back.

@@ -197,6 +197,22 @@ fn a_file_is_replaced_as_a_whole() {
     let nowhere = folder.path().join("missing/x.moac");
     assert!(artifact::write(&nowhere, &bytes()).is_err());
     assert!(!nowhere.exists());
+    assert_eq!(artifact::target(&path).unwrap(), path.canonicalize().unwrap());
+    assert!(artifact::target(folder.path()).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_one_and_devices_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, link] = ["x", "link"].map(|name| folder.path().join(name));
+    std::fs::write(&path, b"something older").unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    artifact::write(&link, b"new").unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    let refused = artifact::target(Path::new("/dev/null")).unwrap_err();
+    assert_eq!(refused.to_string(), "it is no regular file");
 }
 
 #[test]

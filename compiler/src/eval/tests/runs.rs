@@ -162,7 +162,8 @@ fn questions_are_answered_as_decoding_would() {
     let (_, report) = bench.evaluate("cells", std::slice::from_ref(&run), Shard::ALL, None);
     let report = report.unwrap();
     let kind = Task::Passkey.facts().unwrap();
-    let items = items::prompts(&bench.model, &bench.filler, kind, &run, RETRIEVAL).unwrap();
+    let items = items::prompts(&bench.model, &bench.filler, (kind, &run, RETRIEVAL), &AtomicBool::new(false))
+        .unwrap();
     let Input::Prompt(prompt) = &items[0].input else { unreachable!() };
     assert_eq!(prompt.questions.len(), 4);
     for (row, method) in report[0].by_length[0].rows.iter().zip(Method::of_plans(&[0])) {

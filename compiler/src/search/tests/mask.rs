@@ -150,6 +150,12 @@ fn kernel_times_are_interpolated_and_never_guessed() {
     assert_eq!((tables.dense[0], tables.caps[0]), (54.0, 27.0));
     let other = Space { bounds: vec![Bound { length: 2048, fraction: 0.5 }], ..space(320.0) };
     assert!(matches!(make(other), Err(TableError::Time { length: 2048, .. })));
+    for wrong in [0.0, -1.0, 1e308, f64::NAN] {
+        let mut times = times.clone();
+        times.0.get_mut(&1024).unwrap().insert(1024, wrong);
+        let error = make(Space { cost: Cost::Time(times), ..space(320.0) });
+        assert!(matches!(error, Err(TableError::NoTime { span: 1024, .. })), "{wrong}");
+    }
 }
 
 #[test]
