@@ -351,7 +351,7 @@ fn what_is_wrong_with_a_plan_is_said_before_the_work() {
         (&["--intervals", "1000000"], "`1000000` is no number of intervals"),
         (&["--validate-items", "0"], "`0` is no count"),
         (&["--refine", "1", "--refine-lengths", "256"], "at the lengths [256]: expected at least two"),
-        (&["--refine", "1", "--bound", "256=0.8"], "cannot be used with"),
+        (&["--refine", "1", "--rules-per-layer", "2"], "cannot be used with"),
     ] {
         let more = [more, &density, &out].concat();
         let error = refused_with(&more);

@@ -60,9 +60,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_count)]
     validate_items: usize,
     /// Refine the best plan on text in so many steps, as `moac refine` does, at the same KV bytes. Facts that only few
-    /// heads look up do not count then: for plans too narrow to keep them. Every KV head gets a rule of its own, under the
-    /// one bound of --density
-    #[arg(long, value_name = "STEPS", default_value_t = 0, conflicts_with_all = ["bounds", "per", "rules_per_layer"])]
+    /// heads look up do not count then: for plans too narrow to keep them. Every KV head gets a rule of its own
+    #[arg(long, value_name = "STEPS", default_value_t = 0, conflicts_with_all = ["per", "rules_per_layer"])]
     refine: u16,
     /// Texts of each length in a step of the refinement
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
@@ -170,6 +169,8 @@ impl Args {
         let how = Refinement {
             lengths,
             density: self.space.kv_bytes(),
+            // Those of the search.
+            bounds: Vec::new(),
             steps,
             batch,
             rate: RATE,

@@ -78,6 +78,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let options = Options {
         lengths: if args.lengths.is_empty() { items.lengths() } else { args.lengths.clone() },
         density: args.density,
+        bounds: Vec::new(),
         steps: usize::from(args.steps),
         batch: usize::from(args.batch),
         rate: args.rate,

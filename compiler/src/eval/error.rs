@@ -55,6 +55,12 @@ pub enum EvalError {
         /// The names that there are.
         known: Vec<String>,
     },
+    /// A suite of nothing.
+    #[error("the suite `{}` has no runs", path.display())]
+    NoRuns {
+        /// The file.
+        path: PathBuf,
+    },
     /// Two plans or two runs of one name.
     #[error("two {what} are called `{name}`")]
     Twice {

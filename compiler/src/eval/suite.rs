@@ -165,7 +165,11 @@ pub fn read<E: From<EvalError>>(path: &Path, plan: impl Fn(&Path) -> Result<Plan
     for FilePlan { name, file } in file.plans {
         plans.push(NamedPlan { plan: plan(&folder.join(file))?, name });
     }
-    once("plans", plans.iter().map(|plan| plan.name.as_str()))?;
+    // What every run has anyway.
+    once("plans", std::iter::once("dense").chain(plans.iter().map(|plan| plan.name.as_str())))?;
+    if file.runs.is_empty() {
+        return Err(EvalError::NoRuns { path: path.to_owned() }.into());
+    }
     once("runs", file.runs.iter().map(|run| run.name.as_str()))?;
     for FileRun { name, .. } in &file.runs {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);

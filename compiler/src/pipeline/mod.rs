@@ -21,7 +21,7 @@ use crate::profile::{self, Choice, LengthSummary, Measure, Weights};
 use crate::refine::{self, Refined, Steps, refine};
 use crate::search::influence::{Influence, LengthInfluence};
 use crate::search::outcome::{SearchError, SearchOptions, SearchResult, search, search_tables};
-use crate::search::tables::{Space, Tables};
+use crate::search::tables::{Cost, Space, Tables};
 use crate::tasks::Corpus;
 use crate::validate::{self, Candidate, Losses, ValidateError, Validation, validate};
 
@@ -149,7 +149,9 @@ pub fn plan(
     let file = work.join(format!("influence-{}.safetensors", settings.measure.name()));
     influence.write(&file)?;
 
-    let found = searched(&influence, &file, space(&influence)?, &settings.search, work, watch)?;
+    let space = space(&influence)?;
+    let bounds = if space.cost == Cost::KvBytes { space.bounds.clone() } else { Vec::new() };
+    let found = searched(&influence, &file, space, &settings.search, work, watch)?;
     let candidates: Vec<Candidate> = found
         .plans
         .iter()
@@ -169,7 +171,8 @@ pub fn plan(
     let refined = refinement
         .map(|(how, items)| {
             let steps = Steps::new(&work.join("steps"), fingerprint);
-            refine(decoder, &best, &items, how, &steps, &mut |progress| watch.refine(progress))
+            let how = refine::Options { bounds, ..how.clone() };
+            refine(decoder, &best, &items, &how, &steps, &mut |progress| watch.refine(progress))
         })
         .transpose()?;
     let plan = refined.as_ref().map_or(best, |refined| refined.plan.clone());

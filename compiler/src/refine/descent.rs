@@ -6,7 +6,7 @@
 //! change the total is taken out before, and what the total is off by after a step is shared out evenly.
 //!
 //! What must hold: no KV head is below the plan's minimum span, and at no length that is a multiple of 1024, nor at any
-//! that was given, does the plan hold more than it may.
+//! that was given or has a bound of its own, does the plan hold more than it may.
 
 use moac_runtime::plan::{Plan, Rule, TILE};
 
@@ -48,7 +48,11 @@ impl Descent {
     pub(super) fn new(plan: &Plan, lengths: &[u32], options: &Options) -> Result<Self, RefineError> {
         let heads = f64::from(plan.model.num_layers * plan.model.num_kv_heads);
         let (first, last) = (lengths[0], lengths[lengths.len() - 1]);
-        let density = |length: u32| options.density.unwrap_or_else(|| Spans::new(plan, length).density());
+        let bound = |length: u32| options.bounds.iter().find(|bound| bound.length == length);
+        let density = |length: u32| match bound(length).map(|bound| bound.fraction).or(options.density) {
+            Some(density) => density,
+            None => Spans::new(plan, length).density(),
+        };
         let end = |length: u32| {
             let kv = Spans::new(plan, length);
             let log: Vec<f64> = (0..plan.model.num_layers as usize)
@@ -65,7 +69,8 @@ impl Descent {
             Ok(End { length, total, mean: zeros.clone(), size: zeros, log })
         };
         let between = (first..=last).filter(|length| (*length as usize).is_multiple_of(CHECKED));
-        let mut checked: Vec<u32> = lengths.iter().copied().chain(between).collect();
+        let bounded = options.bounds.iter().map(|bound| bound.length);
+        let mut checked: Vec<u32> = lengths.iter().copied().chain(between).chain(bounded).collect();
         checked.sort_unstable();
         checked.dedup();
         let mut descent = Self {
@@ -210,6 +215,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::search::tables::Bound;
 
     const LENGTHS: [u32; 3] = [1024, 2048, 8192];
 
@@ -228,7 +234,28 @@ mod tests {
     }
 
     fn options(density: Option<f64>) -> Options {
-        Options { lengths: LENGTHS.to_vec(), density, steps: 1, batch: 1, rate: 0.2, parallel: 1 }
+        let (lengths, bounds) = (LENGTHS.to_vec(), Vec::new());
+        Options { lengths, density, bounds, steps: 1, batch: 1, rate: 0.2, parallel: 1 }
+    }
+
+    #[test]
+    fn bounds_of_their_own_hold_between_the_ends_and_beyond() {
+        let bounds = [(512, 0.6), (1024, 0.4), (4096, 0.3), (16384, 0.35)];
+        let bounds = bounds.map(|(length, fraction)| Bound { length, fraction }).to_vec();
+        let options = Options { bounds: bounds.clone(), ..options(Some(0.5)) };
+        let mut descent = Descent::new(&uniform(0.5), &LENGTHS, &options).unwrap();
+        for step in 0..6_u32 {
+            let slope = |length: usize, head: u32| -f64::from((head * 7 + step * 5) % 11) * length as f64;
+            let slopes: Vec<Vec<f64>> =
+                (1..=3).map(|length| (0..12).map(|head| slope(length, head)).collect()).collect();
+            descent.step(&slopes, 0.3);
+            let plan = descent.plan();
+            for Bound { length, fraction } in &bounds {
+                let density = Spans::new(&plan, *length).density();
+                assert!(density <= fraction + 1e-9, "{density} at {length}");
+            }
+            assert!(Spans::new(&plan, 8192).density() <= 0.5 + 1e-9);
+        }
     }
 
     /// What a loss of `need / span` at every length says: the best spans are as the roots of the needs.

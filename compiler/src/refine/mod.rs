@@ -10,6 +10,7 @@
 
 mod descent;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,7 @@ use crate::eval::Spans;
 use crate::items::{Header, Item, Items};
 use crate::kept::Folder;
 use crate::profile::operations;
+use crate::search::tables::Bound;
 
 /// What is computed for a step. Raised when that changes: steps of before are then never looked at.
 const FORMAT: &str = "moac.refine-step/1";
@@ -75,6 +77,18 @@ pub enum RefineError {
         /// What they take.
         least: f64,
     },
+    /// A bound that the smallest spans alone exceed.
+    #[error(
+        "refined, the plan takes {found:.4} of the dense KV bytes at {length} tokens, more than the bound {fraction}: raise that bound"
+    )]
+    Bound {
+        /// The length.
+        length: u32,
+        /// The bound.
+        fraction: f64,
+        /// What the plan takes.
+        found: f64,
+    },
     /// The model failed on an item.
     #[error("item `{item}`: {source}")]
     Item {
@@ -118,6 +132,8 @@ pub struct Options {
     pub lengths: Vec<u32>,
     /// KV bytes at every length over those of dense attention; without, the plan's own.
     pub density: Option<f64>,
+    /// Lengths, within those or not, where they are others.
+    pub bounds: Vec<Bound>,
     /// Steps.
     pub steps: usize,
     /// Items of each length in a step.
@@ -251,6 +267,12 @@ pub fn refine(
         losses.push(found.losses);
     }
     let refined = descent.plan();
+    for &Bound { length, fraction } in &options.bounds {
+        let found = Spans::new(&refined, length).density();
+        if found > fraction + 1e-9 {
+            return Err(RefineError::Bound { length, fraction, found });
+        }
+    }
     let kv_bytes = lengths.iter().map(|&length| Spans::new(&refined, length).density()).collect();
     let plan = with_provenance(refined, plan, (&items.header, options, &lengths, &losses));
     Ok(Refined { plan, lengths, losses, kv_bytes })
@@ -344,6 +366,7 @@ fn with_provenance(
         "from": from.provenance.clone().unwrap_or(Value::Null),
         "lengths": lengths,
         "density": options.density,
+        "bounds": options.bounds.iter().map(|bound| (bound.length, bound.fraction)).collect::<BTreeMap<_, _>>(),
         "steps": options.steps,
         "items_per_length_and_step": options.batch,
         "rate": options.rate,

@@ -79,6 +79,11 @@ fn what_is_wrong_is_named() {
             PLANS.replace("\"b\"", "\"a\"").replacen("\"plans\"", "{\"runs\": [], \"plans\"", 1) + "}",
             "two plans are called `a`",
         ),
+        (
+            PLANS.replace("\"b\"", "\"dense\"").replacen("\"plans\"", "{\"runs\": [], \"plans\"", 1) + "}",
+            "two plans are called `dense`",
+        ),
+        (r#"{"runs": []}"#.to_owned(), "suite.json` has no runs"),
     ] {
         let error = parse(&text).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
