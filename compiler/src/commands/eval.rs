@@ -192,6 +192,7 @@ impl Args {
             lengths: ascending(self.lengths.clone()),
             plans: (0..plans.len()).collect(),
             items: self.items,
+            long_items: None,
             questions: self.questions,
             facts: self.facts,
             seed: self.seed,

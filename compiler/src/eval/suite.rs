@@ -28,6 +28,8 @@ pub struct Run {
     pub plans: Vec<usize>,
     /// How many windows or contexts, if not the default.
     pub items: Option<usize>,
+    /// How many from 8192 tokens on, where an item takes long, if not as many.
+    pub long_items: Option<usize>,
     /// Questions about a context.
     pub questions: usize,
     /// Facts in a context, if not as many as are usual for the task.
@@ -42,7 +44,8 @@ pub const QUESTIONS: usize = 10;
 impl Run {
     /// Windows or contexts at a length.
     pub fn items_at(&self, length: u32) -> usize {
-        self.items.unwrap_or(match self.task {
+        let long = self.long_items.filter(|_| length >= LONG);
+        long.or(self.items).unwrap_or(match self.task {
             Task::Nll => 8,
             Task::Passkey | Task::Kv if length < LONG => 10,
             Task::Passkey | Task::Kv => 4,
@@ -58,6 +61,7 @@ impl Run {
             self.lengths = vec![1024, 2048];
         }
         self.items = Some(self.items.unwrap_or(FEW).min(FEW));
+        self.long_items = None;
         self
     }
 
@@ -114,6 +118,7 @@ struct FileRun {
     lengths: Lengths,
     plans: Option<Vec<String>>,
     items: Option<usize>,
+    long_items: Option<usize>,
     questions: Option<usize>,
     facts: Option<usize>,
     #[serde(default)]
@@ -194,7 +199,8 @@ pub fn once<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Res
 
 impl FileRun {
     fn resolve(self, plans: &[NamedPlan]) -> Result<Run, EvalError> {
-        let Self { name, title, task, lengths, plans: asked, items, questions, facts, seed } = self;
+        let Self { name, title, task, lengths, plans: asked, items, long_items, questions, facts, seed } =
+            self;
         let index = |wanted: &String| {
             plans.iter().position(|plan| plan.name == *wanted).ok_or_else(|| EvalError::UnknownPlan {
                 run: name.clone(),
@@ -209,6 +215,6 @@ impl FileRun {
         let title = title.unwrap_or_else(|| task.title().to_owned());
         let questions = questions.unwrap_or(QUESTIONS);
         let lengths = lengths.0;
-        Ok(Run { name, title, task, lengths, plans, items, questions, facts, seed })
+        Ok(Run { name, title, task, lengths, plans, items, long_items, questions, facts, seed })
     }
 }

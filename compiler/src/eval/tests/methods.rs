@@ -138,6 +138,7 @@ fn lengths_that_cannot_be_are_refused() {
         lengths: lengths.to_vec(),
         plans: vec![0],
         items: None,
+        long_items: None,
         questions: 1,
         facts: None,
         seed: 0,

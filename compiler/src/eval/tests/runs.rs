@@ -69,6 +69,7 @@ impl Bench {
             lengths: vec![if task == Task::Nll { LENGTH } else { RETRIEVAL }],
             plans: plans.to_vec(),
             items: Some(if task == Task::Nll { 3 } else { 2 }),
+            long_items: None,
             questions: 4,
             facts: None,
             seed: 0,

@@ -39,16 +39,18 @@ fn runs_have_defaults_and_mean_plans_by_name() {
     let suite = parse(&format!(
         r#"{{"title": "t", {PLANS}, "runs": [
             {{"name": "one", "task": "nll", "lengths": "2048,1024..1536:256"}},
-            {{"name": "two", "task": "kv", "lengths": "8192", "plans": ["b"], "items": 3, "questions": 7, "seed": 5}}]}}"#
+            {{"name": "two", "task": "kv", "lengths": "8192", "plans": ["b"], "items": 3, "questions": 7, "seed": 5}},
+            {{"name": "three", "task": "kv", "lengths": "1024", "items": 100, "long_items": 40}}]}}"#
     ))
     .unwrap();
-    let [one, two] = suite.runs.as_slice() else { panic!("{suite:?}") };
+    let [one, two, three] = suite.runs.as_slice() else { panic!("{suite:?}") };
     assert_eq!((one.task, one.lengths.as_slice()), (Task::Nll, &[1024, 1280, 1536, 2048][..]));
     assert_eq!(
         (one.plans.as_slice(), one.items_at(2048), one.title.as_str()),
         (&[0, 1][..], 8, "Loss on text")
     );
     assert_eq!((two.plans.as_slice(), two.items_at(8192), two.questions, two.seed), (&[1][..], 3, 7, 5));
+    assert_eq!([1024, 7680, 8192].map(|length| three.items_at(length)), [100, 100, 40]);
     let retrieval = parse(r#"{"runs": [{"name": "r", "task": "passkey", "lengths": "1024,8192"}]}"#).unwrap();
     // At least 100 questions, and 40 where an item takes long.
     let run = &retrieval.runs[0];
