@@ -1,9 +1,12 @@
 //! `moac profile`, `moac refine`, `moac validate` and `moac plan` on a tiny random model, as a shell runs them.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use moac::eval::fingerprint::of_model;
 use moac::items::{self, Header, ITEMS_FORMAT, Item, Items, Task};
+use moac::refine::{self, Options, RefineError, Slopes};
 use moac::search::influence::Influence;
 use moac_runtime::model::{Cache, Model, dense_plan};
 use moac_runtime::plan::Plan;
@@ -247,7 +250,7 @@ fn a_refined_plan_keeps_its_bytes_and_goes_on_where_it_was() {
     let narrow = Plan { alphas: vec![vec![192.0; narrow.alphas[0].len()]; narrow.alphas.len()], ..narrow };
     fs::write(&path, serde_json::to_string(&narrow).unwrap()).unwrap();
     let path = path.to_str().unwrap();
-    let refine = |out: &str, more: &[&str]| {
+    let run_refine = |out: &str, more: &[&str]| {
         let args = [
             "refine",
             "tiny",
@@ -267,7 +270,7 @@ fn a_refined_plan_keeps_its_bytes_and_goes_on_where_it_was() {
         let plan: Plan = serde_json::from_slice(&fs::read(folder.join(out)).unwrap()).unwrap();
         (serde_json::from_str::<Value>(&stdout).unwrap(), plan)
     };
-    let (told, refined) = refine("a.json", &[]);
+    let (told, refined) = run_refine("a.json", &[]);
     // The losses of the first step are those of the forward pass under the plan that it began with: the first two items
     // of 256 tokens, and the only one of 320 twice.
     let loss = |item: &Item| {
@@ -285,16 +288,42 @@ fn a_refined_plan_keeps_its_bytes_and_goes_on_where_it_was() {
         assert_ne!(spans(&refined), spans(&narrow), "nothing moved at {length}");
         assert!(spans(&refined).density() <= spans(&narrow).density(), "{:?}", spans(&refined));
     }
-    // Two of three steps are kept; the third is made again, by another number of threads, to the same bytes.
-    let files = kept(&folder.join("a.json.steps"));
-    assert_eq!(files.len(), 3);
+    // Three items a step, some of which may see the same spans again. One that is gone and one that is damaged are made again, by another number of threads, to
+    // the same bytes.
+    let files = kept(&folder.join("a.json.slopes"));
+    assert!((7..=9).contains(&files.len()), "{files:?}");
     fs::remove_file(&files[1]).unwrap();
     fs::write(&files[0], "{").unwrap();
-    assert_eq!(refine("b.json", &["--work", "a.json.steps", "--parallel", "3"]).0["losses"], told["losses"]);
+    assert_eq!(
+        run_refine("b.json", &["--work", "a.json.slopes", "--parallel", "3"]).0["losses"],
+        told["losses"]
+    );
     assert_eq!(fs::read(folder.join("a.json")).unwrap(), fs::read(folder.join("b.json")).unwrap());
-    assert_eq!(kept(&folder.join("a.json.steps")), files);
+    assert_eq!(kept(&folder.join("a.json.slopes")), files);
+    // Stopped within the first step, it keeps the items that were done.
+    let options = Options {
+        lengths: vec![256, 320],
+        density: None,
+        bounds: Vec::new(),
+        steps: 3,
+        batch: 2,
+        rate: 1.0,
+        parallel: 1,
+    };
+    let mut left = 2;
+    let mut stop = |_| {
+        left -= 1;
+        if left < 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let slopes = Slopes::new(&folder.join("cut"), of_model(&folder.join("tiny")).unwrap());
+    let stopped = refine::refine(&model.decoder, &narrow, &items, &options, &slopes, &mut stop);
+    assert!(matches!(stopped, Err(RefineError::Stopped { done: 0, all: 3 })));
+    // The two longest, which are one.
+    let cut = kept(&folder.join("cut"));
+    assert_eq!(cut.len(), 1);
+    assert!(files.iter().any(|file| file.file_name() == cut[0].file_name()));
     // More bytes, where that is asked for.
-    let (_, wider) = refine("c.json", &["--density", "0.9"]);
+    let (_, wider) = run_refine("c.json", &["--density", "0.9"]);
     let density = moac::eval::Spans::new(&wider, 320).density();
     assert!(density > 0.7 && density <= 0.9, "{density}");
 }
@@ -323,7 +352,7 @@ fn a_plan_that_cannot_be_refined_says_why() {
         let error = refine(&[flag, value]);
         assert!(error.contains(value), "{error}");
     }
-    assert!(!folder.join("a.json").exists() && !folder.join("a.json.steps").exists());
+    assert!(!folder.join("a.json").exists() && !folder.join("a.json.slopes").exists());
 }
 
 #[test]

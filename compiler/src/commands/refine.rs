@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::eval::fingerprint;
 use crate::interrupt;
 use crate::items::Items;
-use crate::refine::{Options, Progress, RATE, Steps, refine};
+use crate::refine::{Options, Progress, RATE, Slopes, refine};
 use crate::report::refinement_table;
 
 /// Move the spans of a plan, at the same KV bytes, to where the model under the plan itself loses least
@@ -46,7 +46,7 @@ pub struct Args {
     /// Items at work at the same time, each with its own memory [default: one for every four cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     parallel: Option<u16>,
-    /// Folder that keeps what every step found [default: OUT with `.steps` behind its name]
+    /// Folder that keeps what every item said of the plan on its way [default: OUT with `.slopes` behind its name]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
     /// The refined plan
@@ -84,10 +84,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         rate: args.rate,
         parallel: args.parallel.map_or_else(parallel, usize::from),
     };
-    let work = args.work.clone().unwrap_or_else(|| beside(&args.out, ".steps"));
+    let work = args.work.clone().unwrap_or_else(|| beside(&args.out, ".slopes"));
     let bar = Bar::new();
-    let steps = Steps::new(&work, digest);
-    let refined = refine(&model.decoder, &plan, &items, &options, &steps, &mut |progress| bar.show(progress));
+    let slopes = Slopes::new(&work, digest);
+    let refined =
+        refine(&model.decoder, &plan, &items, &options, &slopes, &mut |progress| bar.show(progress));
     bar.finish();
     let refined = refined?;
     write_plan(&args.out, &refined.plan)?;

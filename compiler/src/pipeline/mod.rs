@@ -18,7 +18,7 @@ use crate::items::{Item, Items, Task};
 use crate::names;
 use crate::profile::store::Store;
 use crate::profile::{self, Choice, LengthSummary, Measure, Weights};
-use crate::refine::{self, Refined, Steps, refine};
+use crate::refine::{self, Refined, Slopes, refine};
 use crate::search::influence::{Influence, LengthInfluence};
 use crate::search::outcome::{SearchError, SearchOptions, SearchResult, search, search_tables};
 use crate::search::tables::{Cost, Space, Tables};
@@ -170,9 +170,9 @@ pub fn plan(
     let best = validate::chosen(&candidates, &validation, &unseen.header);
     let refined = refinement
         .map(|(how, items)| {
-            let steps = Steps::new(&work.join("steps"), fingerprint);
+            let slopes = Slopes::new(&work.join("slopes"), fingerprint);
             let how = refine::Options { bounds, ..how.clone() };
-            refine(decoder, &best, &items, &how, &steps, &mut |progress| watch.refine(progress))
+            refine(decoder, &best, &items, &how, &slopes, &mut |progress| watch.refine(progress))
         })
         .transpose()?;
     let plan = refined.as_ref().map_or(best, |refined| refined.plan.clone());

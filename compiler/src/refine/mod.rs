@@ -6,7 +6,7 @@
 //! the loss by the logarithm of the span. `descent` follows it at constant KV bytes. Every step takes the next items, so
 //! that a plan does not learn a few of them by heart.
 //!
-//! What a step found is kept by content in a folder, so a run goes on where it was cut.
+//! What an item says of a plan is kept by content in a folder, so a run goes on where it was cut.
 
 mod descent;
 
@@ -30,8 +30,8 @@ use crate::kept::Folder;
 use crate::profile::operations;
 use crate::search::tables::Bound;
 
-/// What is computed for a step. Raised when that changes: steps of before are then never looked at.
-const FORMAT: &str = "moac.refine-step/1";
+/// What is computed for an item. Raised when that changes: slopes of before are then never looked at.
+const FORMAT: &str = "moac.refine-slopes/1";
 
 /// How far spans move in the first step, unless it is said: a power of two.
 pub const RATE: f64 = 0.2;
@@ -105,7 +105,7 @@ pub enum RefineError {
         /// Its loss in nats.
         loss: f64,
     },
-    /// A step cannot be kept.
+    /// Slopes cannot be kept.
     #[error("cannot {action} `{}`: {source}", path.display())]
     File {
         /// What was tried.
@@ -116,7 +116,9 @@ pub enum RefineError {
         source: std::io::Error,
     },
     /// It was told to stop.
-    #[error("stopped after {done} of {all} steps, which are kept: the same command goes on from there")]
+    #[error(
+        "stopped after {done} of {all} steps; what they and the next one found so far is kept: the same command goes on from there"
+    )]
     Stopped {
         /// Steps done.
         done: usize,
@@ -144,12 +146,20 @@ pub struct Options {
     pub parallel: usize,
 }
 
-/// What a step found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Step {
-    /// The mean loss in nats of the items' answers at each length, before the step.
-    pub losses: Vec<f64>,
-    /// The slopes of the loss by the binary logarithm of the span, `[length][KV heads of all layers]`.
+/// What an item says of a plan.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Found {
+    /// The mean loss in nats of its answer.
+    loss: f64,
+    /// The slope of that by the binary logarithm of the span, of the KV heads of all layers.
+    slopes: Vec<f64>,
+}
+
+/// What the items of a step say together.
+struct Step {
+    /// The mean loss at each length.
+    losses: Vec<f64>,
+    /// The mean slopes, `[length][KV heads of all layers]`.
     slopes: Vec<Vec<f64>>,
 }
 
@@ -175,30 +185,35 @@ pub struct Progress {
     pub work: (f64, f64),
 }
 
-/// A folder of steps for one model.
+/// A folder of what items say of plans, for one model.
 #[derive(Clone, Debug)]
-pub struct Steps {
+pub struct Slopes {
     folder: Folder,
     model: Digest,
 }
 
-impl Steps {
+impl Slopes {
     /// One in `folder`, which is made when something is stored, for the model whose files have this digest.
     pub fn new(folder: &Path, model: Digest) -> Self {
         Self { folder: Folder::new(folder), model }
     }
 
-    /// Of a step: the spans it starts from, and its items.
-    fn key(&self, plan: &Plan, batches: &[(u32, Vec<&Item>)]) -> Digest {
-        let mut fields = vec![FORMAT.as_bytes().to_vec(), self.model.to_string().into_bytes()];
-        for (length, items) in batches {
-            fields.push(Spans::new(plan, *length).digest().to_string().into_bytes());
-            for item in items {
-                fields.push(item.answer.to_string().into_bytes());
-                fields.push(item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect());
-            }
-        }
-        Digest::of_fields(fields.iter().map(Vec::as_slice))
+    fn key(&self, plan: &Plan, length: u32, item: &Item) -> Digest {
+        let tokens: Vec<u8> = item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let [model, answer] = [self.model.to_string(), item.answer.to_string()];
+        let spans = Spans::new(plan, length).digest().to_string();
+        let fields = [FORMAT, &model, &answer, &spans].map(str::as_bytes);
+        Digest::of_fields(fields.into_iter().chain([tokens.as_slice()]))
+    }
+
+    fn load(&self, plan: &Plan, length: u32, item: &Item) -> Option<Found> {
+        self.folder.load(self.key(plan, length, item))
+    }
+
+    fn save(&self, plan: &Plan, length: u32, item: &Item, found: &Found) -> Result<(), RefineError> {
+        let key = self.key(plan, length, item);
+        let failed = |source| RefineError::File { action: "write", path: self.folder.path(key), source };
+        self.folder.save(key, found).map_err(failed)
     }
 }
 
@@ -221,7 +236,7 @@ pub fn refine(
     plan: &Plan,
     items: &Items,
     options: &Options,
-    kept: &Steps,
+    kept: &Slopes,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Refined, RefineError> {
     let of = |length: u32| items.items.iter().filter(move |item| item.length == length);
@@ -241,28 +256,18 @@ pub fn refine(
                 (length, of(length).cycle().skip(step * options.batch).take(options.batch).collect())
             })
             .collect();
-        let key = kept.key(&at, &batches);
-        let found = if let Some(found) = kept.folder.load(key) {
-            found
-        } else {
-            let work: f64 = batches
-                .iter()
-                .flat_map(|(_, items)| items)
-                .map(|item| operations(decoder.config(), item.tokens.len() - 1))
-                .sum();
-            let left = (options.steps - step) as f64 * work;
-            let mut tell = |share: f64| {
-                progress(Progress { steps: (step, options.steps), work: (done + share * work, done + left) })
-            };
-            let Some(found) = measured(decoder, &at, &batches, options.parallel, &mut tell)? else {
-                return Err(RefineError::Stopped { done: step, all: options.steps });
-            };
-            let path = || kept.folder.path(key);
-            let failed = |source| RefineError::File { action: "write", path: path(), source };
-            kept.folder.save(key, &found).map_err(failed)?;
-            done += work;
-            found
+        let of_step = batches.iter().flat_map(|(_, items)| items);
+        let of_step: f64 = of_step.map(|item| operations(decoder.config(), item.tokens.len() - 1)).sum();
+        let later = (options.steps - step - 1) as f64 * of_step;
+        let mut tell = |made: f64, missing: f64| {
+            let work = (done + made, done + made + missing + later);
+            progress(Progress { steps: (step, options.steps), work })
         };
+        let Some((found, made)) = measured(decoder, &at, &batches, (options.parallel, kept), &mut tell)?
+        else {
+            return Err(RefineError::Stopped { done: step, all: options.steps });
+        };
+        done += made;
         descent.step(&found.slopes, options.rate * (1.0 - 0.8 * step as f64 / options.steps as f64));
         losses.push(found.losses);
     }
@@ -278,14 +283,16 @@ pub fn refine(
     Ok(Refined { plan, lengths, losses, kv_bytes })
 }
 
-/// The slopes and losses of a step's items, length by length; `None` if `tell` stopped it.
+/// What a step's items say, and the operations that it took; `None` if `tell` stopped it, which is given those done and
+/// those to do.
 fn measured(
     decoder: &Decoder,
     plan: &Plan,
     batches: &[(u32, Vec<&Item>)],
-    parallel: usize,
-    tell: &mut dyn FnMut(f64) -> ControlFlow<()>,
-) -> Result<Option<Step>, RefineError> {
+    (parallel, kept): (usize, &Slopes),
+    tell: &mut dyn FnMut(f64, f64) -> ControlFlow<()>,
+) -> Result<Option<(Step, f64)>, RefineError> {
+    let work = |item: &Item| operations(decoder.config(), item.tokens.len() - 1);
     // The longest first, so that those at work together end together.
     let all: Vec<(usize, u32, &Item)> = batches
         .iter()
@@ -293,28 +300,42 @@ fn measured(
         .rev()
         .flat_map(|(at, (length, items))| items.iter().map(move |item| (at, *length, *item)))
         .collect();
-    let mut step = Step { losses: vec![0.0; batches.len()], slopes: vec![Vec::new(); batches.len()] };
-    for (group, items) in all.chunks(parallel.max(1)).enumerate() {
-        if tell((group * parallel) as f64 / all.len() as f64).is_break() {
+    let mut found: Vec<Option<Found>> =
+        all.iter().map(|&(_, length, item)| kept.load(plan, length, item)).collect();
+    let missing: Vec<usize> = (0..all.len()).filter(|&at| found[at].is_none()).collect();
+    let mut made = 0.0;
+    let mut left: f64 = missing.iter().map(|&at| work(all[at].2)).sum();
+    for group in missing.chunks(parallel.max(1)) {
+        if tell(made, left).is_break() {
             return Ok(None);
         }
-        let found: Vec<(f64, Vec<f64>)> = items
+        let of_group: Vec<Found> = group
             .par_iter()
-            .map(|&(_, length, item)| of_item(decoder, plan, length, item))
+            .map(|&at| {
+                let (_, length, item) = all[at];
+                let found = of_item(decoder, plan, length, item)?;
+                kept.save(plan, length, item, &found).map(|()| found)
+            })
             .collect::<Result<_, _>>()?;
-        // In the order of the items, so that threads change no bit.
-        for (&(at, _, _), (loss, slopes)) in items.iter().zip(&found) {
-            let share = 1.0 / batches[at].1.len() as f64;
-            step.losses[at] += share * loss;
-            step.slopes[at].resize(slopes.len(), 0.0);
-            step.slopes[at].iter_mut().zip(slopes).for_each(|(sum, slope)| *sum += share * slope);
+        for (&at, of_item) in group.iter().zip(of_group) {
+            found[at] = Some(of_item);
+            made += work(all[at].2);
+            left -= work(all[at].2);
         }
     }
-    Ok(Some(step))
+    // In the order of the items, so that threads change no bit.
+    let mut step = Step { losses: vec![0.0; batches.len()], slopes: vec![Vec::new(); batches.len()] };
+    for (&(at, _, _), Found { loss, slopes }) in all.iter().zip(found.iter().flatten()) {
+        let share = 1.0 / batches[at].1.len() as f64;
+        step.losses[at] += share * loss;
+        step.slopes[at].resize(slopes.len(), 0.0);
+        step.slopes[at].iter_mut().zip(slopes).for_each(|(sum, slope)| *sum += share * slope);
+    }
+    Ok(Some((step, made)))
 }
 
 /// An item's loss under a plan, and the slope by every KV head's span.
-fn of_item(decoder: &Decoder, plan: &Plan, length: u32, item: &Item) -> Result<(f64, Vec<f64>), RefineError> {
+fn of_item(decoder: &Decoder, plan: &Plan, length: u32, item: &Item) -> Result<Found, RefineError> {
     let failed = |source| RefineError::Item { item: item.id.clone(), source: Box::new(source) };
     // The last token predicts nothing.
     let inputs = &item.tokens[..item.tokens.len() - 1];
@@ -337,7 +358,7 @@ fn of_item(decoder: &Decoder, plan: &Plan, length: u32, item: &Item) -> Result<(
     if !loss.is_finite() || slopes.iter().any(|slope| !slope.is_finite()) {
         return Err(RefineError::NotFinite { item: item.id.clone(), loss });
     }
-    Ok((loss, slopes))
+    Ok(Found { loss, slopes })
 }
 
 /// The slope of the loss by the binary logarithm of a span, between spans a little to both sides: at least a tile, within
