@@ -427,7 +427,15 @@ fn a_plan_from_texts_is_made_once() {
     ];
     let (stdout, _) = run(folder, &args);
     let plan = fs::read(folder.join("plan.json")).unwrap();
+    let is_search = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("plans-");
+    let searches = || -> Vec<_> {
+        let files = kept(&folder.join("plan.json.work")).into_iter().filter(is_search);
+        files.map(|file| fs::metadata(file).unwrap().modified().unwrap()).collect()
+    };
+    let searched = searches();
+    assert_eq!(searched.len(), 1);
     let (again, stderr) = run(folder, &args);
+    assert_eq!(searches(), searched, "the search is kept");
     assert_eq!((again, fs::read(folder.join("plan.json")).unwrap()), (stdout, plan.clone()));
     assert!(!stderr.contains("GFLOP/s") && stderr.contains("from an earlier run"), "{stderr}");
     let picture = fs::read_to_string(folder.join("plan.json.work/pareto.svg")).unwrap();

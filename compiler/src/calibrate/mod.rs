@@ -158,7 +158,8 @@ struct Maker<'a> {
 /// Makes calibration items and writes them to `out`.
 ///
 /// While it runs, what is done stands in a file beside `out`, whose name ends in `.part`. The same options, texts and
-/// model, whose files' digest is `fingerprint`, go on from there. `progress` is told of every item: how many are done, of how many, and the newest.
+/// model, whose files' digest is `fingerprint`, go on from there. `progress` is told of every item: how many are done, of how
+/// many, and the newest.
 pub fn calibrate(
     model: &Model,
     fingerprint: Digest,
