@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::eval::Spans;
+use crate::items::Item;
+
 /// A folder of results. Made when something is stored.
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
@@ -51,6 +54,15 @@ impl Folder {
         let kept = Kept { key, sha256: Digest::of(value.get().as_bytes()), value };
         artifact::write(&self.path(key), &serde_json::to_vec(&kept)?)
     }
+}
+
+/// The key of what an item's answer comes to under some spans: `format` says what is computed, `model` is the digest of
+/// the model's files.
+pub fn key(format: &str, model: Digest, item: &Item, spans: &Spans) -> Digest {
+    let tokens: Vec<u8> = item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+    let [model, answer, spans] = [model.to_string(), item.answer.to_string(), spans.digest().to_string()];
+    let fields = [format, &model, &answer, &spans].map(str::as_bytes);
+    Digest::of_fields(fields.into_iter().chain([tokens.as_slice()]))
 }
 
 #[cfg(test)]

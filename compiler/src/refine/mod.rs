@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use self::descent::Descent;
 use crate::eval::Spans;
 use crate::items::{Header, Item, Items};
-use crate::kept::Folder;
+use crate::kept::{self, Folder};
 use crate::profile::operations;
 use crate::search::tables::Bound;
 
@@ -199,11 +199,7 @@ impl Slopes {
     }
 
     fn key(&self, plan: &Plan, length: u32, item: &Item) -> Digest {
-        let tokens: Vec<u8> = item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        let [model, answer] = [self.model.to_string(), item.answer.to_string()];
-        let spans = Spans::new(plan, length).digest().to_string();
-        let fields = [FORMAT, &model, &answer, &spans].map(str::as_bytes);
-        Digest::of_fields(fields.into_iter().chain([tokens.as_slice()]))
+        kept::key(FORMAT, self.model, item, &Spans::new(plan, length))
     }
 
     fn load(&self, plan: &Plan, length: u32, item: &Item) -> Option<Found> {

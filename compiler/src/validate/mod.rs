@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::eval::Spans;
 use crate::items::{Header, Item};
-use crate::kept::Folder;
+use crate::kept::{self, Folder};
 
 /// What is computed for an item. Raised when that changes: losses of before are then never looked at.
 const FORMAT: &str = "moac.answer-loss/1";
@@ -150,11 +150,7 @@ impl Losses {
     }
 
     fn key(&self, item: &Item, spans: &Spans) -> Digest {
-        let tokens: Vec<u8> = item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        let [model, answer] = [self.model.to_string(), item.answer.to_string()];
-        let spans = spans.digest().to_string();
-        let fields = [FORMAT, &model, &answer, &spans].map(str::as_bytes);
-        Digest::of_fields(fields.into_iter().chain([tokens.as_slice()]))
+        kept::key(FORMAT, self.model, item, spans)
     }
 }
 
