@@ -61,7 +61,7 @@ pub fn search_file(influence: Digest, asked: &str) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use moac_runtime::launch::{LaunchRule, Phase};
+    use moac_runtime::launch::{Family, Grid, LaunchRule, Phase};
 
     use super::*;
     use crate::lower::TileConfig;
@@ -74,7 +74,7 @@ mod tests {
         let KernelSpec {
             phase: _,
             dtype: _,
-            family: _, // one so far
+            family: _,
             heads: _,
             kv_heads: _,
             head_dim: _,
@@ -84,11 +84,12 @@ mod tests {
             head_order: _,
             buckets: _,
             tiles: TileConfig { tile_m: _, tile_n: _, warps: _, stages: _, min_tiles: _ },
-            launch: LaunchRule { threads: _, shared_bytes: _, tile_m: _, ctas_per_sm: _ },
+            launch: LaunchRule { threads: _, shared_bytes: _, grid: _ },
         } = &spec;
-        let changes: [fn(&mut KernelSpec); 23] = [
+        let changes: [fn(&mut KernelSpec); 24] = [
             |it| it.phase = Phase::Prefill,
             |it| it.dtype = moac_runtime::plan::DType::F16,
+            |it| it.family = Family::Sm90,
             |it| it.heads = 16,
             |it| it.kv_heads = 4,
             |it| it.head_dim = 64,
@@ -107,8 +108,8 @@ mod tests {
             |it| it.tiles.min_tiles += 1,
             |it| it.launch.threads += 32,
             |it| it.launch.shared_bytes += 16,
-            |it| it.launch.tile_m += 16,
-            |it| it.launch.ctas_per_sm += 1,
+            |it| it.launch.grid = Grid::Split { per_sm: 1 },
+            |it| it.launch.grid = Grid::Tiles { rows: 16 },
             |it| drop(it.buckets.pop()),
         ];
         let mut symbols = BTreeSet::from([symbol(&spec)]);

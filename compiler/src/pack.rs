@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use moac_runtime::artifact::{
-    self, Abi, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, Manifest, Producer,
+    self, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, Manifest, Producer,
 };
+use moac_runtime::attention::Block;
 use moac_runtime::plan::Plan;
 
 use crate::lower::Lowered;
@@ -30,6 +31,9 @@ pub fn pack(
             symbol: kernel.symbol.clone(),
             phase: spec.phase,
             arch: kernel.arch,
+            family: spec.family,
+            ring_layout: spec.family.ring_layout(),
+            abi: Block::abi(spec.family, spec.phase),
             launch: spec.launch,
             resources: compiled.resources,
         };
@@ -62,7 +66,6 @@ fn manifest(plan: &Plan, lowered: &Lowered, nvrtc: &Nvrtc, kernels: Vec<Kernel>)
             nvrtc: nvrtc.build().to_owned(),
             options: nvrtc::OPTIONS.map(str::to_owned).to_vec(),
         },
-        abi: Abi::CURRENT,
         dtype: target.dtype,
         archs: target.archs.clone(),
         kv_heads: target.kv_heads.clone(),

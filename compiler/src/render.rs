@@ -3,14 +3,14 @@
 //! The template holds literals and loops over lists, never a statement or a condition; its variables are the fields
 //! of one struct, and a test holds the two together.
 
-use moac_runtime::abi::PARAMS_BYTES;
+use moac_runtime::attention::Block;
 use moac_runtime::plan::DType;
 use serde::Serialize;
 use tera::{Context, Delimiters, Tera};
 use thiserror::Error;
 
 use crate::headers;
-use crate::lower::{BucketSpec, KernelSpec, tiles};
+use crate::lower::{BucketSpec, KernelSpec, family};
 use crate::names;
 
 const TEMPLATE: &str = "kernel.cu";
@@ -83,10 +83,10 @@ impl<'a> Variables<'a> {
             group_of_head: &spec.group_of_head,
             head_order: &spec.head_order,
             buckets: &spec.buckets,
-            params_bytes: PARAMS_BYTES,
+            params_bytes: Block::abi(spec.family, spec.phase).params_bytes,
             threads: spec.launch.threads,
             shared_bytes: spec.launch.shared_bytes,
-            ctas_per_sm: tiles::CTAS_PER_SM,
+            ctas_per_sm: family::launch_bound(spec.family),
         }
     }
 }

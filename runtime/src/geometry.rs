@@ -107,6 +107,11 @@ impl LayerGeometry {
         Self { rules, group_of_head, buckets }
     }
 
+    /// The tiles of keys that a query sees of all KV heads, at most, when the context has `length` tokens.
+    pub fn tiles(&self, bucket: usize, length: u32) -> u32 {
+        self.buckets[bucket].kv_span.iter().map(|&kv_span| length.min(kv_span).div_ceil(TILE)).sum()
+    }
+
     /// Rows of `head_dim` elements that the layer's rings take in bucket `bucket`.
     pub fn rows(&self, bucket: usize) -> u64 {
         let prefix = &self.buckets[bucket].tile_prefix;

@@ -9,7 +9,8 @@
 //! | [`plan`], [`geometry`], [`arch`], [`abi`], [`launch`] | the vocabulary shared with the compiler: pure data and arithmetic |
 //! | [`artifact`] | the `.moac` file, and the ordered checks of an untrusted one |
 //! | [`reference`](mod@reference) | attention on the CPU: the float64 oracle, and the rings in float32 |
-//! | [`backend`], [`call`], [`element`] | what all devices share: one layer on host tensors, the checks of a call, elements |
+//! | [`attention`] | what a call is: the checks of its tensors and batch, and the ordered list of its launches |
+//! | [`backend`], [`element`] | one layer on host tensors, whatever the device; element types |
 //! | `gpu` (feature `gpu`, default) | devices, slabs, prefill and decode; the only module that talks to CUDA |
 //! | `candle` (feature `candle`) | a layer as a candle op, on the CPU |
 //! | `model` (feature `model`) | Llama-family models: files, tokenizer, forward pass on the CPU, text |
@@ -47,8 +48,8 @@
 pub mod abi;
 pub mod arch;
 pub mod artifact;
+pub mod attention;
 pub mod backend;
-pub mod call;
 #[cfg(feature = "candle")]
 pub mod candle;
 pub mod element;

@@ -4,8 +4,8 @@
 //! `cargo test -p moac-tests gpu:: -- --ignored --test-threads 1`.
 
 use moac_runtime::arch::Arch;
+use moac_runtime::attention::{CallError, View};
 use moac_runtime::backend::{LayerBackend, Qkv};
-use moac_runtime::call::View;
 use moac_runtime::element::{from_bytes, to_bytes};
 use moac_runtime::gpu::{Buffer, Device, GpuError, GpuLayer, LoadedArtifact, Request, Stream, Tensors};
 use moac_runtime::plan::{DType, Plan};
@@ -258,7 +258,7 @@ fn what_cannot_be_done_is_refused() {
     assert!(matches!(capture, Err(GpuError::Capturing { .. })));
     let step = workspace.begin(&stream, vec![Request::new(&mut slab, 2).padded(2)]).unwrap();
     let error = model.layer(0).unwrap().decode(&stream, &step, &token.tensors(1, &spans)).unwrap_err();
-    assert!(matches!(error, GpuError::NotOneToken { found: 2 }), "{error}");
+    assert!(matches!(error, GpuError::Call(CallError::NotOneToken { found: 2 })), "{error}");
     let error = model.layer(0).unwrap().prefill(&stream, &step, &token.tensors(1, &spans)).unwrap_err();
     assert!(error.to_string().contains("`q` has 1 rows, expected 2"), "{error}");
     drop(step);

@@ -70,7 +70,7 @@ pub fn count(
     let jobs: Vec<(&Candidate, Point)> = candidates
         .iter()
         .flat_map(|candidate| points.iter().map(move |point| (candidate, *point)))
-        .filter(|(candidate, point)| candidate.phase == point.phase)
+        .filter(|(candidate, point)| candidate.phase() == point.phase)
         .collect();
     let counted: Result<Vec<_>, Error> = jobs
         .par_iter()
@@ -102,7 +102,7 @@ fn one(candidate: &Candidate, point: Point) -> Result<Counters, Error> {
         let shape = (layer.head_dim, layer.row_bytes());
         let bucket = case.requests[0].bucket;
         let each = work::request(&layer.geometry, bucket, point.phase, point.context, shape);
-        let ctas = candidate.rule.decode_grid(SMS)[0] as usize;
+        let ctas = candidate.facts.rule.grid.split_ctas(SMS) as usize;
         (ctas, ctas, each * u64::from(point.batch))
     };
     Ok(Counters {

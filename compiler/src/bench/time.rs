@@ -5,7 +5,7 @@
 //! L2 cache it is overwritten in between; events take the time, and the median of the repetitions is told. A step is
 //! begun once and never committed, so every repetition sees the same lengths.
 
-use moac_runtime::call::View;
+use moac_runtime::attention::View;
 use moac_runtime::gpu::{
     Buffer, Device, Event, GpuError, Graph, LoadedArtifact, Request, Slab, Step, Stream,
 };

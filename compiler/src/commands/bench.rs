@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use moac_runtime::artifact::Artifact;
-use moac_runtime::call::MAX_BATCH;
+use moac_runtime::attention::MAX_BATCH;
 use moac_runtime::gpu::Device;
 use moac_runtime::launch::Phase;
 
@@ -119,7 +119,7 @@ fn emulate(
 ) -> Result<ExitStatus, Error> {
     let candidates = candidates(artifact, &args.file)?;
     let points = args.points(&[1], contexts);
-    let of = |candidate: &Candidate| points.iter().filter(|point| point.phase == candidate.phase).count();
+    let of = |candidate: &Candidate| points.iter().filter(|point| point.phase == candidate.phase()).count();
     let wanted = candidates.iter().map(of).sum();
     let bar = progress("counting", wanted);
     let counted = counters::count(&candidates, &points, interrupt::flag(), &|candidate| {

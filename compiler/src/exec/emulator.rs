@@ -1,16 +1,22 @@
 //! A layer on the PTX emulator with tensors on the host: the same face as the CPU's and the GPU's.
 
-use moac_emulator::{Launch, Memory, Module, ParseError, launch};
-use moac_runtime::abi::Task;
+use moac_emulator::{Memory, Module, ParseError};
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::{Artifact, Kernel};
+use moac_runtime::attention::{
+    self, Batch, CallError, HeadShape, KernelFacts, LayerCall, Request, Scratch, StepTable, Table, Tensors,
+    View,
+};
 use moac_runtime::backend::{LayerBackend, LayerError, Outputs, Rows};
-use moac_runtime::call::{Batch, CallError, LayerCall, Request, Scratch, Table, Tensors, View};
+
 use moac_runtime::element::{f32_from_bytes, from_bytes, to_bytes};
-use moac_runtime::launch::{LaunchRule, Phase, counters_bytes, partials_bytes};
+use moac_runtime::geometry::LayerGeometry;
+use moac_runtime::launch::{Phase, counters_bytes, partials_bytes};
 use moac_runtime::plan::DType;
 use ndarray::{Array2, Array3};
 use thiserror::Error;
+
+use crate::verify::emulated;
 
 /// Multiprocessors of the machine that the emulator stands for.
 const SMS: u32 = 4;
@@ -57,6 +63,7 @@ pub struct EmulatedLayer {
     prefill: Emulated,
     decode: Emulated,
     call: LayerCall,
+    geometry: LayerGeometry,
     dtype: DType,
     requests: Vec<Slab>,
 }
@@ -65,7 +72,7 @@ pub struct EmulatedLayer {
 struct Emulated {
     symbol: String,
     module: Module,
-    rule: LaunchRule,
+    facts: KernelFacts,
     shared_limit: u32,
 }
 
@@ -108,11 +115,14 @@ impl EmulatedLayer {
         let requests = buckets.iter().map(slab).collect();
         let manifest = artifact.manifest();
         let call = LayerCall::new(geometry, layer as usize, manifest.plan.model.head_dim);
-        Ok(Self { memory, prefill, decode, call, dtype: manifest.dtype, requests })
+        // The table has the tiles before each request of this layer alone.
+        let call = LayerCall { layer: 0, ..call };
+        let geometry = geometry.layers[layer as usize].clone();
+        Ok(Self { memory, prefill, decode, call, geometry, dtype: manifest.dtype, requests })
     }
 
     fn run(&mut self, rows: &Rows<'_>, phase: Phase) -> Result<Outputs, LayerError> {
-        let LayerCall { heads, kv_heads, head_dim, .. } = self.call;
+        let HeadShape { heads, kv_heads, head_dim } = self.call.shape;
         let shape = [heads, kv_heads, head_dim].map(|extent| extent as usize);
         rows.starts(shape, self.requests.len())?;
         for (request, &new) in self.requests.iter().zip(rows.chunk) {
@@ -136,7 +146,7 @@ impl EmulatedLayer {
         [heads, kv_heads, dim]: [usize; 3],
     ) -> Result<Outputs, EmulatorError> {
         let tokens = rows.qkv.q.dim().0;
-        let Self { memory, call, dtype, requests, .. } = self;
+        let Self { memory, call, geometry, dtype, requests, .. } = self;
         let mut input = |label: &str, values: ndarray::ArrayView3<'_, f32>| {
             memory.alloc_from(label, &to_bytes(*dtype, values.iter().copied()))
         };
@@ -156,29 +166,24 @@ impl EmulatedLayer {
             Request { slab: address, bucket, cached, chunk, rows: chunk }
         };
         let batch = Batch::new(requests.iter().zip(rows.chunk).map(request).collect())?;
-        let table = memory.alloc_from("table", &batch.table(batch.len()));
-        let table = (Table::addresses(table, batch.len()), batch.len(), batch.rows());
+        let split = std::slice::from_ref(geometry);
+        let table = memory.alloc_from("table", &batch.table(batch.len(), split));
+        let step = StepTable {
+            table: Table::addresses(table, batch.len()),
+            batch: batch.len(),
+            rows: batch.rows(),
+            longest_chunk: batch.longest_chunk(),
+        };
         let kernel = if phase == Phase::Prefill { &self.prefill } else { &self.decode };
-        let mut tasks = vec![Task::Attend];
-        let mut scratch = Scratch::default();
-        if phase == Phase::Prefill {
-            tasks.push(Task::Fill);
-        } else {
-            let group = call.heads / call.kv_heads;
-            let [ctas, ..] = kernel.rule.decode_grid(SMS);
-            scratch.partials = memory.alloc("partials", partials_bytes(ctas, group, call.head_dim));
-            scratch.counters = memory.alloc_filled("counters", counters_bytes(batch.len(), call.kv_heads), 0);
-        }
-        for task in tasks.into_iter().filter(|_| batch.longest_chunk() > 0) {
-            let longest = batch.longest_chunk();
-            let grid = match phase {
-                Phase::Prefill => {
-                    kernel.rule.prefill_grid(task, longest, call.heads, call.kv_heads, batch.len())
-                }
-                Phase::Decode => kernel.rule.decode_grid(SMS),
-            };
-            let params = call.params(task, &tensors, table, scratch)?;
-            kernel.launch(memory, grid, &params.to_bytes())?;
+        let shape = call.shape;
+        let partials =
+            partials_bytes(kernel.facts.rule.grid.split_ctas(SMS), shape.group_size(), shape.head_dim);
+        let scratch = Scratch {
+            partials: memory.alloc("partials", partials),
+            counters: memory.alloc_filled("counters", counters_bytes(batch.len(), shape.kv_heads), 0),
+        };
+        for launch in call.launches(&kernel.facts, &tensors, &step, scratch, SMS)? {
+            kernel.launch(memory, &launch)?;
         }
         let read = |address, bytes| {
             memory.read(address, bytes).map_err(|error| EmulatorError::Emulator(error.into()))
@@ -198,16 +203,14 @@ impl Emulated {
         let text = artifact.ptx(kernel).map_err(|error| ptx(error.into()))?;
         let module = Module::parse(text).map_err(|error: ParseError| ptx(error.into()))?;
         let shared_limit = kernel.arch.shared_memory_per_block();
-        Ok(Self { symbol: kernel.symbol.clone(), module, rule: kernel.launch, shared_limit })
+        Ok(Self { symbol: kernel.symbol.clone(), module, facts: kernel.facts(), shared_limit })
     }
 
-    fn launch(&self, memory: &mut Memory, grid: [u32; 3], params: &[u8]) -> Result<(), EmulatorError> {
-        let Self { symbol, module, rule, shared_limit } = self;
-        let mut what = Launch::new(symbol, grid[0], rule.threads).param(params);
-        what.grid = (grid[0], grid[1], grid[2]);
-        what.dynamic_shared = rule.shared_bytes;
-        what.shared_limit = *shared_limit;
-        let report = launch(module, memory, &what).map_err(|error| EmulatorError::Emulator(error.into()))?;
+    fn launch(&self, memory: &mut Memory, launch: &attention::Launch) -> Result<(), EmulatorError> {
+        let Self { symbol, module, shared_limit, .. } = self;
+        let refused = |error| EmulatorError::Emulator(error);
+        let what = emulated::describe(symbol, launch, *shared_limit).map_err(refused)?;
+        let report = moac_emulator::launch(module, memory, &what).map_err(|error| refused(error.into()))?;
         let finding = match report.findings.first() {
             Some(finding) => finding.to_string(),
             None if !report.completed => "it did not run to its end".to_owned(),

@@ -4,9 +4,9 @@
 //! are one kernel. All span and ring arithmetic is [`moac_runtime::geometry`]'s.
 
 mod dump;
+pub mod family;
 mod lengths;
 mod spec;
-pub mod tiles;
 
 use std::ops::Range;
 
@@ -16,9 +16,9 @@ use moac_runtime::launch::Phase;
 use moac_runtime::plan::{DType, Plan};
 use thiserror::Error;
 
+pub use self::family::{Family, TileConfig};
 pub use self::lengths::{Lengths, buckets};
-pub use self::spec::{BucketSpec, Family, KernelSpec, head_order};
-pub use self::tiles::TileConfig;
+pub use self::spec::{BucketSpec, KernelSpec, head_order};
 use crate::error::Hint;
 use crate::names;
 

@@ -4,33 +4,11 @@ use std::cmp::Reverse;
 
 use moac_runtime::arch::Arch;
 use moac_runtime::geometry::LayerGeometry;
-use moac_runtime::launch::{LaunchRule, Phase};
+use moac_runtime::launch::{Grid, LaunchRule, Phase};
 use moac_runtime::plan::{DType, Plan};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::tiles::{self, TileConfig};
-
-/// A family of headers: the folder under `moac/` and the namespace that a kernel's algorithm comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// `mma.sync` and `cp.async`: every architecture from `sm_80` on.
-    Sm80,
-}
-
-impl Family {
-    /// The family that kernels for `arch` include. Hopper's and Blackwell's own join here.
-    pub fn of(_arch: Arch) -> Self {
-        Self::Sm80
-    }
-
-    /// The folder and the namespace.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sm80 => "sm80",
-        }
-    }
-}
+use super::family::{self, Family, KernelShape, TileConfig};
 
 /// One bucket's row of the tables.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -73,7 +51,25 @@ pub struct KernelSpec {
     /// Tile sizes.
     pub tiles: TileConfig,
     /// Threads, shared memory and grid.
+    #[serde(serialize_with = "flat")]
     pub launch: LaunchRule,
+}
+
+/// A launch rule as symbols digest it: the flat form of the first kernels, whose names and proofs stay what they are.
+fn flat<S: Serializer>(rule: &LaunchRule, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Flat {
+        threads: u32,
+        shared_bytes: u32,
+        tile_m: u32,
+        ctas_per_sm: u32,
+    }
+    let LaunchRule { threads, shared_bytes, grid } = *rule;
+    let (tile_m, ctas_per_sm) = match grid {
+        Grid::Tiles { rows } => (rows, 0),
+        Grid::Split { per_sm } => (0, per_sm),
+    };
+    Flat { threads, shared_bytes, tile_m, ctas_per_sm }.serialize(serializer)
 }
 
 impl KernelSpec {
@@ -81,7 +77,9 @@ impl KernelSpec {
     pub fn new(plan: &Plan, layer: &LayerGeometry, phase: Phase, dtype: DType, arch: Arch) -> Self {
         let model = &plan.model;
         let group_size = model.group_size();
-        let (tiles, launch) = tiles::portable(phase, dtype, model.head_dim, group_size, arch);
+        let shape = KernelShape { phase, dtype, head_dim: model.head_dim, group_size };
+        let family = family::of(arch, shape);
+        let (tiles, launch) = family::configure(family, shape, arch);
         let buckets: Vec<BucketSpec> = layer
             .buckets
             .iter()
@@ -96,7 +94,7 @@ impl KernelSpec {
         Self {
             phase,
             dtype,
-            family: Family::of(arch),
+            family,
             heads,
             kv_heads: heads / group_size,
             head_dim: model.head_dim,

@@ -38,7 +38,7 @@ pub fn check(
     let mut bounds = Bounds { candidate, case, failures: Vec::new() };
     bounds.writes(task, &counts.total);
     bounds.banks(&counts.total);
-    match (candidate.phase, task) {
+    match (candidate.phase(), task) {
         (Phase::Decode, _) => bounds.decode(&counts.total),
         (Phase::Prefill, Task::Fill) => bounds.fill(&counts.total),
         (Phase::Prefill, Task::Attend) => bounds.attend(grid, counts),
@@ -69,7 +69,7 @@ struct Bounds<'a> {
 impl Bounds<'_> {
     fn banks(&mut self, total: &Count) {
         let Count { shared_passes, bank_conflicts, .. } = total;
-        let share = match self.candidate.phase {
+        let share = match self.candidate.phase() {
             Phase::Prefill => PREFILL_CONFLICTS,
             Phase::Decode => DECODE_CONFLICTS,
         };
@@ -108,7 +108,7 @@ impl Bounds<'_> {
                     * u64::from(layer.heads())
             }
         };
-        let appended = match (candidate.phase, task) {
+        let appended = match (candidate.phase(), task) {
             (Phase::Prefill, Task::Attend) => 0,
             _ => self.appended_rows(),
         };
@@ -119,7 +119,7 @@ impl Bounds<'_> {
             ("slab", appended * layer.row_bytes()),
         ]);
         let scratch =
-            |label: &str| candidate.phase == Phase::Decode && matches!(label, "partials" | "counters");
+            |label: &str| candidate.phase() == Phase::Decode && matches!(label, "partials" | "counters");
         for label in total.written.keys() {
             if !expected.contains_key(label.as_str()) && !scratch(label) {
                 self.failures.push(Failure::new(Kind::Stray, format!("`{label}` was written to")));
@@ -219,7 +219,7 @@ impl Bounds<'_> {
             work.old += u64::from(split - first);
             work.new += u64::from(last - split);
         }
-        let warps = candidate.rule.threads / 32;
+        let warps = candidate.facts.rule.threads / 32;
         let warp_rows = candidate.tile_m() / warps;
         for warp in 0..warps {
             let first = rows.start + warp * warp_rows;

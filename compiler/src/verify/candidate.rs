@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::{self, Artifact, Resources};
+use moac_runtime::attention::{HeadShape, KernelFacts};
 use moac_runtime::geometry::{BucketGeometry, LayerGeometry};
-use moac_runtime::launch::{LaunchRule, Phase};
+use moac_runtime::launch::{Family, Phase, RingLayout};
 use moac_runtime::plan::{DType, Plan};
 use moac_runtime::reference::Spans;
 
-use crate::lower::{self, Lowered};
+use crate::lower::{self, Lowered, family};
 use crate::nvrtc::Compiled;
 
 /// One kernel and the layer it was compiled for; of several layers that share it, any.
@@ -19,10 +20,8 @@ pub struct Candidate {
     pub symbol: String,
     /// What its cubin was made for.
     pub arch: Arch,
-    /// What it computes.
-    pub phase: Phase,
-    /// How it is launched.
-    pub rule: LaunchRule,
+    /// What it computes, its family, and how it is launched.
+    pub facts: KernelFacts,
     /// What it takes of a multiprocessor.
     pub resources: Resources,
     /// The layers that use it.
@@ -48,17 +47,20 @@ pub struct Layer {
     pub sink: u32,
     /// Spans and rings at every bucket.
     pub geometry: Arc<LayerGeometry>,
+    /// How its rings lie.
+    pub ring_layout: RingLayout,
 }
 
 impl Layer {
     /// The numbers of a plan's layer.
-    pub fn new(plan: &Plan, dtype: DType, geometry: &LayerGeometry) -> Self {
+    pub fn new(plan: &Plan, dtype: DType, geometry: &LayerGeometry, family: Family) -> Self {
         Self {
             dtype,
             head_dim: plan.model.head_dim,
             scale: plan.model.scale(),
             sink: plan.sink,
             geometry: Arc::new(geometry.clone()),
+            ring_layout: family.ring_layout(),
         }
     }
 
@@ -90,6 +92,11 @@ impl Layer {
     /// The window of a query head in a bucket: its span less the sink.
     pub fn window(&self, bucket: usize, head: u32) -> u32 {
         self.bucket(bucket).span[self.geometry.group_of_head[head as usize] as usize] - self.sink
+    }
+
+    /// Its heads.
+    pub fn shape(&self) -> HeadShape {
+        HeadShape { heads: self.heads(), kv_heads: self.kv_heads(), head_dim: self.head_dim }
     }
 
     /// Bytes of a row of one head.
@@ -140,10 +147,14 @@ impl Candidate {
             candidates.push(Self {
                 symbol: kernel.symbol.clone(),
                 arch: kernel.arch,
-                phase: kernel.phase,
-                rule: kernel.launch,
+                facts: kernel.facts(),
                 resources: kernel.resources,
-                layer: Layer::new(&manifest.plan, manifest.dtype, &manifest.geometry.layers[first as usize]),
+                layer: Layer::new(
+                    &manifest.plan,
+                    manifest.dtype,
+                    &manifest.geometry.layers[first as usize],
+                    kernel.family,
+                ),
                 layers,
                 ptx: opened.ptx(kernel)?.to_owned(),
                 cubin: opened.cubin(kernel).to_vec(),
@@ -163,10 +174,9 @@ impl Candidate {
         Self {
             symbol: symbol.clone(),
             arch: *arch,
-            phase: spec.phase,
-            rule: spec.launch,
+            facts: KernelFacts { phase: spec.phase, family: spec.family, rule: spec.launch },
             resources: compiled.resources,
-            layer: Layer::new(plan, spec.dtype, &lowered.geometry.layers[layers[0] as usize]),
+            layer: Layer::new(plan, spec.dtype, &lowered.geometry.layers[layers[0] as usize], spec.family),
             layers,
             ptx: compiled.ptx,
             cubin: compiled.cubin,
@@ -175,17 +185,19 @@ impl Candidate {
 
     /// Query rows of a prefill CTA.
     pub fn tile_m(&self) -> u32 {
-        self.rule.tile_m
+        self.facts.rule.tile_rows()
     }
 
-    /// The CTA of a prefill grid that serves the query rows `tile * tile_m ..` of a chunk.
-    ///
-    /// The order in which a grid takes its tiles is the kernel's own; it is stated here once more so that a test
-    /// can launch a single one.
+    /// The CTA of a prefill grid that attends a tile of query rows.
     pub fn prefill_cta(&self, grid: [u32; 3], tile: Tile) -> (u32, u32, u32) {
         let order = lower::head_order(&self.layer.geometry);
-        let y = order.iter().position(|&head| head == tile.head).unwrap_or_default();
-        (grid[0] - 1 - tile.index, y as u32, tile.request)
+        let rank = order.iter().position(|&head| head == tile.head).unwrap_or_default();
+        family::prefill_cta(self.facts.family, grid, tile.request, rank as u32, tile.index)
+    }
+
+    /// Prefill or decode.
+    pub fn phase(&self) -> Phase {
+        self.facts.phase
     }
 }
 

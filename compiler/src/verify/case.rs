@@ -1,6 +1,6 @@
 //! One launch (or a prefill and its append) of one kernel: who is in the batch, how the tensors lie, which CTAs run.
 
-use moac_runtime::call::View;
+use moac_runtime::attention::View;
 use serde::Serialize;
 
 use super::candidate::{Layer, Tile};

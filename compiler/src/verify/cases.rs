@@ -18,7 +18,7 @@ const SHORT: u32 = 1024;
 
 /// Every code path, each launch whole.
 pub fn whole(candidate: &Candidate) -> Vec<Case> {
-    match candidate.phase {
+    match candidate.phase() {
         Phase::Prefill => whole_prefill(&candidate.layer),
         Phase::Decode => whole_decode(&candidate.layer),
     }
@@ -116,7 +116,7 @@ pub fn for_emulator(candidate: &Candidate) -> Vec<Case> {
 /// The edges of a layer's own spans, met by few CTAs.
 pub fn boundary(candidate: &Candidate) -> Vec<Case> {
     let layer = &candidate.layer;
-    match candidate.phase {
+    match candidate.phase() {
         Phase::Prefill => boundary_prefill(candidate),
         Phase::Decode => boundary_decode(layer),
     }
@@ -226,7 +226,7 @@ fn boundary_decode(layer: &Layer) -> Vec<Case> {
 pub fn every_bucket(candidate: &Candidate, sms: u32) -> Vec<Case> {
     let layer = &candidate.layer;
     let mut cases = Vec::new();
-    match candidate.phase {
+    match candidate.phase() {
         Phase::Prefill => {
             for bucket in buckets(layer) {
                 let length = layer.bucket(bucket).length;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moac_runtime::abi::Params;
+use moac_runtime::attention::Launch;
 use thiserror::Error;
 
 use super::candidate::Candidate;
@@ -21,17 +21,6 @@ pub enum Fresh<'a> {
     Zero,
     /// These bytes, and no others.
     Data(&'a [u8]),
-}
-
-/// A launch of the loaded kernel.
-#[derive(Debug)]
-pub struct Launch<'a> {
-    /// CTAs in x, y and z.
-    pub grid: [u32; 3],
-    /// The parameter block.
-    pub params: &'a Params,
-    /// The CTAs to run, for devices that can choose; `None` runs all.
-    pub ctas: Option<&'a [(u32, u32, u32)]>,
 }
 
 /// What a device saw of a launch, beyond what it wrote.
@@ -151,9 +140,9 @@ pub trait Device {
     /// If they are not inside one allocation.
     fn read(&mut self, address: u64, bytes: u64) -> Result<&mut [u8], DeviceError>;
 
-    /// Runs the loaded kernel to its end.
+    /// Runs the loaded kernel to its end. Where `ctas` names CTAs, a device that can choose runs only those.
     ///
     /// # Errors
     /// If it could not start, or the device failed.
-    fn launch(&mut self, launch: &Launch<'_>) -> Result<Seen, DeviceError>;
+    fn launch(&mut self, launch: &Launch, ctas: Option<&[(u32, u32, u32)]>) -> Result<Seen, DeviceError>;
 }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use moac_emulator::{CtaCounters, Launch as Emulate, Memory, Module, launch};
+use moac_emulator::{
+    CtaCounters, Launch as Emulate, Memory, Module, OobFill, Swizzle, TensorMapError, TensorType,
+};
+use moac_runtime::attention::{Launch, TensorMap};
 
 use super::candidate::Candidate;
-use super::device::{Count, Counts, Device, DeviceError, Fresh, Launch, POISON, Seen};
+use super::device::{Count, Counts, Device, DeviceError, Fresh, POISON, Seen};
 
 /// Findings of a launch that are worth their lines.
 const SHOWN: usize = 8;
@@ -28,8 +31,6 @@ pub struct Emulated {
 struct Loaded {
     module: Module,
     symbol: String,
-    threads: u32,
-    shared_bytes: u32,
     shared_limit: u32,
 }
 
@@ -67,13 +68,7 @@ impl Device for Emulated {
         let symbol = candidate.symbol.clone();
         let module = Module::parse(&candidate.ptx)
             .map_err(|source| DeviceError::Kernel { symbol: symbol.clone(), source: source.into() })?;
-        self.kernel = Some(Loaded {
-            module,
-            symbol,
-            threads: candidate.rule.threads,
-            shared_bytes: candidate.rule.shared_bytes,
-            shared_limit: candidate.arch.shared_memory_per_block(),
-        });
+        self.kernel = Some(Loaded { module, symbol, shared_limit: candidate.arch.shared_memory_per_block() });
         Ok(())
     }
 
@@ -110,17 +105,14 @@ impl Device for Emulated {
         }
     }
 
-    fn launch(&mut self, asked: &Launch<'_>) -> Result<Seen, DeviceError> {
+    fn launch(&mut self, launch: &Launch, ctas: Option<&[(u32, u32, u32)]>) -> Result<Seen, DeviceError> {
         let kernel = self.kernel.as_ref().expect("a kernel is loaded before it is launched");
-        let [x, y, z] = asked.grid;
-        let mut what = Emulate::new(&kernel.symbol, x, kernel.threads).param(&asked.params.to_bytes());
-        what.grid = (x, y, z);
-        what.dynamic_shared = kernel.shared_bytes;
-        what.shared_limit = kernel.shared_limit;
-        what.ctas = asked.ctas.map(<[_]>::to_vec);
+        let mut what = describe(&kernel.symbol, launch, kernel.shared_limit)
+            .map_err(|source| DeviceError::Kernel { symbol: kernel.symbol.clone(), source })?;
+        what.ctas = ctas.map(<[_]>::to_vec);
         what.schedule = self.schedule;
         what.sm_count = self.sms;
-        let report = launch(&kernel.module, &mut self.memory, &what)
+        let report = moac_emulator::launch(&kernel.module, &mut self.memory, &what)
             .map_err(|source| DeviceError::Kernel { symbol: kernel.symbol.clone(), source: source.into() })?;
         let mut findings: Vec<String> =
             report.findings.iter().take(SHOWN).map(std::string::ToString::to_string).collect();
@@ -135,6 +127,37 @@ impl Device for Emulated {
             Counts { total: count(&report.counters), ctas: report.ctas.iter().map(of_cta).collect() };
         Ok(Seen { findings, counts: Some(counts) })
     }
+}
+
+/// A launch as the emulator takes it.
+///
+/// # Errors
+/// A tensor map that it does not model.
+pub fn describe(
+    symbol: &str,
+    launch: &Launch,
+    shared_limit: u32,
+) -> Result<Emulate, Box<dyn std::error::Error + Send + Sync>> {
+    let [x, y, z] = launch.grid;
+    let mut what = Emulate::new(symbol, x, launch.threads).param(&launch.block.bytes(encode)?);
+    what.grid = (x, y, z);
+    what.dynamic_shared = launch.shared_bytes;
+    what.shared_limit = shared_limit;
+    Ok(what)
+}
+
+fn encode(map: &TensorMap) -> Result<[u8; 128], TensorMapError> {
+    let tiled = moac_emulator::TensorMap::tiled(
+        TensorType::Bf16,
+        map.address,
+        &map.extents,
+        &map.strides,
+        &map.box_extents(),
+        &[1; 4],
+        Swizzle::B128,
+        OobFill::Zeros,
+    )?;
+    Ok(tiled.bytes())
 }
 
 fn count(counters: &moac_emulator::Counters) -> Count {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use moac_runtime::artifact::Kernel;
+use moac_runtime::attention::{Block, Launch};
 use moac_runtime::gpu::{self, GpuError, Trial, TrialKernel};
 
 use super::candidate::Candidate;
-use super::device::{Device, DeviceError, Fresh, Launch, POISON, Seen};
+use super::device::{Device, DeviceError, Fresh, POISON, Seen};
 
 /// Three times the largest difference seen on an H200 with 16384 visible keys, 3.5e-5 (the emulator: 2e-6).
 const LSE_SLACK: f64 = 1e-4;
@@ -65,9 +66,12 @@ impl Device for Gpu {
     fn load(&mut self, candidate: &Candidate) -> Result<(), DeviceError> {
         let kernel = Kernel {
             symbol: candidate.symbol.clone(),
-            phase: candidate.phase,
+            phase: candidate.facts.phase,
             arch: candidate.arch,
-            launch: candidate.rule,
+            family: candidate.facts.family,
+            ring_layout: candidate.facts.family.ring_layout(),
+            abi: Block::abi(candidate.facts.family, candidate.facts.phase),
+            launch: candidate.facts.rule,
             resources: candidate.resources,
         };
         let layer = &candidate.layer;
@@ -131,10 +135,10 @@ impl Device for Gpu {
             .map_err(|source| DeviceError::Memory { label, source: source.into() })
     }
 
-    fn launch(&mut self, launch: &Launch<'_>) -> Result<Seen, DeviceError> {
+    fn launch(&mut self, launch: &Launch, _ctas: Option<&[(u32, u32, u32)]>) -> Result<Seen, DeviceError> {
         let (symbol, kernel) = self.kernel.as_ref().expect("a kernel is loaded before it is launched");
         self.trial
-            .launch(kernel, launch.grid, launch.params)
+            .launch(kernel, launch)
             .map_err(|source| DeviceError::Kernel { symbol: symbol.clone(), source: source.into() })?;
         Ok(Seen::default())
     }

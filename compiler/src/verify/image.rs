@@ -3,7 +3,11 @@
 //! Both before a launch, so that it can start at any position of a long context, and after it, to be compared byte
 //! for byte.
 
+use std::ops::Range;
+
 use moac_runtime::geometry::{position, slot};
+use moac_runtime::launch::RingLayout;
+use moac_runtime::plan::TILE;
 use rayon::prelude::*;
 
 use super::candidate::Layer;
@@ -56,6 +60,24 @@ impl Ring {
     }
 }
 
+/// The bytes of a ring that its first `slots` slots take, as ranges from the ring's start.
+pub fn written(layout: RingLayout, slots: u32, row_bytes: u64) -> Vec<Range<u64>> {
+    let (slots, tile) = (u64::from(slots), u64::from(TILE));
+    match layout {
+        RingLayout::Rows => vec![0..slots * row_bytes],
+        RingLayout::Swizzled => {
+            let (tiles, rows) = (slots / tile, slots % tile);
+            let panel = |n: u64| {
+                let start = layout.vector(tiles * tile, n * PANEL_ROW, row_bytes) / PANEL_ROW * PANEL_ROW;
+                start..start + rows * PANEL_ROW
+            };
+            std::iter::once(0..tiles * tile * row_bytes)
+                .chain((0..row_bytes / PANEL_ROW).map(panel))
+                .collect()
+        }
+    }
+}
+
 impl Image {
     /// Writes what a slot of a ring holds.
     fn slot(&self, inputs: &Inputs, ring: &Ring, slot: u32, to: &mut [u8]) {
@@ -70,8 +92,18 @@ impl Image {
 
     /// Writes a whole ring.
     pub fn fill_ring(&self, layer: &Layer, inputs: &Inputs, ring: &Ring, to: &mut [u8]) {
-        let rows = to.par_chunks_mut(layer.row_bytes() as usize);
-        (0..ring.slots).into_par_iter().zip(rows).for_each(|(slot, row)| self.slot(inputs, ring, slot, row));
+        let row_bytes = layer.row_bytes();
+        let tiles = to.par_chunks_mut((u64::from(TILE) * row_bytes) as usize);
+        tiles.zip((0..ring.slots).into_par_iter().step_by(TILE as usize)).for_each(|(tile, first)| {
+            let mut row = [0; MOST_ROW_BYTES];
+            let row = &mut row[..row_bytes as usize];
+            for slot in 0..TILE {
+                self.slot(inputs, ring, first + slot, row);
+                layer.ring_layout.each_vector(u64::from(slot), row_bytes, |at, byte| {
+                    tile[at..at + VECTOR].copy_from_slice(&row[byte..byte + VECTOR]);
+                });
+            }
+        });
     }
 
     /// Writes all rings of the layer, from the layer's base.
@@ -89,14 +121,17 @@ impl Image {
         let differing: Vec<(Ring, u32)> = rings(layer, self.bucket)
             .flat_map(|ring| {
                 let own = &found[ring.offset as usize..][..ring.slots as usize * row_bytes];
-                let rows = own.par_chunks(row_bytes).enumerate();
-                let differs = |(slot, row): (usize, &[u8])| {
+                let differs = |slot: u32| {
                     let mut expected = [0; MOST_ROW_BYTES];
                     let expected = &mut expected[..row_bytes];
-                    self.slot(inputs, &ring, slot as u32, expected);
-                    (row != expected).then_some((ring, slot as u32))
+                    self.slot(inputs, &ring, slot, expected);
+                    let mut same = true;
+                    layer.ring_layout.each_vector(u64::from(slot), row_bytes as u64, |at, byte| {
+                        same &= own[at..at + VECTOR] == expected[byte..byte + VECTOR];
+                    });
+                    (!same).then_some((ring, slot))
                 };
-                rows.filter_map(differs).collect::<Vec<_>>()
+                (0..ring.slots).into_par_iter().filter_map(differs).collect::<Vec<_>>()
             })
             .collect();
         let (ring, slot) = differing.first()?;
@@ -105,5 +140,8 @@ impl Image {
     }
 }
 
+/// Bytes that kernels move at once, and of a row of a swizzled panel.
+const VECTOR: usize = 16;
+const PANEL_ROW: u64 = 128;
 /// Bytes of a row at `head_dim` 128, the largest.
 const MOST_ROW_BYTES: usize = 256;

@@ -1,6 +1,6 @@
 //! Reading a case's outputs back: the rows to compare, and whether everything is written that must be, and nothing else.
 
-use moac_runtime::call::View;
+use moac_runtime::attention::View;
 use moac_runtime::element::f32_from_bytes;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
@@ -42,7 +42,7 @@ impl<D: Device> Harness<D> {
         }
         let lse = self.read_lse(run, staged, &written)?;
         let (buffer, view) = &staged.placement.o;
-        let o = self.device.read(staged.params.o, buffer.elements * 2)?;
+        let o = self.device.read(staged.o, buffer.elements * 2)?;
         let row_bytes = layer.row_bytes() as usize;
         let find = |row: &Row| {
             let at = starts[row.request] + u64::from(row.token);
@@ -67,7 +67,7 @@ impl<D: Device> Harness<D> {
             return Ok(Vec::new());
         }
         let (buffer, view) = &staged.placement.lse;
-        let lse = self.device.read(staged.params.lse, buffer.elements * 4)?;
+        let lse = self.device.read(staged.lse, buffer.elements * 4)?;
         let values = f32_from_bytes(lse);
         let finite = |bytes: &[u8]| single(bytes).is_some_and(f32::is_finite);
         run.fail_all(regions("lse", lse, view, 4, 4, written, finite));
@@ -85,10 +85,10 @@ impl<D: Device> Harness<D> {
         let mut found = Vec::new();
         for row in rows {
             let at = starts[row.request] + u64::from(row.token);
-            let from = staged.params.o + element(&staged.placement.o.1, at, row.head) * 2;
+            let from = staged.o + element(&staged.placement.o.1, at, row.head) * 2;
             let o = self.device.read(from, layer.row_bytes())?.to_vec();
             let lse = if run.case.lse {
-                let from = staged.params.lse + element(&staged.placement.lse.1, at, row.head) * 4;
+                let from = staged.lse + element(&staged.placement.lse.1, at, row.head) * 4;
                 single(self.device.read(from, 4)?)
             } else {
                 None

@@ -12,12 +12,12 @@ use thiserror::Error;
 use super::candidate::Candidate;
 use super::case::{Case, Work};
 use super::compare::{Kind, Norms};
-use super::device::{Device, DeviceError, Launch, Seen};
+use super::device::{Device, DeviceError};
 use super::expect::{Expectations, Query};
 use super::image::Image;
 use super::inputs::Inputs;
 use super::outputs::digests;
-use super::stage::{Kept, Staged, grid, stage};
+use super::stage::{Kept, Staged, stage};
 use super::verdict::{Outcome, Run};
 
 /// Requests whose slabs are compared after attention too, not only after the append.
@@ -77,11 +77,10 @@ impl<D: Device> Harness<D> {
     /// # Errors
     /// If it could not be run.
     pub fn run(&mut self, candidate: &Candidate, case: &Case) -> Result<Outcome, Error> {
-        let mut staged = stage(&mut self.device, &mut self.kept, &self.inputs, candidate, case)?;
+        let staged = stage(&mut self.device, &mut self.kept, &self.inputs, candidate, case)?;
         let mut run = Run::new(candidate, case);
         if case.work != Work::Fill {
-            let seen = self.launch(&run, &mut staged, Task::Attend)?;
-            run.look_at(seen, Task::Attend, staged.grid);
+            self.launch(&mut run, &staged, Task::Attend)?;
             self.check_outputs(&mut run, &staged)?;
         }
         let appends = matches!(case.work, Work::Prefill | Work::Fill);
@@ -90,27 +89,31 @@ impl<D: Device> Harness<D> {
             if case.work == Work::Prefill && case.requests.len() <= FEW {
                 self.check_slabs(&mut run, &staged, false)?;
             }
-            let seen = self.launch(&run, &mut staged, Task::Fill)?;
-            run.look_at(seen, Task::Fill, grid(&self.device, candidate, case, Task::Fill));
+            self.launch(&mut run, &staged, Task::Fill)?;
         }
         if !matches!(case.work, Work::Tiles(_)) {
-            self.check_slabs(&mut run, &staged, appends || candidate.phase == Phase::Decode)?;
+            self.check_slabs(&mut run, &staged, appends || candidate.phase() == Phase::Decode)?;
         }
-        if candidate.phase == Phase::Decode {
+        if candidate.phase() == Phase::Decode {
             self.check_counters(&mut run, &staged)?;
         }
         Ok(run.finish())
     }
 
-    fn launch(&mut self, run: &Run<'_>, staged: &mut Staged, task: Task) -> Result<Seen, DeviceError> {
-        let Run { candidate, case, .. } = run;
-        let grid = grid(&self.device, candidate, case, task);
-        staged.params.task = task as i32;
-        let ctas: Option<Vec<_>> = match &case.work {
-            Work::Tiles(tiles) => Some(tiles.iter().map(|&tile| candidate.prefill_cta(grid, tile)).collect()),
-            _ => None,
-        };
-        self.device.launch(&Launch { grid, params: &staged.params, ctas: ctas.as_deref() })
+    /// Runs the launches of `task`.
+    fn launch(&mut self, run: &mut Run<'_>, staged: &Staged, task: Task) -> Result<(), DeviceError> {
+        for launch in staged.launches.iter().filter(|launch| launch.task == task) {
+            let Run { candidate, case, .. } = run;
+            let ctas: Option<Vec<_>> = match &case.work {
+                Work::Tiles(tiles) => {
+                    Some(tiles.iter().map(|&tile| candidate.prefill_cta(launch.grid, tile)).collect())
+                }
+                _ => None,
+            };
+            let seen = self.device.launch(launch, ctas.as_deref())?;
+            run.look_at(seen, task, launch.grid);
+        }
+        Ok(())
     }
 
     fn check_outputs(&mut self, run: &mut Run<'_>, staged: &Staged) -> Result<(), Error> {
@@ -170,7 +173,7 @@ impl<D: Device> Harness<D> {
     /// The arrival counters are zero again.
     fn check_counters(&mut self, run: &mut Run<'_>, staged: &Staged) -> Result<(), DeviceError> {
         let counters = run.case.requests.len() as u64 * u64::from(run.candidate.layer.kv_heads());
-        let found = self.device.read(staged.params.counters, counters * 4)?;
+        let found = self.device.read(staged.scratch.counters, counters * 4)?;
         if found.iter().any(|&byte| byte != 0) {
             run.fail(Kind::Scratch, "the arrival counters are not zero after the launch");
         }

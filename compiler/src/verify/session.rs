@@ -86,7 +86,7 @@ impl Verdict {
         Self {
             symbol: candidate.symbol.clone(),
             arch: candidate.arch,
-            phase: candidate.phase,
+            phase: candidate.phase(),
             dtype: candidate.layer.dtype,
             layers: candidate.layers.clone(),
             cubin: Digest::of(&candidate.cubin),

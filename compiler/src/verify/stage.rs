@@ -1,11 +1,11 @@
-//! Puts a case on a device: inputs, poisoned outputs, synthesised slabs, the per-request arrays, the parameter block.
+//! Puts a case on a device: inputs, poisoned outputs, synthesised slabs, the per-request arrays; and makes its launches.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use moac_runtime::abi::{MAX_BUCKETS, Params, Task};
-use moac_runtime::call::View;
-use moac_runtime::launch::{Phase, counters_bytes, partials_bytes};
+use moac_runtime::abi::MAX_BUCKETS;
+use moac_runtime::attention::{self, Batch, Launch, LayerCall, Scratch, StepTable, Table, Tensors, View};
+use moac_runtime::launch::{counters_bytes, partials_bytes};
 use moac_runtime::plan::TILE;
 use rayon::prelude::*;
 
@@ -33,9 +33,12 @@ pub(super) struct Slab {
 /// A case on a device, ready to be launched.
 #[derive(Debug)]
 pub(super) struct Staged {
-    pub(super) params: Params,
+    pub(super) launches: Vec<Launch>,
+    pub(super) scratch: Scratch,
+    /// Device addresses of o and lse.
+    pub(super) o: u64,
+    pub(super) lse: u64,
     pub(super) placement: Placement,
-    pub(super) grid: [u32; 3],
     /// One per request that has a chunk.
     pub(super) slabs: Vec<Option<Slab>>,
 }
@@ -77,69 +80,83 @@ pub(super) fn stage(
             _ => Some(put_slab(device, inputs, candidate, case, (number, layer_base[request.bucket]))?),
         });
     }
-    let batch = case.requests.len() as u32;
-    let grid = grid(device, candidate, case, Task::Attend);
+    let tensors = Tensors {
+        q: at(&buffers, &placement.q),
+        k: at(&buffers, &placement.k),
+        v: at(&buffers, &placement.v),
+        o: View { address: o, ..placement.o.1 },
+        lse: case.lse.then_some(View { address: lse, ..placement.lse.1 }),
+    };
+    let step = StepTable {
+        table: put_table(device, layer, case, &slabs)?,
+        batch: case.requests.len() as u32,
+        rows: case.rows(),
+        longest_chunk: case.longest_chunk(),
+    };
+    let ctas = ctas(device, candidate, case);
+    let partials = partials_bytes(ctas, layer.group_size(), layer.head_dim);
+    let counters = counters_bytes(step.batch, layer.kv_heads());
+    let scratch = Scratch {
+        partials: device.alloc("partials", 0, partials, Fresh::Unwritten)?,
+        counters: device.alloc("counters", 0, counters, Fresh::Zero)?,
+    };
+    let call = LayerCall { shape: layer.shape(), layer: 0, layer_base };
+    let mut launches = call
+        .launches(&candidate.facts, &tensors, &step, scratch, device.sms())
+        .expect("the tensors of a case are valid");
+    if let Work::Decode { .. } = case.work {
+        launches.iter_mut().for_each(|launch| launch.grid = [ctas, 1, 1]);
+    }
+    Ok(Staged { launches, scratch, o, lse, placement, slabs })
+}
+
+/// CTAs that leave split results: those of a decode.
+fn ctas(device: &impl Device, candidate: &Candidate, case: &Case) -> u32 {
+    match case.work {
+        Work::Decode { ctas } if ctas > 0 => ctas,
+        _ => candidate.facts.rule.grid.split_ctas(device.sms()),
+    }
+}
+
+/// The per-request arrays, each an allocation of its own: what is read beyond one of them shows.
+fn put_table(
+    device: &mut impl Device,
+    layer: &Layer,
+    case: &Case,
+    slabs: &[Option<Slab>],
+) -> Result<Table, DeviceError> {
+    let mut starts = case.starts().into_iter();
+    let request = |(request, slab): (&Request, &Option<Slab>)| attention::Request {
+        slab: slab.as_ref().map_or(0, |slab| slab.address),
+        bucket: request.bucket as u32,
+        cached: request.cached,
+        chunk: request.chunk,
+        rows: request.chunk,
+    };
+    let batch = Batch::new(case.requests.iter().zip(slabs).map(request).collect());
+    let batch = batch.expect("a case has 1 to 65,535 requests");
     let mut array =
         |label: &str, bytes: Vec<u8>| device.alloc(label, 0, bytes.len() as u64, Fresh::Data(&bytes));
     let per_request = |value: &dyn Fn(&Request) -> u32| -> Vec<u8> {
         case.requests.iter().flat_map(|request| value(request).to_le_bytes()).collect()
     };
-    let slab_addresses: Vec<u8> = slabs
-        .iter()
-        .flat_map(|slab| slab.as_ref().map_or(0, |slab: &Slab| slab.address).to_le_bytes())
-        .collect();
-    let starts: Vec<u8> = case.starts().iter().flat_map(|start| start.to_le_bytes()).collect();
-    let mut params = Params {
-        q: at(&buffers, &placement.q),
-        k: at(&buffers, &placement.k),
-        v: at(&buffers, &placement.v),
-        o,
-        lse: if case.lse { lse } else { 0 },
-        partials: 0,
-        counters: 0,
-        slabs: array("slabs", slab_addresses)?,
+    let addresses = slabs.iter().flat_map(|slab| slab.as_ref().map_or(0, |slab| slab.address).to_le_bytes());
+    Ok(Table {
+        slabs: array("slabs", addresses.collect())?,
+        starts: array("starts", starts.by_ref().flat_map(u64::to_le_bytes).collect())?,
         buckets: array("buckets", per_request(&|request| request.bucket as u32))?,
         cached: array("cached", per_request(&|request| request.cached))?,
         chunk: array("chunk", per_request(&|request| request.chunk))?,
-        starts: array("starts", starts)?,
-        q_token: placement.q.1.token_stride as i64,
-        q_head: placement.q.1.head_stride as i64,
-        k_token: placement.k.1.token_stride as i64,
-        k_head: placement.k.1.head_stride as i64,
-        v_token: placement.v.1.token_stride as i64,
-        v_head: placement.v.1.head_stride as i64,
-        o_token: placement.o.1.token_stride as i64,
-        o_head: placement.o.1.head_stride as i64,
-        lse_token: placement.lse.1.token_stride as i64,
-        lse_head: placement.lse.1.head_stride as i64,
-        batch: batch as i32,
-        task: Task::Attend as i32,
-        layer_base,
-    };
-    if candidate.phase == Phase::Decode {
-        let partials = partials_bytes(grid[0], layer.group_size(), layer.head_dim);
-        params.partials = device.alloc("partials", 0, partials, Fresh::Unwritten)?;
-        params.counters =
-            device.alloc("counters", 0, counters_bytes(batch, layer.kv_heads()), Fresh::Zero)?;
-    }
-    Ok(Staged { params, placement, grid, slabs })
+        first_tiles: array(
+            "first_tiles",
+            batch.first_tiles(&layer.geometry).flat_map(i32::to_le_bytes).collect(),
+        )?,
+        capacity: batch.len(),
+    })
 }
 
-/// The grid of a launch.
-pub(super) fn grid(device: &impl Device, candidate: &Candidate, case: &Case, task: Task) -> [u32; 3] {
-    let (layer, batch) = (&candidate.layer, case.requests.len() as u32);
-    match case.work {
-        Work::Decode { ctas: 0 } => candidate.rule.decode_grid(device.sms()),
-        Work::Decode { ctas } => [ctas, 1, 1],
-        Work::Prefill | Work::Tiles(_) | Work::Fill => {
-            let longest = case.longest_chunk();
-            candidate.rule.prefill_grid(task, longest, layer.heads(), layer.kv_heads(), batch)
-        }
-    }
-}
-
-fn at(buffers: &[u64], (buffer, view): &(usize, View)) -> u64 {
-    buffers[*buffer] + view.address * 2
+fn at(buffers: &[u64], (buffer, view): &(usize, View)) -> View {
+    View { address: buffers[*buffer] + view.address * 2, ..*view }
 }
 
 fn put_slab(
@@ -174,8 +191,12 @@ fn put_slab(
             let mut content = vec![0; u64::from(ring.slots) as usize * layer.row_bytes() as usize];
             image.fill_ring(layer, inputs, &ring, &mut content);
             // Tokens fill the slots from the first.
-            let written = u64::from(ring.slots.min(cached)) * layer.row_bytes();
-            device.write(address + base + ring.offset, &content[..written as usize])?;
+            for range in image::written(layer.ring_layout, ring.slots.min(cached), layer.row_bytes()) {
+                let bytes = &content[range.start as usize..range.end as usize];
+                if !bytes.is_empty() {
+                    device.write(address + base + ring.offset + range.start, bytes)?;
+                }
+            }
         }
     }
     Ok(slab)

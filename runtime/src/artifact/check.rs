@@ -15,7 +15,8 @@ use super::manifest::{Abi, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels,
 use super::recompute;
 use super::values::{self, value};
 use crate::arch::Arch;
-use crate::launch::{LaunchRule, Phase};
+use crate::attention::Block;
+use crate::launch::{Grid, LaunchRule, Phase};
 
 /// A file that passed.
 pub(super) struct Checked {
@@ -31,12 +32,11 @@ pub(super) fn check(bytes: &[u8]) -> Result<Checked, OpenError> {
     let tensors = container::tensors(bytes)?;
     let manifest: Manifest = serde_json::from_str(envelope.manifest.get())
         .map_err(|error| OpenError::Schema { reason: error.to_string() })?;
-    // Who checks what. `geometry` and `abi` come after the hashes.
+    // Who checks what. `geometry` and the kernels' ABI come after the hashes.
     let Manifest {
         format: _,   // the first check
         producer: _, // for people; its CUDA version is compared with the driver's on loading
-        abi,
-        dtype: _, // any value of the type is valid
+        dtype: _,    // any value of the type is valid
         archs,
         kv_heads,
         plan,
@@ -53,7 +53,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<Checked, OpenError> {
     layer_kernels(layers, kernels, archs, plan.model.num_layers)?;
     verify_hashes(bytes, &envelope, hashes, &tensors)?;
     recompute::compare(&manifest)?;
-    same_abi(*abi)?;
+    kernels.iter().try_for_each(same_abi)?;
     let digest = envelope.sha256;
     Ok(Checked { manifest, digest, tensors })
 }
@@ -103,7 +103,16 @@ fn tensor_names(
 }
 
 fn kernel(index: usize, kernel: &Kernel, archs: &[Arch]) -> Result<(), OpenError> {
-    let Kernel { symbol, phase, arch, launch, resources } = kernel;
+    let Kernel {
+        symbol,
+        phase,
+        arch,
+        family,
+        ring_layout,
+        abi: _, // after the hashes
+        launch,
+        resources,
+    } = kernel;
     let at = |field: &str| format!("kernels[{index}].{field}");
     let letters = symbol.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if symbol.is_empty() || symbol.len() > 200 || !letters || symbol.as_bytes()[0].is_ascii_digit() {
@@ -116,16 +125,22 @@ fn kernel(index: usize, kernel: &Kernel, archs: &[Arch]) -> Result<(), OpenError
     if !archs.contains(arch) {
         return Err(value(&at("arch"), arch, "one of the artifact's architectures"));
     }
-    let LaunchRule { threads, shared_bytes, tile_m, ctas_per_sm } = *launch;
+    if *ring_layout != family.ring_layout() {
+        let expected = format!("{:?}, that of the family {}", family.ring_layout(), family.name());
+        return Err(value(&at("ring_layout"), format!("{ring_layout:?}"), expected));
+    }
+    let LaunchRule { threads, shared_bytes, grid } = *launch;
     if !(32..=1024).contains(&threads) || threads % 32 != 0 {
         return Err(value(&at("launch.threads"), threads, "whole warps, at most 1024 threads"));
     }
-    let (tiles, ctas) = match phase {
-        Phase::Prefill => (1..=1024, 0..=0),
-        Phase::Decode => (0..=0, 1..=32),
-    };
-    within(&at("launch.tile_m"), tile_m, &tiles)?;
-    within(&at("launch.ctas_per_sm"), ctas_per_sm, &ctas)?;
+    match (phase, grid) {
+        (Phase::Prefill, Grid::Tiles { rows }) => within(&at("launch.grid.tiles.rows"), rows, &(1..=1024))?,
+        (Phase::Decode, Grid::Split { per_sm }) => {
+            within(&at("launch.grid.split.per_sm"), per_sm, &(1..=32))?
+        }
+        (Phase::Prefill, Grid::Split { .. }) => return Err(value(&at("launch.grid"), "split", "tiles")),
+        (Phase::Decode, Grid::Tiles { .. }) => return Err(value(&at("launch.grid"), "tiles", "split")),
+    }
     let Resources {
         registers: _, // compared with the loaded kernel's, as are the stack and the static shared memory
         stack_bytes: _,
@@ -167,6 +182,7 @@ fn layer_kernels(
         }
         for (&arch, ids) in ids {
             let LayerKernels { prefill: _, decode: _ } = ids; // both, through `of`
+            let layout = |phase| kernels.get(ids.of(phase)).map(|kernel| kernel.ring_layout);
             for phase in [Phase::Prefill, Phase::Decode] {
                 let id = ids.of(phase);
                 let fits = kernels.get(id).is_some_and(|kernel| kernel.arch == arch && kernel.phase == phase);
@@ -174,6 +190,10 @@ fn layer_kernels(
                     let expected = format!("the index of a {} kernel for {arch}", phase.name());
                     return Err(value(&format!("{at}.{arch}.{}", phase.name()), id, expected));
                 }
+            }
+            if layout(Phase::Prefill) != layout(Phase::Decode) {
+                let found = "kernels of two ring layouts";
+                return Err(value(&format!("{at}.{arch}"), found, "one layout for the layer's rings"));
             }
         }
     }
@@ -197,13 +217,14 @@ fn verify_hashes(
     })
 }
 
-fn same_abi(abi: Abi) -> Result<(), OpenError> {
-    let Abi { version, params_bytes } = abi;
+fn same_abi(kernel: &Kernel) -> Result<(), OpenError> {
+    let Abi { version, params_bytes } = kernel.abi;
+    let current = Block::abi(kernel.family, kernel.phase);
     let same = |what, found, expected| {
         if found == expected { Ok(()) } else { Err(OpenError::Abi { what, found, expected }) }
     };
-    same("version", u64::from(version), u64::from(Abi::CURRENT.version))?;
-    same("parameter block bytes", params_bytes as u64, Abi::CURRENT.params_bytes as u64)
+    same("version", u64::from(version), u64::from(current.version))?;
+    same("parameter block bytes", params_bytes as u64, current.params_bytes as u64)
 }
 
 /// Names for a message.

@@ -9,14 +9,14 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
-use crate::abi::{ABI_VERSION, PARAMS_BYTES};
 use crate::arch::Arch;
+use crate::attention::KernelFacts;
 use crate::geometry::Geometry;
-use crate::launch::{LaunchRule, Phase};
+use crate::launch::{Family, LaunchRule, Phase, RingLayout};
 use crate::plan::{DType, Plan};
 
 /// The version of the format that this crate writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The key of the container's metadata that holds the manifest.
 pub const METADATA_KEY: &str = "moac";
@@ -31,8 +31,6 @@ pub struct Manifest {
     pub format: u32,
     /// What made it.
     pub producer: Producer,
-    /// The parameter block that its kernels take.
-    pub abi: Abi,
     /// The element type of q, k, v, o and of the cache.
     pub dtype: DType,
     /// The architectures that there are kernels for, ascending.
@@ -64,18 +62,13 @@ pub struct Producer {
     pub options: Vec<String>,
 }
 
-/// Which parameter block the kernels take.
+/// Which parameter block a kernel takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Abi {
-    /// [`ABI_VERSION`].
+    /// [`ABI_VERSION`](crate::abi::ABI_VERSION).
     pub version: u32,
-    /// [`PARAMS_BYTES`].
+    /// Bytes of the block.
     pub params_bytes: usize,
-}
-
-impl Abi {
-    /// The one that this crate speaks.
-    pub const CURRENT: Self = Self { version: ABI_VERSION, params_bytes: PARAMS_BYTES };
 }
 
 /// The kernels of one layer.
@@ -113,6 +106,12 @@ pub struct Kernel {
     pub phase: Phase,
     /// What its cubin is made for.
     pub arch: Arch,
+    /// The family that its algorithm and its parameter block come from.
+    pub family: Family,
+    /// How the rings lie that it reads and writes: the family's.
+    pub ring_layout: RingLayout,
+    /// The parameter block that it takes: the family's for its phase.
+    pub abi: Abi,
     /// How it is launched; dynamic shared memory is in it.
     pub launch: LaunchRule,
     /// What it takes of a multiprocessor.
@@ -120,6 +119,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// What a launch needs to know of it.
+    pub const fn facts(&self) -> KernelFacts {
+        KernelFacts { phase: self.phase, family: self.family, rule: self.launch }
+    }
+
     /// The tensor of its machine code.
     pub fn cubin(&self) -> String {
         format!("{}/{}.cubin", self.arch, self.symbol)

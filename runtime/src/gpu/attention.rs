@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::load::{Inner, LoadedLayer};
+use super::module::LoadedKernel;
 use super::{GpuError, Step, Stream, Tensor, TensorMut};
-use crate::abi::Task;
-use crate::call;
+use crate::attention;
 
 /// The tensors of a call, a row per new token of the step. `RoPE` has been applied to q and k.
 #[derive(Debug)]
@@ -38,17 +38,17 @@ impl<'a> Layer<'a> {
 
     /// Query heads.
     pub fn heads(&self) -> u32 {
-        self.own.call.heads
+        self.own.call.shape.heads
     }
 
     /// KV heads.
     pub fn kv_heads(&self) -> u32 {
-        self.own.call.kv_heads
+        self.own.call.shape.kv_heads
     }
 
     /// Elements of a head.
     pub fn head_dim(&self) -> u32 {
-        self.own.call.head_dim
+        self.own.call.shape.head_dim
     }
 
     /// CTAs of the prefill and of the decode kernel that run on a multiprocessor at once.
@@ -66,49 +66,37 @@ impl<'a> Layer<'a> {
     /// What is wrong with a tensor, [`GpuError::Foreign`], or what the driver says. Nothing was launched then, unless
     /// the driver failed between the two launches.
     pub fn prefill(&self, stream: &Stream, step: &Step<'_>, tensors: &Tensors<'_>) -> Result<(), GpuError> {
-        let attend = self.params(Task::Attend, step, tensors)?;
-        let fill = self.params(Task::Fill, step, tensors)?;
-        if step.longest_chunk == 0 {
-            return Ok(());
-        }
-        let grid = |task| {
-            let rule = &self.own.prefill.launch;
-            rule.prefill_grid(task, step.longest_chunk, self.heads(), self.kv_heads(), step.batch)
-        };
-        // SAFETY: `params` checked the tensors, which live by their types' promise; the table and the slabs in it
-        // were checked when the step began, and are the step's.
-        unsafe {
-            self.own.prefill.launch(stream, grid(Task::Attend), &attend)?;
-            self.own.prefill.launch(stream, grid(Task::Fill), &fill)
-        }
+        self.run(&self.own.prefill, stream, step, tensors)
     }
 
     /// Attends at most one new token per request and appends it to the rings: one launch.
     ///
     /// # Errors
-    /// As [`prefill`](Self::prefill), and [`GpuError::NotOneToken`].
+    /// As [`prefill`](Self::prefill), and [`CallError::NotOneToken`](crate::attention::CallError::NotOneToken).
     pub fn decode(&self, stream: &Stream, step: &Step<'_>, tensors: &Tensors<'_>) -> Result<(), GpuError> {
-        if step.longest_chunk > 1 {
-            return Err(GpuError::NotOneToken { found: step.longest_chunk });
-        }
-        let params = self.params(Task::Attend, step, tensors)?;
-        let grid = self.owner.decode_grid(self.own);
-        // SAFETY: as in `prefill`; the scratch is the workspace's, sized for the largest grid and its capacity.
-        unsafe { self.own.decode.launch(stream, grid, &params) }
+        self.run(&self.own.decode, stream, step, tensors)
     }
 
-    fn params(
+    fn run(
         &self,
-        task: Task,
+        kernel: &LoadedKernel,
+        stream: &Stream,
         step: &Step<'_>,
         tensors: &Tensors<'_>,
-    ) -> Result<crate::abi::Params, GpuError> {
+    ) -> Result<(), GpuError> {
         if !Arc::ptr_eq(self.owner, step.owner) {
             return Err(GpuError::Foreign { what: "the step" });
         }
         let Tensors { q, k, v, o, lse } = tensors;
         let lse = lse.as_ref().map(|lse| lse.view);
-        let views = call::Tensors { q: q.view, k: k.view, v: v.view, o: o.view, lse };
-        Ok(self.own.call.params(task, &views, (step.table, step.batch, step.rows), step.scratch)?)
+        let views = attention::Tensors { q: q.view, k: k.view, v: v.view, o: o.view, lse };
+        let sms = self.owner.device.info().sms;
+        for launch in self.own.call.launches(&kernel.facts, &views, &step.table, step.scratch, sms)? {
+            // SAFETY: `launches` checked the tensors, which live by their types' promise; the table and the slabs in
+            // it were checked when the step began, and are the step's. The scratch is the workspace's, sized for the
+            // largest grid and its capacity.
+            unsafe { kernel.launch(stream, &launch) }?;
+        }
+        Ok(())
     }
 }

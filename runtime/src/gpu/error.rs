@@ -5,7 +5,7 @@ use cudarc::driver::sys::CUresult;
 use thiserror::Error;
 
 use crate::artifact::LoadError;
-use crate::call::CallError;
+use crate::attention::CallError;
 
 /// Why a GPU could not do what was asked.
 #[derive(Debug, Error)]
@@ -134,12 +134,6 @@ pub enum GpuError {
         found: usize,
         /// What the workspace holds.
         capacity: u32,
-    },
-    /// A decode call with more than one new token for a request.
-    #[error("a decode step takes at most one token per request, but one has {found}: prefill them")]
-    NotOneToken {
-        /// The longest chunk of the batch.
-        found: u32,
     },
     /// Something that a graph cannot hold was called while the stream was being captured.
     #[error("{what} cannot be captured in a graph: do it before the capture, and before each replay")]

@@ -3,8 +3,8 @@
 use ndarray::{Array2, Array3};
 
 use super::{GpuError, LoadedArtifact, Request, Slab, Stream, Tensors, Workspace};
+use crate::attention::View;
 use crate::backend::{LayerBackend, LayerError, Outputs, Rows};
-use crate::call::View;
 use crate::element::{f32_from_bytes, from_bytes, to_bytes};
 use crate::launch::Phase;
 

@@ -7,9 +7,9 @@ use super::module::LoadedKernel;
 use super::{Device, DriverVersion, GpuError, Layer, Slab, Stream, Workspace};
 use crate::arch::Arch;
 use crate::artifact::{Artifact, LoadError};
-use crate::call::LayerCall;
-use crate::geometry::Geometry;
-use crate::launch::{self, Phase};
+use crate::attention::LayerCall;
+use crate::geometry::{Geometry, LayerGeometry};
+use crate::launch::{self, Family, Phase};
 use crate::plan::DType;
 
 /// An artifact loaded on a device, for one architecture. Cheap to clone, and shared between threads.
@@ -139,30 +139,36 @@ impl LoadedArtifact {
     /// The workspace of calls with at most `capacity` requests. It is cleared in the order of `stream`.
     ///
     /// # Errors
-    /// [`CallError::BatchSize`](crate::call::CallError::BatchSize), [`GpuError::OutOfMemory`], or what the driver says.
+    /// [`CallError::BatchSize`](crate::attention::CallError::BatchSize), [`GpuError::OutOfMemory`], or what the driver says.
     pub fn workspace(&self, stream: &Stream, capacity: u32) -> Result<Workspace, GpuError> {
         Workspace::new(self.inner.clone(), stream, capacity)
     }
 }
 
 impl Inner {
-    /// The decode grid of a layer on this device.
-    pub(super) fn decode_grid(&self, layer: &LoadedLayer) -> [u32; 3] {
-        layer.decode.launch.decode_grid(self.device.info().sms)
+    /// CTAs of a layer's decode on this device.
+    fn decode_ctas(&self, layer: &LoadedLayer) -> u32 {
+        layer.decode.facts.rule.grid.split_ctas(self.device.info().sms)
+    }
+
+    /// The layers whose decode takes the tiles before each request: all or none, for they are of one family.
+    pub(super) fn split_layers(&self) -> &[LayerGeometry] {
+        let takes = |layer: &LoadedLayer| layer.decode.facts.family == Family::Sm90;
+        if self.layers.iter().any(takes) { &self.geometry.layers } else { &[] }
     }
 
     /// Bytes of split results that any layer's decode takes.
     pub(super) fn partials_bytes(&self) -> u64 {
         let of = |layer: &LoadedLayer| {
-            let LayerCall { heads, kv_heads, head_dim, .. } = layer.call;
-            launch::partials_bytes(self.decode_grid(layer)[0], heads / kv_heads, head_dim)
+            let shape = layer.call.shape;
+            launch::partials_bytes(self.decode_ctas(layer), shape.group_size(), shape.head_dim)
         };
         self.layers.iter().map(of).max().unwrap_or(0)
     }
 
     /// Bytes of arrival counters that any layer's decode takes.
     pub(super) fn counters_bytes(&self, capacity: u32) -> u64 {
-        let of = |layer: &LoadedLayer| launch::counters_bytes(capacity, layer.call.kv_heads);
+        let of = |layer: &LoadedLayer| launch::counters_bytes(capacity, layer.call.shape.kv_heads);
         self.layers.iter().map(of).max().unwrap_or(0)
     }
 }

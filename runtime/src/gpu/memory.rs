@@ -6,7 +6,7 @@ use cudarc::driver::result;
 
 use super::error::Doing;
 use super::{Device, GpuError, Stream};
-use crate::call::View;
+use crate::attention::View;
 
 /// Bytes of device memory, freed when dropped. Freeing waits for the device: nothing in flight uses it afterwards.
 ///

@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use moac_runtime::artifact::Artifact;
-//! use moac_runtime::call::View;
+//! use moac_runtime::attention::View;
 //! use moac_runtime::gpu::{Device, Request, Tensors};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -68,6 +68,7 @@ mod load;
 mod memory;
 mod module;
 mod stream;
+mod tensor_map;
 mod trial;
 mod workspace;
 

@@ -9,9 +9,9 @@ use cudarc::driver::{CudaFunction, DriverError, result};
 use cudarc::nvrtc::Ptx;
 
 use super::error::{Doing, is_out_of_memory};
-use super::{Device, GpuError, Stream};
-use crate::abi::Params;
+use super::{Device, GpuError, Stream, tensor_map};
 use crate::artifact::{Kernel, LoadError, Resources};
+use crate::attention::{KernelFacts, Launch};
 use crate::launch::LaunchRule;
 
 /// A kernel in a device's memory.
@@ -19,7 +19,7 @@ use crate::launch::LaunchRule;
 pub(super) struct LoadedKernel {
     device: Device,
     function: CudaFunction,
-    pub(super) launch: LaunchRule,
+    pub(super) facts: KernelFacts,
 }
 
 impl LoadedKernel {
@@ -53,12 +53,12 @@ impl LoadedKernel {
         // Above 48 KiB a kernel has to opt in; and the carve-out of L1 has to leave room for several CTAs.
         set(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, launch.shared_bytes as i32)?;
         set(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)?;
-        Ok(Self { device: device.clone(), function, launch: *launch })
+        Ok(Self { device: device.clone(), function, facts: kernel.facts() })
     }
 
     /// CTAs of it that run on a multiprocessor at once.
     pub(super) fn ctas_per_sm(&self) -> Result<u32, GpuError> {
-        let LaunchRule { threads, shared_bytes, .. } = self.launch;
+        let LaunchRule { threads, shared_bytes, .. } = self.facts.rule;
         self.function
             .occupancy_max_active_blocks_per_multiprocessor(threads, shared_bytes as usize, None)
             .doing("tell a kernel's occupancy")
@@ -67,28 +67,23 @@ impl LoadedKernel {
     /// Gives one launch to `stream`.
     ///
     /// # Safety
-    /// `params` must be what the kernel can be called with: every address in it device memory of the size that
-    /// `abi.rs` says, for as long as the work takes.
-    pub(super) unsafe fn launch(
-        &self,
-        stream: &Stream,
-        grid: [u32; 3],
-        params: &Params,
-    ) -> Result<(), GpuError> {
+    /// `launch` must be one of this kernel, and its block what the kernel can be called with: every address in it device
+    /// memory of the size that `abi.rs` says, for as long as the work takes.
+    pub(super) unsafe fn launch(&self, stream: &Stream, launch: &Launch) -> Result<(), GpuError> {
         stream.bind(&self.device)?;
-        let mut params = *params;
-        let [x, y, z] = grid;
-        // SAFETY: the function and its module live in `self`. The kernel takes exactly one parameter, a block of the
-        // layout of `Params` (the ABI was checked on opening), which the driver copies before it returns. What the
+        let mut params = launch.block.bytes(tensor_map::encode)?;
+        let [x, y, z] = launch.grid;
+        // SAFETY: the function and its module live in `self`. The kernel takes exactly one parameter, a block of these
+        // bytes (its size and version were checked on opening), which the driver copies before it returns. What the
         // kernel does with it is the caller's promise.
         unsafe {
             result::launch_kernel(
                 self.function.cu_function(),
                 (x, y, z),
-                (self.launch.threads, 1, 1),
-                self.launch.shared_bytes,
+                (launch.threads, 1, 1),
+                launch.shared_bytes,
                 stream.raw(),
-                &mut [(&raw mut params).cast::<c_void>()],
+                &mut [params.as_mut_ptr().cast::<c_void>()],
             )
         }
         .doing("launch a kernel")
@@ -156,14 +151,18 @@ mod tests {
     use super::{Loaded, check_limits, check_resources};
     use crate::arch::Arch;
     use crate::artifact::{Kernel, Resources};
-    use crate::launch::{LaunchRule, Phase};
+    use crate::attention::Block;
+    use crate::launch::{Family, Grid, LaunchRule, Phase, RingLayout};
 
     fn kernel() -> Kernel {
         Kernel {
             symbol: "moac_prefill".to_owned(),
             phase: Phase::Prefill,
             arch: Arch::Sm90,
-            launch: LaunchRule { threads: 128, shared_bytes: 100_000, tile_m: 64, ctas_per_sm: 0 },
+            family: Family::Sm80,
+            ring_layout: RingLayout::Rows,
+            abi: Block::abi(Family::Sm80, Phase::Prefill),
+            launch: LaunchRule { threads: 128, shared_bytes: 100_000, grid: Grid::Tiles { rows: 64 } },
             resources: Resources { registers: 168, static_shared_bytes: 32, ..Resources::default() },
         }
     }

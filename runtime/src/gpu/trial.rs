@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use super::memory::Pinned;
 use super::module::LoadedKernel;
 use super::{Buffer, Device, GpuError, Stream};
-use crate::abi::{Params, Task};
+use crate::abi::Task;
 use crate::artifact::Kernel;
+use crate::attention::{Block, Launch};
 use crate::geometry::LayerGeometry;
 use crate::launch::{Phase, counters_bytes, partials_bytes};
 
@@ -145,16 +146,17 @@ impl Trial {
     ///
     /// # Errors
     /// [`GpuError::Range`] if anything that the block names is not in this trial's memory, or what the driver says.
-    pub fn launch(&self, kernel: &TrialKernel, grid: [u32; 3], params: &Params) -> Result<(), GpuError> {
-        self.check(kernel, grid, params)?;
+    pub fn launch(&self, kernel: &TrialKernel, launch: &Launch) -> Result<(), GpuError> {
+        self.check(kernel, launch)?;
         // SAFETY: every address and extent in the block was just checked to be within memory that `self` owns, and the
         // launch is waited for below while `self` is borrowed.
-        unsafe { kernel.kernel.launch(&self.stream, grid, params) }?;
+        unsafe { kernel.kernel.launch(&self.stream, launch) }?;
         self.stream.synchronize()
     }
 
     /// Checks that a launch reaches nothing but this trial's memory.
-    fn check(&self, kernel: &TrialKernel, grid: [u32; 3], params: &Params) -> Result<(), GpuError> {
+    fn check(&self, kernel: &TrialKernel, launch: &Launch) -> Result<(), GpuError> {
+        let (params, grid) = (launch.block.call(), launch.grid);
         let layer = &kernel.layer;
         let heads = layer.group_of_head.len() as u64;
         let kv_heads = layer.buckets.first().map_or(0, |bucket| bucket.kv_span.len()) as u64;
@@ -201,6 +203,19 @@ impl Trial {
             let group = (heads / kv_heads.max(1)) as u32;
             self.inside(params.partials, partials_bytes(grid[0], group, kernel.head_dim))?;
             self.inside(params.counters, counters_bytes(batch as u32, kv_heads as u32))?;
+        }
+        match &launch.block {
+            Block::Portable(_) => {}
+            Block::HopperPrefill { maps, .. } => {
+                for map in maps {
+                    let [columns, rows, panels, heads] = map.extents;
+                    let last = rows.saturating_sub(1).saturating_mul(map.strides[0])
+                        + (panels - 1) * map.strides[1]
+                        + (heads - 1).saturating_mul(map.strides[2]);
+                    self.inside(map.address, last.saturating_add(columns * 2))?;
+                }
+            }
+            Block::HopperDecode { first_tiles, .. } => self.inside(*first_tiles, (batch + 1) * 4)?,
         }
         Ok(())
     }

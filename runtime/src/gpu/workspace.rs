@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::load::Inner;
 use super::memory::Pinned;
 use super::{Buffer, Event, GpuError, Slab, Stream};
-use crate::call::{self, Batch, CallError, MAX_BATCH, Scratch, Table};
+use crate::attention::{self, Batch, CallError, MAX_BATCH, Scratch, StepTable, Table};
 
 /// Steps whose tables may be on their way to the device at once; the host waits when it is further ahead.
 const IN_FLIGHT: usize = 8;
@@ -70,11 +70,8 @@ impl<'a> Request<'a> {
 #[must_use = "the slabs' positions move when the step is committed"]
 pub struct Step<'a> {
     pub(super) owner: &'a Arc<Inner>,
-    pub(super) table: Table,
+    pub(super) table: StepTable,
     pub(super) scratch: Scratch,
-    pub(super) batch: u32,
-    pub(super) rows: u64,
-    pub(super) longest_chunk: u32,
     slabs: Vec<(&'a mut Slab, u32)>,
     workspace: PhantomData<&'a mut Workspace>,
 }
@@ -88,10 +85,11 @@ impl Workspace {
         let partials = device.alloc(owner.partials_bytes(), "the workspace's split results")?;
         let mut counters = device.alloc(owner.counters_bytes(capacity), "the workspace's counters")?;
         counters.fill(stream, 0)?;
-        let table = device.alloc(Table::bytes(capacity), "the workspace's tables")?;
+        let table_bytes = Table::bytes(capacity, owner.split_layers().len());
+        let table = device.alloc(table_bytes, "the workspace's tables")?;
         let staging = (0..IN_FLIGHT)
             .map(|_| {
-                let memory = Pinned::new(device, Table::bytes(capacity) as usize)?;
+                let memory = Pinned::new(device, table_bytes as usize)?;
                 Ok(Staging { memory, read: Event::untimed(device)? })
             })
             .collect::<Result<_, GpuError>>()?;
@@ -140,26 +138,28 @@ impl Workspace {
         }
         let staging = &mut self.staging[self.next];
         staging.read.synchronize()?;
-        staging.memory.bytes_mut().copy_from_slice(&batch.table(self.capacity));
+        staging.memory.bytes_mut().copy_from_slice(&batch.table(self.capacity, self.owner.split_layers()));
         self.table.upload_pinned(stream, &staging.memory)?;
         staging.read.record(stream)?;
         self.next = (self.next + 1) % IN_FLIGHT;
         Ok(Step {
             owner: &self.owner,
-            table: Table::addresses(self.table.address(), self.capacity),
+            table: StepTable {
+                table: Table::addresses(self.table.address(), self.capacity),
+                batch: batch.len(),
+                rows: batch.rows(),
+                longest_chunk: batch.longest_chunk(),
+            },
             scratch: Scratch { partials: self.partials.address(), counters: self.counters.address() },
-            batch: batch.len(),
-            rows: batch.rows(),
-            longest_chunk: batch.longest_chunk(),
             slabs: requests.into_iter().filter_map(|r| Some((r.slab?, r.tokens))).collect(),
             workspace: PhantomData,
         })
     }
 
     /// A request as the kernels see it, if its slab is ours and has room.
-    fn admit(&self, at: usize, request: &Request<'_>) -> Result<call::Request, GpuError> {
+    fn admit(&self, at: usize, request: &Request<'_>) -> Result<attention::Request, GpuError> {
         let Some(slab) = &request.slab else {
-            return Ok(call::Request { slab: 0, bucket: 0, cached: 0, chunk: 0, rows: request.rows });
+            return Ok(attention::Request { slab: 0, bucket: 0, cached: 0, chunk: 0, rows: request.rows });
         };
         if !slab.belongs_to(&self.owner) {
             return Err(GpuError::Foreign { what: "a slab of the batch" });
@@ -169,7 +169,7 @@ impl Workspace {
             return Err(GpuError::ContextFull { request: at, cached, new, length });
         }
         let (slab, bucket) = (slab.address(), slab.bucket() as u32);
-        Ok(call::Request { slab, bucket, cached, chunk: new, rows: request.rows })
+        Ok(attention::Request { slab, bucket, cached, chunk: new, rows: request.rows })
     }
 }
 
@@ -186,7 +186,7 @@ impl Drop for Workspace {
 impl Step<'_> {
     /// Rows of the step's tensors.
     pub fn rows(&self) -> u64 {
-        self.rows
+        self.table.rows
     }
 
     /// Moves the slabs' positions behind the new tokens. Every layer must have been given its call.

@@ -50,12 +50,12 @@ fn other_files_are_not_artifacts() {
 #[test]
 fn check_1_version() {
     assert_eq!(
-        message_with("/format", json!(2)),
-        "format version 2, expected 1: compile the plan again with this version of moac"
+        message_with("/format", json!(1)),
+        "format version 1, expected 2: compile the plan again with this version of moac"
     );
     // The rest of another version's manifest is not looked at.
     let future = refusal(pack(r#"{"format":99}"#, &BTreeMap::new())).to_string();
-    assert_eq!(future, "format version 99, expected 1: compile the plan again with this version of moac");
+    assert_eq!(future, "format version 99, expected 2: compile the plan again with this version of moac");
 }
 
 #[test]
@@ -223,8 +223,31 @@ fn check_3_values() {
             json!(33),
             "`kernels[0].launch.threads` is 33, expected whole warps, at most 1024 threads",
         ),
-        ("/kernels/0/launch/tile_m", json!(0), "`kernels[0].launch.tile_m` is 0, expected 1 to 1024"),
-        ("/kernels/1/launch/ctas_per_sm", json!(0), "`kernels[1].launch.ctas_per_sm` is 0, expected 1 to 32"),
+        (
+            "/kernels/0/launch/grid/tiles/rows",
+            json!(0),
+            "`kernels[0].launch.grid.tiles.rows` is 0, expected 1 to 1024",
+        ),
+        (
+            "/kernels/1/launch/grid/split/per_sm",
+            json!(0),
+            "`kernels[1].launch.grid.split.per_sm` is 0, expected 1 to 32",
+        ),
+        (
+            "/kernels/0/launch/grid",
+            json!({"split": {"per_sm": 1}}),
+            "`kernels[0].launch.grid` is split, expected tiles",
+        ),
+        (
+            "/kernels/1/launch/grid",
+            json!({"tiles": {"rows": 64}}),
+            "`kernels[1].launch.grid` is tiles, expected split",
+        ),
+        (
+            "/kernels/0/ring_layout",
+            json!("swizzled"),
+            "`kernels[0].ring_layout` is Swizzled, expected Rows, that of the family sm80",
+        ),
         (
             "/kernels/0/launch/shared_bytes",
             json!(4_294_967_295_u32),
@@ -366,11 +389,11 @@ fn check_5_recomputation() {
 #[test]
 fn check_6_abi() {
     assert_eq!(
-        message_with("/abi/version", json!(7)),
+        message_with("/kernels/0/abi/version", json!(7)),
         "the kernels' ABI has version 7, expected 1: compile the plan again with this version of moac"
     );
     assert_eq!(
-        message_with("/abi/params_bytes", json!(152)),
+        message_with("/kernels/0/abi/params_bytes", json!(152)),
         "the kernels' ABI has parameter block bytes 152, expected 696: compile the plan again with this version \
          of moac"
     );
@@ -385,7 +408,7 @@ fn earlier_checks_speak_first() {
     manifest["producer"] = json!(null);
     manifest["plan"]["sink"] = json!(1);
     manifest["geometry"]["slab_bytes"][0] = json!(1);
-    manifest["abi"]["version"] = json!(9);
+    manifest["kernels"][0]["abi"]["version"] = json!(9);
     tensors.get_mut("headers/moac/params.cuh").unwrap()[0] = b'#';
     let first = |manifest: &Value, tensors: &BTreeMap<String, Vec<u8>>, cut: usize| {
         let mut bytes = pack(&manifest.to_string(), tensors);
@@ -393,7 +416,7 @@ fn earlier_checks_speak_first() {
         format!("{:?}", refusal(bytes)).split([' ', '{']).next().unwrap().to_owned()
     };
     let mut order = vec![first(&manifest, &tensors, 1)];
-    manifest["format"] = json!(1);
+    manifest["format"] = json!(2);
     order.push(first(&manifest, &tensors, 1));
     order.push(first(&manifest, &tensors, 0));
     manifest["producer"] = manifest_json()["producer"].clone();

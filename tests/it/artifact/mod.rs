@@ -10,11 +10,12 @@ use std::path::Path;
 
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::{
-    self, Abi, Artifact, Digest, FORMAT_VERSION, Kernel, Layer, LayerKernels, Manifest, OpenError, Producer,
+    self, Artifact, Digest, FORMAT_VERSION, Kernel, Layer, LayerKernels, Manifest, OpenError, Producer,
     Resources,
 };
+use moac_runtime::attention::Block;
 use moac_runtime::geometry::Geometry;
-use moac_runtime::launch::{LaunchRule, Phase};
+use moac_runtime::launch::{Family, Grid, LaunchRule, Phase};
 use moac_runtime::plan::{DType, ModelShape, PLAN_FORMAT, Plan};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -53,7 +54,11 @@ fn sample() -> (Manifest, BTreeMap<String, Vec<u8>>) {
         for (spec, users) in [("a", vec![0, 2]), ("b", vec![1_usize])] {
             let mut ids = LayerKernels { prefill: 0, decode: 0 };
             for phase in [Phase::Prefill, Phase::Decode] {
-                let (tile_m, ctas_per_sm) = if phase == Phase::Prefill { (64, 0) } else { (0, 2) };
+                let family = if arch == Arch::Sm90a { Family::Sm90 } else { Family::Sm80 };
+                let grid = match phase {
+                    Phase::Prefill => Grid::Tiles { rows: 64 },
+                    Phase::Decode => Grid::Split { per_sm: 2 },
+                };
                 match phase {
                     Phase::Prefill => ids.prefill = kernels.len(),
                     Phase::Decode => ids.decode = kernels.len(),
@@ -62,7 +67,10 @@ fn sample() -> (Manifest, BTreeMap<String, Vec<u8>>) {
                     symbol: format!("moac_{}_bf16_d64_r3_{spec}", phase.name()),
                     phase,
                     arch,
-                    launch: LaunchRule { threads: 128, shared_bytes: 40_000, tile_m, ctas_per_sm },
+                    family,
+                    ring_layout: family.ring_layout(),
+                    abi: Block::abi(family, phase),
+                    launch: LaunchRule { threads: 128, shared_bytes: 40_000, grid },
                     resources: Resources { registers: 168, barriers: 1, ..Resources::default() },
                 });
             }
@@ -85,7 +93,6 @@ fn sample() -> (Manifest, BTreeMap<String, Vec<u8>>) {
             nvrtc: "13.0.88".to_owned(),
             options: vec!["--std=c++17".to_owned()],
         },
-        abi: Abi::CURRENT,
         dtype: DType::Bf16,
         archs: ARCHS.to_vec(),
         kv_heads: 0..2,
@@ -163,6 +170,20 @@ fn a_file_of_this_version_is_read_and_written_as_on_its_first_day() {
     assert_eq!(Manifest { tensors: BTreeMap::new(), ..artifact.manifest().clone() }, manifest);
     assert!(tensors.iter().all(|(name, data)| artifact.tensor(name) == Some(data)));
     assert!(bytes() == golden, "what is written has changed: raise FORMAT_VERSION and add a golden file");
+}
+
+#[test]
+fn a_file_of_the_first_version_is_refused_by_name() {
+    let error = refusal(golden(1)).to_string();
+    assert_eq!(error, "format version 1, expected 2: compile the plan again with this version of moac");
+}
+
+/// Writes the golden file of the current version; run once, when the version is new.
+#[test]
+#[ignore = "writes tests/it/artifact/golden"]
+fn write_the_golden_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/artifact/golden");
+    std::fs::write(folder.join(format!("format-{FORMAT_VERSION}.moac")), bytes()).unwrap();
 }
 
 #[test]

@@ -1,26 +1,12 @@
-//! Tile sizes and what follows from them: a pure function of the kernel's shape. Each row says why.
+//! The portable kernels' tiles and what follows from them: a pure function of the kernel's shape. Each row says why.
 //!
 //! The headers compute threads and shared memory too, and every rendered kernel asserts that both sides agree.
 
 use moac_runtime::arch::Arch;
-use moac_runtime::launch::{LaunchRule, Phase};
+use moac_runtime::launch::{Grid, LaunchRule, Phase};
 use moac_runtime::plan::{DType, TILE};
-use serde::Serialize;
 
-/// The tiles of one kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct TileConfig {
-    /// Query rows of a CTA: positions in prefill, heads of a group (padded) in decode.
-    pub tile_m: u32,
-    /// Keys of a tile.
-    pub tile_n: u32,
-    /// Warps of a CTA.
-    pub warps: u32,
-    /// K and V tiles in flight.
-    pub stages: u32,
-    /// Decode: the fewest tiles of a split. Prefill: 0.
-    pub min_tiles: u32,
-}
+use super::{KernelShape, TileConfig};
 
 /// CTAs that the launch bounds make room for on a multiprocessor. Two, so that one computes while the other waits for
 /// memory: the portable kernels have no warps that only load.
@@ -30,13 +16,8 @@ pub const CTAS_PER_SM: u32 = 2;
 const DECODE_ROWS: u32 = 16;
 
 /// The tiles of a portable kernel and how it is launched.
-pub fn portable(
-    phase: Phase,
-    dtype: DType,
-    head_dim: u32,
-    group_size: u32,
-    arch: Arch,
-) -> (TileConfig, LaunchRule) {
+pub fn configure(shape: KernelShape, arch: Arch) -> (TileConfig, LaunchRule) {
+    let KernelShape { phase, dtype, head_dim, group_size } = shape;
     match phase {
         // 128 rows are the most whose accumulators 4 warps hold without spilling at head_dim 128. Two buffers of K and
         // one of V put all loads before the scores, where registers are free, and leave room for two CTAs on an SM,
@@ -44,9 +25,8 @@ pub fn portable(
         Phase::Prefill => {
             let tiles = TileConfig { tile_m: 128, tile_n: TILE, warps: 4, stages: 2, min_tiles: 0 };
             let shared_bytes = (tiles.tile_m + (tiles.stages + 1) * tiles.tile_n) * head_dim * dtype.bytes();
-            let launch =
-                LaunchRule { threads: 32 * tiles.warps, shared_bytes, tile_m: tiles.tile_m, ctas_per_sm: 0 };
-            (tiles, launch)
+            let grid = Grid::Tiles { rows: tiles.tile_m };
+            (tiles, LaunchRule { threads: 32 * tiles.warps, shared_bytes, grid })
         }
         // Decode waits for memory: two CTAs an SM, each with as many stages as that leaves room for, up to what the
         // latency of memory can use. Where two do not fit with two stages, one has to do.
@@ -58,10 +38,15 @@ pub fn portable(
             let min_tiles = min_tiles(group_size, head_dim, dtype);
             let tiles = TileConfig { tile_m: DECODE_ROWS, tile_n: TILE, warps, stages, min_tiles };
             let shared_bytes = shared(stages);
-            let ctas_per_sm = residents(shared_bytes, arch).clamp(1, CTAS_PER_SM);
-            (tiles, LaunchRule { threads: 32 * warps, shared_bytes, tile_m: 0, ctas_per_sm })
+            let grid = Grid::Split { per_sm: residents(shared_bytes, arch).clamp(1, CTAS_PER_SM) };
+            (tiles, LaunchRule { threads: 32 * warps, shared_bytes, grid })
         }
     }
+}
+
+/// The last rows of a chunk see the most keys, and their CTAs go first.
+pub fn prefill_cta(grid: [u32; 3], request: u32, rank: u32, index: u32) -> (u32, u32, u32) {
+    (grid[0] - 1 - index, rank, request)
 }
 
 /// CTAs whose shared memory fits on a multiprocessor at once.
@@ -92,6 +77,10 @@ fn min_tiles(group_size: u32, head_dim: u32, dtype: DType) -> u32 {
 mod tests {
     use super::*;
 
+    fn shape(phase: Phase, head_dim: u32, group_size: u32) -> KernelShape {
+        KernelShape { phase, dtype: DType::Bf16, head_dim, group_size }
+    }
+
     #[test]
     fn split_results_are_at_most_three_percent_and_one_tile_less_would_not_do() {
         for head_dim in [64, 128] {
@@ -114,7 +103,7 @@ mod tests {
             for head_dim in [64, 128] {
                 for group_size in 1..=16 {
                     for phase in [Phase::Prefill, Phase::Decode] {
-                        let (tiles, launch) = portable(phase, DType::Bf16, head_dim, group_size, arch);
+                        let (tiles, launch) = configure(shape(phase, head_dim, group_size), arch);
                         assert!(
                             residents(launch.shared_bytes, arch) >= 1,
                             "{arch} {head_dim} {group_size} {tiles:?}"
@@ -128,13 +117,13 @@ mod tests {
 
     #[test]
     fn the_llama_shape_is_as_designed() {
-        let (tiles, launch) = portable(Phase::Prefill, DType::Bf16, 128, 4, Arch::Sm90a);
+        let (tiles, launch) = configure(shape(Phase::Prefill, 128, 4), Arch::Sm90a);
         assert_eq!(tiles, TileConfig { tile_m: 128, tile_n: 64, warps: 4, stages: 2, min_tiles: 0 });
-        assert_eq!(launch, LaunchRule { threads: 128, shared_bytes: 81920, tile_m: 128, ctas_per_sm: 0 });
-        let (tiles, launch) = portable(Phase::Decode, DType::Bf16, 128, 4, Arch::Sm90a);
+        assert_eq!(launch, LaunchRule { threads: 128, shared_bytes: 81920, grid: Grid::Tiles { rows: 128 } });
+        let (tiles, launch) = configure(shape(Phase::Decode, 128, 4), Arch::Sm90a);
         assert_eq!(tiles, TileConfig { tile_m: 16, tile_n: 64, warps: 4, stages: 3, min_tiles: 5 });
-        assert_eq!((launch.tile_m, launch.ctas_per_sm), (0, 2));
-        let (tiles, launch) = portable(Phase::Decode, DType::Bf16, 128, 4, Arch::Sm86);
-        assert_eq!((tiles.stages, launch.ctas_per_sm), (2, 1));
+        assert_eq!(launch.grid, Grid::Split { per_sm: 2 });
+        let (tiles, launch) = configure(shape(Phase::Decode, 128, 4), Arch::Sm86);
+        assert_eq!((tiles.stages, launch.grid), (2, Grid::Split { per_sm: 1 }));
     }
 }
