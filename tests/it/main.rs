@@ -8,6 +8,7 @@ mod calibrate;
 mod cli;
 mod compile;
 mod devices;
+mod documents;
 mod emulate;
 mod exec;
 mod generate;
