@@ -1,7 +1,8 @@
 //! What the device can do at best, measured: reading memory, and multiplying matrices.
 
 use moac_runtime::arch::Arch;
-use moac_runtime::gpu::ceiling::{MatrixProduct, READ_SOURCE, READ_SYMBOL, ReadPass};
+use moac_runtime::gpu::blas::MatrixProduct;
+use moac_runtime::gpu::ceiling::{READ_SOURCE, READ_SYMBOL, ReadPass};
 use moac_runtime::gpu::{Buffer, Device, GpuError, Stream};
 use moac_runtime::plan::DType;
 use serde::Serialize;

@@ -58,6 +58,7 @@
 #![allow(unsafe_code)]
 
 mod attention;
+pub mod blas;
 mod cache;
 pub mod ceiling;
 mod device;
