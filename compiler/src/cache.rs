@@ -8,7 +8,8 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::{Digest, Resources};
+use moac_runtime::artifact::Resources;
+use moac_runtime::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::env;

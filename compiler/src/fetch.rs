@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 use thiserror::Error;
 
 use crate::cache;

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::{self, Digest};
+use moac_runtime::digest::Digest;
+use moac_runtime::file;
 use moac_runtime::model::Tokenizer;
 use moac_runtime::plan::MAX_LENGTH;
 use serde::Serialize;
@@ -221,7 +222,7 @@ impl Items {
             text += &serde_json::to_string(item).map_err(|error| file(error.into()))?;
             text.push('\n');
         }
-        artifact::write(path, text.as_bytes()).map_err(file)
+        file::write(path, text.as_bytes()).map_err(file)
     }
 
     /// Whether they are of this vocabulary, so that their tokens mean to the model what they meant to their maker.

@@ -7,7 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::{self, Digest};
+use moac_runtime::digest::Digest;
+use moac_runtime::file;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -52,7 +53,7 @@ impl Folder {
         std::fs::create_dir_all(&self.0)?;
         let value = serde_json::value::to_raw_value(&value)?;
         let kept = Kept { key, sha256: Digest::of(value.get().as_bytes()), value };
-        artifact::write(&self.path(key), &serde_json::to_vec(&kept)?)
+        file::write(&self.path(key), &serde_json::to_vec(&kept)?)
     }
 }
 

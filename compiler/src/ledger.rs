@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact::{self, Artifact, Digest, Kernel};
+use moac_runtime::artifact::{Artifact, Kernel};
+use moac_runtime::digest::Digest;
+use moac_runtime::file;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -104,7 +106,7 @@ impl Ledger {
     pub fn write(&self, path: &Path) -> Result<(), LedgerError> {
         let file = |source| LedgerError::File { action: "write", path: path.to_owned(), source };
         let text = serde_json::to_string_pretty(self).map_err(|error| file(error.into()))?;
-        artifact::write(path, format!("{text}\n").as_bytes()).map_err(file)
+        file::write(path, format!("{text}\n").as_bytes()).map_err(file)
     }
 
     /// Adds a kernel that passed, in place of what was known of the same cubin.

@@ -3,7 +3,7 @@
 //! A symbol is readable parts and a hash of the spec, without the layer's index: equal specs have equal symbols, and
 //! different ones differ. It is a C identifier and a file name as it stands.
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 
 use crate::lower::KernelSpec;
 use crate::nvrtc::{self, Source};

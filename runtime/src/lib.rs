@@ -7,6 +7,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`plan`], [`geometry`], [`arch`], [`abi`], [`launch`] | the vocabulary shared with the compiler: pure data and arithmetic |
+//! | [`digest`], [`file`](mod@file) | SHA-256, and files that are written whole or not at all |
 //! | [`artifact`] | the `.moac` file, and the ordered checks of an untrusted one |
 //! | [`reference`](mod@reference) | attention on the CPU: the float64 oracle, and the rings in float32 |
 //! | [`attention`] | what a call is: the checks of its tensors and batch, and the ordered list of its launches |
@@ -52,7 +53,9 @@ pub mod attention;
 pub mod backend;
 #[cfg(feature = "candle")]
 pub mod candle;
+pub mod digest;
 pub mod element;
+pub mod file;
 pub mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;

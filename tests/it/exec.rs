@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact;
 use moac_runtime::backend::Qkv;
 use moac_runtime::element::{f32_from_bytes, from_bytes, to_bytes};
+use moac_runtime::file;
 use moac_runtime::geometry::LayerGeometry;
 use moac_runtime::plan::{DType, Plan};
 use moac_runtime::reference::{Spans, oracle};
@@ -35,7 +35,7 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let plan = plan(&[vec![128, 256, 192, 128], vec![256; 4]], KV_HEADS, DIM as u32);
         let artifact = devices::artifact(&plan, &[128, 192, 256], DType::Bf16, Arch::Sm90);
-        artifact::write(&folder.path().join("model.moac"), artifact.bytes()).unwrap();
+        file::write(&folder.path().join("model.moac"), artifact.bytes()).unwrap();
         let mut tensors = BTreeMap::new();
         for (seed, (name, heads)) in [("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)].into_iter().enumerate()
         {

@@ -33,7 +33,7 @@ fn an_artifact_has_its_own_target_but_for_the_architectures_to_verify() {
     let folder = tempfile::tempdir().unwrap();
     let plan = devices::plan(&[vec![128]], 1, 64);
     let artifact = devices::artifact(&plan, &[128], DType::F16, Arch::Sm86);
-    moac_runtime::artifact::write(&folder.path().join("a.moac"), artifact.bytes()).unwrap();
+    moac_runtime::file::write(&folder.path().join("a.moac"), artifact.bytes()).unwrap();
     let run = |args: &[&str]| {
         finish(&mut moac(folder.path(), &[&["verify", "a.moac", "--emulate"], args].concat()))
     };

@@ -16,7 +16,7 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 use moac_runtime::model::{Cache, Model, dense_plan};
 use moac_runtime::plan::TILE;
 

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 use serde::Serialize;
 use serde_json::Value;
 

@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use moac_runtime::artifact::{self, Digest, Kernel, Manifest};
+use moac_runtime::artifact::{Kernel, Manifest};
+use moac_runtime::digest::Digest;
+use moac_runtime::file;
 use moac_runtime::plan::Plan;
 use serde::Serialize;
 
@@ -43,7 +45,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let out = out(&args.plan.plan, args.out.as_deref())?;
     let plan = args.plan.read()?;
     let built = build(&plan, &args.target, args.jobs, context)?;
-    artifact::write(&out, built.artifact.bytes()).map_err(Error::file("write", &out))?;
+    file::write(&out, built.artifact.bytes()).map_err(Error::file("write", &out))?;
     let summary = Summary::new(&out, &built);
     if args.json {
         context.json(&summary)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use moac_runtime::artifact;
+use moac_runtime::file;
 use moac_runtime::model::Model;
 use moac_runtime::plan::{ModelShape, Plan};
 
@@ -157,7 +157,7 @@ fn draw(path: &Path, report: &Report) -> Result<(), Error> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    artifact::write(path, text.as_bytes()).map_err(Error::file("write", path))
+    file::write(path, text.as_bytes()).map_err(Error::file("write", path))
 }
 
 fn default_cells() -> PathBuf {

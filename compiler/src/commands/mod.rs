@@ -32,7 +32,7 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::path::Path;
 
-use moac_runtime::artifact;
+use moac_runtime::file;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -79,5 +79,5 @@ pub fn say(text: &str) {
 
 /// Says now that a file cannot be written, instead of after the work.
 fn check_out(path: &Path) -> Result<(), Error> {
-    artifact::target(path).map(drop).map_err(Error::file("write", path))
+    file::target(path).map(drop).map_err(Error::file("write", path))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact;
+use moac_runtime::file;
 
 use super::Context;
 use super::space::SpaceArgs;
@@ -69,7 +69,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
 
 /// Writes the picture of a Pareto set.
 pub(super) fn write_picture(path: &Path, found: &SearchResult) -> Result<(), Error> {
-    artifact::write(path, pareto_chart(found).as_bytes()).map_err(Error::file("write", path))
+    file::write(path, pareto_chart(found).as_bytes()).map_err(Error::file("write", path))
 }
 
 /// Writes the plans as `plan-00.json`, `plan-01.json`, ... in the order of the set, each whole or not at all.

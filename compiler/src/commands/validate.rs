@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use moac_runtime::artifact;
+use moac_runtime::file;
 use moac_runtime::model::Model;
 use moac_runtime::plan::Plan;
 
@@ -146,7 +146,7 @@ fn files(given: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
 pub(super) fn write_plan(path: &Path, plan: &Plan) -> Result<(), Error> {
     let text =
         serde_json::to_string_pretty(plan).map_err(|error| Error::file("write", path)(error.into()))?;
-    artifact::write(path, format!("{text}\n").as_bytes()).map_err(Error::file("write", path))
+    file::write(path, format!("{text}\n").as_bytes()).map_err(Error::file("write", path))
 }
 
 /// Progress and time left on stderr, and a stop where one was asked for.

@@ -7,7 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::{self, Digest};
+use moac_runtime::digest::Digest;
+use moac_runtime::file;
 use serde::{Deserialize, Serialize};
 
 use super::Task;
@@ -126,6 +127,6 @@ impl Store {
         std::fs::create_dir_all(folder)?;
         let mut text = serde_json::to_vec(cell)?;
         text.push(b'\n');
-        artifact::write(&path, &text)
+        file::write(&path, &text)
     }
 }

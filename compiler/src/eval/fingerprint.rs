@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 use moac_runtime::model::Mapped;
 
 use super::EvalError;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 use moac_runtime::model::{Model, Tokenizer};
 use rayon::prelude::*;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 use serde::Serialize;
 
 use super::cells::{Answer, Outcome};

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact;
 use moac_runtime::element::{from_bytes, to_bytes};
+use moac_runtime::file;
 use moac_runtime::plan::DType;
 use ndarray::{Array3, Array4};
 use safetensors::tensor::{Dtype, TensorView};
@@ -269,6 +269,6 @@ impl Results {
             ("o", TensorView::new(o_type, self.o.shape().to_vec(), &o).map_err(refused)?),
         ];
         let bytes = safetensors::serialize(views, None).map_err(refused)?;
-        artifact::write(path, &bytes).map_err(file)
+        file::write(path, &bytes).map_err(file)
     }
 }

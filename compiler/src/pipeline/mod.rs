@@ -7,7 +7,8 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::{self, Digest};
+use moac_runtime::digest::Digest;
+use moac_runtime::file;
 use moac_runtime::model::{Config, Model};
 use moac_runtime::plan::{Plan, TILE};
 use serde::Serialize;
@@ -244,7 +245,7 @@ fn searched(
     }
     let found = search(influence, space, options, &mut |done, all| watch.search(done, all))?;
     let text = serde_json::to_vec(&found).map_err(|error| Error::file("write", &path)(error.into()))?;
-    artifact::write(&path, &text).map_err(Error::file("write", &path))?;
+    file::write(&path, &text).map_err(Error::file("write", &path))?;
     Ok(found)
 }
 

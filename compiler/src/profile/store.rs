@@ -9,7 +9,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::{self, Digest};
+use moac_runtime::digest::Digest;
+use moac_runtime::file;
 use moac_runtime::model::backward::influence::{BLOCK, HeadSums, Sums};
 use moac_runtime::model::{Config, Decoder};
 use moac_runtime::plan::TILE;
@@ -226,7 +227,7 @@ impl Store {
         let file = TensorView::new(Dtype::F32, shape, &bytes)
             .and_then(|view| safetensors::serialize([("sums", view)], Some(metadata)))
             .map_err(|error| failed(std::io::Error::other(error)))?;
-        artifact::write(&path, &file).map_err(failed)
+        file::write(&path, &file).map_err(failed)
     }
 
     /// The metadata of sums: the key, the loss, and the digest of loss and sums.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 use moac_runtime::model::backward::windows::WindowSums;
 use moac_runtime::model::backward::{Reverse, Tape};
 use moac_runtime::model::{Decoder, ModelError};

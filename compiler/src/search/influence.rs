@@ -28,7 +28,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact;
+use moac_runtime::file;
 use moac_runtime::plan::{MAX_LENGTH, ModelShape, TILE};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -255,7 +255,7 @@ impl Influence {
         }
         let metadata = HashMap::from([("moac".to_owned(), header)]);
         let file = safetensors::serialize(tensors, Some(metadata)).map_err(container)?;
-        artifact::write(path, &file).map_err(io)
+        file::write(path, &file).map_err(io)
     }
 
     /// Reads and checks a file.

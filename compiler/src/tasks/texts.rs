@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 use serde_json::Value;
 
 use super::{Random, TaskError};

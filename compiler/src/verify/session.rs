@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 use moac_runtime::gpu;
 use moac_runtime::launch::Phase;
 use moac_runtime::plan::DType;

@@ -9,13 +9,13 @@ use std::fmt::{Debug, Display};
 use std::ops::Range;
 
 use super::container::{self, Envelope};
-use super::digest::Digest;
 use super::error::OpenError;
 use super::manifest::{Abi, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, Manifest, Resources};
 use super::recompute;
 use super::values::{self, value};
 use crate::arch::Arch;
 use crate::attention::Block;
+use crate::digest::Digest;
 use crate::launch::{Grid, LaunchRule, Phase};
 
 /// A file that passed.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::digest::Digest;
 use crate::arch::Arch;
+use crate::digest::Digest;
 
 /// Why a file is no artifact that this version can use. No GPU is needed to find out.
 #[derive(Debug, Error)]

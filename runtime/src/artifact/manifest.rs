@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::digest::Digest;
 use crate::arch::Arch;
 use crate::attention::KernelFacts;
+use crate::digest::Digest;
 use crate::geometry::Geometry;
 use crate::launch::{Family, LaunchRule, Phase, RingLayout};
 use crate::plan::{DType, Plan};

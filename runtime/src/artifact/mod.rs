@@ -12,7 +12,6 @@
 
 mod check;
 mod container;
-mod digest;
 mod error;
 mod manifest;
 mod recompute;
@@ -24,14 +23,14 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-pub use container::{encode, target, write};
-pub use digest::{Digest, NotADigest};
+pub use container::encode;
 pub use error::{LoadError, OpenError};
 pub use manifest::{
     Abi, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, METADATA_KEY, Manifest, Producer, Resources,
 };
 
 use crate::arch::Arch;
+use crate::digest::Digest;
 use crate::geometry::Geometry;
 use crate::launch::Phase;
 

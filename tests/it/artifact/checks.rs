@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 

@@ -10,10 +10,11 @@ use std::path::Path;
 
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::{
-    self, Artifact, Digest, FORMAT_VERSION, Kernel, Layer, LayerKernels, Manifest, OpenError, Producer,
-    Resources,
+    self, Artifact, FORMAT_VERSION, Kernel, Layer, LayerKernels, Manifest, OpenError, Producer, Resources,
 };
 use moac_runtime::attention::Block;
+use moac_runtime::digest::Digest;
+use moac_runtime::file;
 use moac_runtime::geometry::Geometry;
 use moac_runtime::launch::{Family, Grid, LaunchRule, Phase};
 use moac_runtime::plan::{DType, ModelShape, PLAN_FORMAT, Plan};
@@ -211,15 +212,15 @@ fn a_file_is_replaced_as_a_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.moac");
     std::fs::write(&path, b"something older").unwrap();
-    artifact::write(&path, &bytes()).unwrap();
+    file::write(&path, &bytes()).unwrap();
     assert!(Artifact::open(&path).is_ok());
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "no temporary file stays behind");
 
     let nowhere = folder.path().join("missing/x.moac");
-    assert!(artifact::write(&nowhere, &bytes()).is_err());
+    assert!(file::write(&nowhere, &bytes()).is_err());
     assert!(!nowhere.exists());
-    assert_eq!(artifact::target(&path).unwrap(), path.canonicalize().unwrap());
-    assert!(artifact::target(folder.path()).is_err());
+    assert_eq!(file::target(&path).unwrap(), path.canonicalize().unwrap());
+    assert!(file::target(folder.path()).is_err());
 }
 
 #[cfg(unix)]
@@ -229,10 +230,10 @@ fn a_link_stays_one_and_devices_are_left_alone() {
     let [path, link] = ["x", "link"].map(|name| folder.path().join(name));
     std::fs::write(&path, b"something older").unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    artifact::write(&link, b"new").unwrap();
+    file::write(&link, b"new").unwrap();
     assert!(link.is_symlink());
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
-    let refused = artifact::target(Path::new("/dev/null")).unwrap_err();
+    let refused = file::target(Path::new("/dev/null")).unwrap_err();
     assert_eq!(refused.to_string(), "it is no regular file");
 }
 

@@ -1,6 +1,6 @@
 //! Keys change with every input that matters; cells are whole, or measured again.
 
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 
 use super::super::Task;
 use super::super::cells::{About, Answer, Cell, FORMAT, Key, Outcome, Store};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use moac::fetch;
 use moac::ledger::Ledger;
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 
 use super::{Result, nvrtc, root, validate};
 

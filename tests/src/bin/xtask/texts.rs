@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use moac::fetch;
-use moac_runtime::artifact::Digest;
+use moac_runtime::digest::Digest;
 
 use super::Result;
 
