@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use moac_runtime::model::{Cache, Model, dense_plan};
+use moac_model::{Cache, Model, dense_plan};
 use rayon::prelude::*;
 
 #[allow(clippy::disallowed_methods)] // the list in the compiler is of what moac reads, not its benchmarks

@@ -30,7 +30,7 @@ pub enum Error {
     Render(#[from] crate::render::Error),
     /// The model could not be read or run.
     #[error(transparent)]
-    Model(#[from] moac_runtime::model::ModelError),
+    Model(#[from] moac_model::ModelError),
     /// A plan for another model.
     #[error("`{}` is for {found}, which has not the shape of {expected}", path.display())]
     OtherModel {
@@ -259,9 +259,9 @@ impl Hint for Error {
     }
 }
 
-fn model_hints(error: &moac_runtime::model::ModelError) -> Vec<String> {
+fn model_hints(error: &moac_model::ModelError) -> Vec<String> {
+    use moac_model::ModelError;
     use moac_runtime::backend::LayerError;
-    use moac_runtime::model::ModelError;
     match error {
         ModelError::Layer(LayerError::ContextFull { .. }) => {
             vec!["--context gives a longer one, up to the model's".to_owned()]

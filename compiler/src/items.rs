@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use moac_model::Tokenizer;
 use moac_runtime::digest::Digest;
 use moac_runtime::file;
-use moac_runtime::model::Tokenizer;
 use moac_runtime::plan::MAX_LENGTH;
 use serde::Serialize;
 use serde_json::{Map, Value};

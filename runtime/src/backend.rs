@@ -151,8 +151,11 @@ pub enum LayerError {
 }
 
 impl LayerError {
-    /// The error of a chunk that does not fit behind `cached` tokens of a bucket.
-    pub(crate) fn check_room(cached: u32, new: usize, length: u32) -> Result<(), Self> {
+    /// Checks that `new` tokens fit behind `cached` ones in a bucket of `length`.
+    ///
+    /// # Errors
+    /// [`LayerError::ContextFull`].
+    pub fn check_room(cached: u32, new: usize, length: u32) -> Result<(), Self> {
         if u64::from(cached) + new as u64 <= u64::from(length) {
             return Ok(());
         }

@@ -13,8 +13,7 @@
 //! | [`attention`] | what a call is: the checks of its tensors and batch, and the ordered list of its launches |
 //! | [`backend`], [`element`] | one layer on host tensors, whatever the device; element types |
 //! | `gpu` (feature `gpu`, default) | devices, slabs, prefill and decode; the only module that talks to CUDA |
-//! | `candle` (feature `candle`) | a layer as a candle op, on the CPU |
-//! | `model` (feature `model`) | Llama-family models: files, tokenizer, forward pass on the CPU, text |
+//! | `simd`, `matvec` (feature `simd`) | vector arithmetic of the CPU path, which is slower without |
 //!
 //! From a plan to a decoded token, on the CPU; `gpu` has the same on a GPU:
 //!
@@ -51,8 +50,6 @@ pub mod arch;
 pub mod artifact;
 pub mod attention;
 pub mod backend;
-#[cfg(feature = "candle")]
-pub mod candle;
 pub mod digest;
 pub mod element;
 pub mod file;
@@ -60,11 +57,9 @@ pub mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod launch;
-#[cfg(feature = "model")]
-mod matvec;
-#[cfg(feature = "model")]
-pub mod model;
+#[cfg(feature = "simd")]
+pub mod matvec;
 pub mod plan;
 pub mod reference;
-#[cfg(feature = "model")]
-mod simd;
+#[cfg(feature = "simd")]
+pub mod simd;

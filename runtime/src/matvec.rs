@@ -7,15 +7,15 @@
 use pulp::{Arch, Simd, WithSimd};
 
 /// The vectors of a product. Fewer are padded with zeros, which costs little beside the reading of the matrix.
-pub(crate) const FEW: usize = 4;
+pub const FEW: usize = 4;
 
 /// Writes to each of `out`, `[rows]`, the dot products of a row of `a`, `[rows, depth]`, with the vectors `b`, `[FEW, depth]`.
-pub(crate) fn dots(a: &[f32], b: &[f32], out: &mut [[f32; FEW]]) {
+pub fn dots(a: &[f32], b: &[f32], out: &mut [[f32; FEW]]) {
     Arch::new().dispatch(Dots { a, b, out });
 }
 
 /// Adds to `out`, `[FEW, dim]`, the rows of `a`, `[rows, dim]`, each times its weight for every vector of `out`.
-pub(crate) fn weighted_sums(a: &[f32], weights: &[[f32; FEW]], out: &mut [f32]) {
+pub fn weighted_sums(a: &[f32], weights: &[[f32; FEW]], out: &mut [f32]) {
     Arch::new().dispatch(WeightedSums { a, weights, out });
 }
 

@@ -3,7 +3,6 @@
 //! A value of [`Plan`] that the compiler's reader returned is valid (SPEC.md section 2); the artifact reader checks
 //! the one it finds again, because a file is untrusted. Parsing, presets and validation live in the compiler.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Tokens in one tile of keys: spans, sinks and rings are whole tiles.
@@ -30,7 +29,8 @@ pub fn is_name(text: &str) -> bool {
 }
 
 /// The element type of q, k, v, o and of the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
     /// bfloat16
@@ -61,7 +61,8 @@ impl std::fmt::Display for DType {
 }
 
 /// How a head's span grows with the context length `n`: `alpha + beta * n` tokens.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rule {
     /// Tokens, |alpha| <= 2^31.
     pub alpha: f64,
@@ -70,7 +71,8 @@ pub struct Rule {
 }
 
 /// The shape of the model that a plan is for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelShape {
     /// A name for people.
     pub name: String,
@@ -106,7 +108,8 @@ impl ModelShape {
 }
 
 /// A plan: one rule per query head of every layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Plan {
     /// Always [`PLAN_FORMAT`].
     pub format: String,

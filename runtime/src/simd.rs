@@ -4,18 +4,18 @@
 // A function that is not inlined into the one with the wide vectors is compiled without them.
 #![allow(clippy::inline_always)]
 
-pub(crate) use pulp::NullaryFnOnce;
+pub use pulp::NullaryFnOnce;
 
 /// Runs a loop with the widest vectors that the machine has. What it calls must be inlined into it to profit, and so must
 /// `f` itself: a closure of a few lines is; of anything longer make a type whose `call` says `#[inline(always)]`.
 #[inline]
-pub(crate) fn vectorized<F: NullaryFnOnce>(f: F) -> F::Output {
+pub fn vectorized<F: NullaryFnOnce>(f: F) -> F::Output {
     pulp::Arch::new().dispatch(f)
 }
 
 /// e^x, within 2 units in the last place, and 0 below -87.3. Branchless, so that loops over it vectorise.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.3;
     const HIGHEST: f32 = 88.7;
     // Adding this and subtracting it again rounds to an integer, which also stands in the low bits of the sum.

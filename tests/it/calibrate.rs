@@ -6,8 +6,8 @@ use moac::calibrate::{Mix, Options, calibrate};
 use moac::eval::fingerprint::of_model;
 use moac::items::{Items, Task};
 use moac::tasks::Corpus;
+use moac_model::{Cache, Generator, Model, Sampling, dense_plan};
 use moac_runtime::digest::Digest;
-use moac_runtime::model::{Cache, Generator, Model, Sampling, dense_plan};
 
 use crate::compile::{finish, moac};
 use crate::tasks::folder;

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use candle_core::quantized::{GgmlDType, gguf_file};
-use moac_runtime::model::{CHATML, Cache, Message, Model, dense_plan};
+use moac_model::{CHATML, Cache, Message, Model, dense_plan};
 use moac_runtime::plan::Plan;
 use serde_json::{Value, json};
 use tiny::Tiny;
 
 use crate::compile::{finish, moac};
 
-#[path = "../../runtime/src/model/tests/tiny.rs"]
+#[path = "../../runtime/model/src/tests/tiny.rs"]
 #[allow(dead_code)] // its own crate's tests use the rest
 mod tiny;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::quantized::gguf_file;
 use moac::error::report;
 use moac::plan::{self, Error};
-use moac_runtime::model::Model;
+use moac_model::Model;
 use moac_runtime::plan::ModelShape;
 use serde_json::{Value, json};
 

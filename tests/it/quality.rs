@@ -8,7 +8,7 @@ use moac::eval::fingerprint::of_model;
 use moac::items::{self, Header, ITEMS_FORMAT, Item, Items, Task};
 use moac::refine::{self, Options, RefineError, Slopes};
 use moac::search::influence::Influence;
-use moac_runtime::model::{Cache, Model, dense_plan};
+use moac_model::{Cache, Model, dense_plan};
 use moac_runtime::plan::Plan;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use moac::tasks::{Corpus, Kind, Prompt, Question, Split, TaskError, TaskSpec, ask};
-use moac_runtime::model::{Cache, Generator, Model, Sampling, dense_plan};
+use moac_model::{Cache, Generator, Model, Sampling, dense_plan};
 use proptest::prelude::*;
 
 use crate::generate;

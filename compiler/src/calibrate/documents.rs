@@ -1,6 +1,6 @@
 //! Long documents, a question about them, and the answer that the dense model gives.
 
-use moac_runtime::model::{Generator, Sampling};
+use moac_model::{Generator, Sampling};
 
 use super::{CalibrateError, Job, Maker};
 use crate::items::Item;

@@ -16,8 +16,8 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
+use moac_model::{Cache, Model, dense_plan};
 use moac_runtime::digest::Digest;
-use moac_runtime::model::{Cache, Model, dense_plan};
 use moac_runtime::plan::TILE;
 
 pub use mix::Mix;
@@ -69,8 +69,8 @@ pub enum CalibrateError {
     },
 }
 
-impl From<moac_runtime::model::ModelError> for CalibrateError {
-    fn from(error: moac_runtime::model::ModelError) -> Self {
+impl From<moac_model::ModelError> for CalibrateError {
+    fn from(error: moac_model::ModelError) -> Self {
         Self::Task(error.into())
     }
 }

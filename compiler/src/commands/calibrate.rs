@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use moac_runtime::model::Model;
+use moac_model::Model;
 
 use super::args::parse_count;
 use super::{Context, check_out};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use moac_model::Model;
 use moac_runtime::file;
-use moac_runtime::model::Model;
 use moac_runtime::plan::{ModelShape, Plan};
 
 use super::args::parse_count;

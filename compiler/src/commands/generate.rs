@@ -4,9 +4,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use moac_runtime::model::{
-    Cache, Conversation, Generator, Message, Model, ModelError, Sampling, Stop, dense_plan,
-};
+use moac_model::{Cache, Conversation, Generator, Message, Model, ModelError, Sampling, Stop, dense_plan};
 use moac_runtime::plan::Plan;
 use serde::Serialize;
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use indicatif::ProgressBar;
-use moac_runtime::model::Model;
+use moac_model::Model;
 
 use super::args::parse_count;
 use super::profile::{beside, parse_weight};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use moac_runtime::model::Model;
+use moac_model::Model;
 
 use super::args::parse_count;
 use super::{Context, check_out};

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use moac_runtime::model::Model;
+use moac_model::Model;
 
 use super::eval::read_plan;
 use super::profile::beside;

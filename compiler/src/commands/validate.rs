@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use moac_model::Model;
 use moac_runtime::file;
-use moac_runtime::model::Model;
 use moac_runtime::plan::Plan;
 
 use super::args::parse_count;

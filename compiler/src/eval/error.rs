@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use moac_runtime::model::ModelError;
+use moac_model::ModelError;
 use thiserror::Error;
 
 use super::Task;

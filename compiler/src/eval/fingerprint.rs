@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use moac_model::Mapped;
 use moac_runtime::digest::Digest;
-use moac_runtime::model::Mapped;
 
 use super::EvalError;
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use moac_model::{Model, Tokenizer};
 use moac_runtime::digest::Digest;
-use moac_runtime::model::{Model, Tokenizer};
 use rayon::prelude::*;
 
 use super::{EvalError, Run, Task};

@@ -1,6 +1,6 @@
 //! One measurement: a model, an item, a plan at a length.
 
-use moac_runtime::model::{Cache, Decoder, ModelError};
+use moac_model::{Cache, Decoder, ModelError};
 use moac_runtime::plan::Plan;
 
 use super::cells::{Answer, Outcome};

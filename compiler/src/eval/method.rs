@@ -1,8 +1,8 @@
 //! What is compared: dense attention, plans, and for each plan the uniform one of the same KV bytes.
 
+use moac_model::dense_plan;
 use moac_runtime::digest::Digest;
 use moac_runtime::geometry::{LayerGeometry, span};
-use moac_runtime::model::dense_plan;
 use moac_runtime::plan::{DEFAULT_MIN_SPAN, DEFAULT_SINK, ModelShape, Plan, TILE};
 
 /// A plan and what tables call it.

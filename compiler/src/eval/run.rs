@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use moac_model::Model;
 use moac_runtime::digest::Digest;
-use moac_runtime::model::Model;
 use moac_runtime::plan::Plan;
 
 use super::cells::{About, Cell, FORMAT, Key, Outcome, Store};

@@ -7,9 +7,9 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use moac_model::{Config, Model};
 use moac_runtime::digest::Digest;
 use moac_runtime::file;
-use moac_runtime::model::{Config, Model};
 use moac_runtime::plan::{Plan, TILE};
 use serde::Serialize;
 

@@ -14,7 +14,7 @@ mod stated;
 
 use std::path::{Path, PathBuf};
 
-use moac_runtime::model::{ModelError, read_config};
+use moac_model::{ModelError, read_config};
 use moac_runtime::plan::{MAX_HEADS, MAX_LAYERS, ModelShape, Plan};
 use thiserror::Error;
 

@@ -6,7 +6,7 @@
 //! question's rows see less, so that one prefill serves all heads, and what is measured is a head's own part in looking
 //! things up rather than in understanding them.
 
-use moac_runtime::model::{Ablation, CHUNK, Cache, Decoder, ModelError, dense_plan};
+use moac_model::{Ablation, CHUNK, Cache, Decoder, ModelError, dense_plan};
 use moac_runtime::plan::{ModelShape, TILE};
 use serde::{Deserialize, Serialize};
 

@@ -212,8 +212,8 @@ fn step(item: &ItemInfluence, part: Part, head: usize, query: usize, key: usize)
 
 #[cfg(test)]
 mod tests {
-    use moac_runtime::model::backward::influence::{HeadSums, Sums};
-    use moac_runtime::model::{Config, Rope, RopeScaling};
+    use moac_model::backward::influence::{HeadSums, Sums};
+    use moac_model::{Config, Rope, RopeScaling};
 
     use super::*;
     use crate::items::Item;

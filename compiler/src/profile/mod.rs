@@ -1,6 +1,6 @@
 //! The profile: attention influence of every head, averaged over calibration items.
 //!
-//! The model's reverse pass ([`moac_runtime::model::backward`]) makes the sums of one item; here items are chosen, kept as
+//! The model's reverse pass ([`moac_model::backward`]) makes the sums of one item; here items are chosen, kept as
 //! they are done ([`store`]), averaged in float64 task by task in the order of the items, and turned into the files that
 //! the search reads. What one item gives holds every [`Measure`] of the same [`Pass`], so that a second file of another
 //! such measure, of other tasks, weights or fewer items costs no computation.
@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use moac_runtime::model::backward::{Reverse, Tape};
-use moac_runtime::model::{Config, Decoder, ModelError, dense_plan};
+use moac_model::backward::{Reverse, Tape};
+use moac_model::{Config, Decoder, ModelError, dense_plan};
 use moac_runtime::plan::{MAX_LENGTH, TILE};
 use serde::Serialize;
 

@@ -9,10 +9,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use moac_model::backward::influence::{BLOCK, HeadSums, Sums};
+use moac_model::{Config, Decoder};
 use moac_runtime::digest::Digest;
 use moac_runtime::file;
-use moac_runtime::model::backward::influence::{BLOCK, HeadSums, Sums};
-use moac_runtime::model::{Config, Decoder};
 use moac_runtime::plan::TILE;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 

@@ -210,7 +210,7 @@ fn largest(allowed: impl Fn(f64) -> bool) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use moac_runtime::model::dense_plan;
+    use moac_model::dense_plan;
     use moac_runtime::plan::ModelShape;
     use proptest::prelude::*;
 

@@ -2,7 +2,7 @@
 //!
 //! A search weighs what hiding a window does to the dense model, head by head. When every head is short at once, what they
 //! lose no longer adds up. So here the model runs under the plan, and its reverse pass tells for every KV head what a
-//! window a little wider or narrower does to the loss of the items' answers then ([`moac_runtime::model::backward`]): the slope of
+//! window a little wider or narrower does to the loss of the items' answers then ([`moac_model::backward`]): the slope of
 //! the loss by the logarithm of the span. `descent` follows it at constant KV bytes. Every step takes the next items, so
 //! that a plan does not learn a few of them by heart.
 //!
@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use moac_model::backward::windows::WindowSums;
+use moac_model::backward::{Reverse, Tape};
+use moac_model::{Decoder, ModelError};
 use moac_runtime::digest::Digest;
-use moac_runtime::model::backward::windows::WindowSums;
-use moac_runtime::model::backward::{Reverse, Tape};
-use moac_runtime::model::{Decoder, ModelError};
 use moac_runtime::plan::{MAX_LENGTH, Plan, TILE};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -60,7 +60,7 @@ pub fn pareto_chart(found: &SearchResult) -> String {
 
 #[cfg(test)]
 mod tests {
-    use moac_runtime::model::dense_plan;
+    use moac_model::dense_plan;
     use moac_runtime::plan::ModelShape;
 
     use super::*;

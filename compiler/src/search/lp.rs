@@ -8,11 +8,10 @@ use good_lp::{
     Expression, ProblemVariables, ResolutionError, Solution, SolverModel, WithInitialSolution, WithMipGap,
     WithTimeLimit, solvers::SolutionStatus, variable,
 };
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The solver behind `good_lp`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Solver {
     /// Pure Rust, always there.

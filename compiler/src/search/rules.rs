@@ -2,12 +2,11 @@
 
 use moac_runtime::geometry::span;
 use moac_runtime::plan::Rule;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A grid of rules. A pair is a candidate if its raw span `alpha + beta * N` is at most N at every length of `within`
 /// and positive at every length of `positive`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleGrid {
     /// Constant parts in tokens.
     pub alphas: Vec<f64>,

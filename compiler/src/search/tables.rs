@@ -9,7 +9,6 @@ use std::ops::Range;
 use moac_runtime::geometry::span;
 use moac_runtime::plan::{MAX_LENGTH, ModelShape, Rule, TILE};
 use rayon::prelude::*;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::influence::Influence;
@@ -17,7 +16,7 @@ use super::problem::{MAX_RULES, Problem};
 use super::rules::distinct;
 
 /// Who chooses a rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Granularity {
     /// Each KV head, for all its query heads: memory falls with every token of span.
@@ -28,7 +27,7 @@ pub enum Granularity {
 }
 
 /// What a plan costs. Bounds on it are fractions of the dense model's cost at the same length.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cost {
     /// KV-cache bytes: each KV head keeps the longest span of its query heads.
@@ -53,7 +52,7 @@ impl Cost {
 
 /// Measured kernel times: context length -> span in tokens -> time of one KV head, in any unit. Between two spans the
 /// time is interpolated linearly; beyond the ends it is not known.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TimeTable(pub BTreeMap<u32, BTreeMap<u32, f64>>);
 
@@ -75,7 +74,7 @@ impl TimeTable {
 }
 
 /// The most that a plan may cost at one length, as a fraction of the dense cost there.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bound {
     /// The context length in tokens, a multiple of 64.
     pub length: u32,

@@ -1,6 +1,6 @@
 //! Whether a model answers a question.
 
-use moac_runtime::model::{Branches, CHUNK, Cache, Decoder, ModelError};
+use moac_model::{Branches, CHUNK, Cache, Decoder, ModelError};
 
 use super::Question;
 

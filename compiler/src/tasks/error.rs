@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use moac_runtime::model::ModelError;
+use moac_model::ModelError;
 
 /// The errors of this module.
 #[derive(Debug, thiserror::Error)]

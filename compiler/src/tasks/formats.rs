@@ -3,7 +3,7 @@
 //! Small models tell facts apart by their words more than by their meaning. So a key or a value is a word that stands
 //! nowhere else, a key stands right before its value, and a fact that is one of many is said three times in place.
 
-use moac_runtime::model::{ModelError, Tokenizer};
+use moac_model::{ModelError, Tokenizer};
 
 use super::{Kind, Random, Split, words};
 

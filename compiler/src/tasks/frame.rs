@@ -1,6 +1,6 @@
 //! What stands around a context and its question: the turns of a conversation, as the model's template has them.
 
-use moac_runtime::model::{Message, Model, Tokenizer};
+use moac_model::{Message, Model, Tokenizer};
 
 use super::TaskError;
 
@@ -24,9 +24,9 @@ impl Frame {
             return Ok(Self { head: start, tail: continuation(&model.tokenizer, "?", "\n")? });
         };
         let text = template.render(&[Message::new("user", TURN)])?;
-        let (head, tail) = text.split_once(TURN).ok_or_else(|| {
-            moac_runtime::model::ModelError::Template("it does not print what the user says".into())
-        })?;
+        let (head, tail) = text
+            .split_once(TURN)
+            .ok_or_else(|| moac_model::ModelError::Template("it does not print what the user says".into()))?;
         let tail = model.tokenizer.encode_prompt(tail)?;
         let tail = tail.strip_prefix(start.as_slice()).unwrap_or(&tail).to_vec();
         Ok(Self { head: model.tokenizer.encode_prompt(head)?, tail })

@@ -1,6 +1,6 @@
 //! Tokens of a context in the making: what was written, and filler after it.
 
-use moac_runtime::model::{ModelError, Tokenizer};
+use moac_model::{ModelError, Tokenizer};
 
 use super::TaskError;
 use super::frame::continuation;

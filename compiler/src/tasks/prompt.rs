@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use moac_runtime::model::{Model, Tokenizer};
+use moac_model::{Model, Tokenizer};
 use moac_runtime::plan::DEFAULT_SINK;
 
 use super::formats::{Chat, Format, fill};

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use moac_model::{Batch, CHUNK, Cache, Decoder, ModelError, dense_plan};
 use moac_runtime::digest::Digest;
-use moac_runtime::model::{Batch, CHUNK, Cache, Decoder, ModelError, dense_plan};
 use moac_runtime::plan::{MAX_LENGTH, Plan, TILE};
 use serde::Serialize;
 use serde_json::{Value, json};

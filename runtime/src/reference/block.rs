@@ -24,9 +24,9 @@ pub trait Real: NdFloat {
 }
 
 impl Real for f32 {
-    #[cfg(feature = "model")]
+    #[cfg(feature = "simd")]
     type Softmax = super::online::Online;
-    #[cfg(not(feature = "model"))]
+    #[cfg(not(feature = "simd"))]
     type Softmax = Plain<Self>;
 
     fn from_f64(value: f64) -> Self {

@@ -80,7 +80,10 @@ impl<F: Real> LayerCache<F> {
     }
 
     /// As [`peek`](Self::peek), through other spans of the same shape, none of which is larger than the cache's own.
-    pub(crate) fn peek_within(&self, spans: &Spans, qkv: Qkv<'_, F>) -> Result<Attended<F>, LayerError> {
+    ///
+    /// # Errors
+    /// As for [`peek`](Self::peek).
+    pub fn peek_within(&self, spans: &Spans, qkv: Qkv<'_, F>) -> Result<Attended<F>, LayerError> {
         debug_assert!(spans.span.iter().zip(&self.spans.span).all(|(narrow, own)| narrow <= own));
         self.check(&qkv)?;
         let (tokens, r) = (qkv.q.dim().0, spans.group_size());
@@ -194,8 +197,11 @@ impl<F: Real> LayerCache<F> {
         self.len += qkv.k.dim().0 as u32;
     }
 
-    /// Whether the tokens of a call fit the layer and its context.
-    pub(crate) fn check(&self, qkv: &Qkv<'_, F>) -> Result<(), LayerError> {
+    /// Checks that the tokens of a call fit the layer and its context.
+    ///
+    /// # Errors
+    /// [`LayerError::Shape`] or [`LayerError::ContextFull`].
+    pub fn check(&self, qkv: &Qkv<'_, F>) -> Result<(), LayerError> {
         let tokens = qkv.q.dim().0;
         qkv.check(self.spans.shape(), tokens, tokens)?;
         LayerError::check_room(self.len, tokens, self.spans.length)

@@ -171,21 +171,29 @@ impl NullaryFnOnce for Weigh<'_> {
 }
 
 /// The product of a matrix with element (m, n) at `a[m * row + n * step]`, `[rows, depth]`, and `b`, `[depth, lanes]`.
-pub(crate) struct Product<'a> {
-    pub(crate) a: &'a [f32],
-    pub(crate) rows: usize,
-    pub(crate) depth: usize,
-    pub(crate) row: usize,
-    pub(crate) step: usize,
-    pub(crate) b: &'a [f32],
-    pub(crate) lanes: usize,
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// The matrix.
+    pub a: &'a [f32],
+    /// Rows of the matrix and of the output.
+    pub rows: usize,
+    /// Columns of the matrix, rows of `b`.
+    pub depth: usize,
+    /// From one row of the matrix to the next, in elements.
+    pub row: usize,
+    /// From one column of the matrix to the next, in elements.
+    pub step: usize,
+    /// What it is multiplied with.
+    pub b: &'a [f32],
+    /// Columns of `b` and of the output: whole vectors.
+    pub lanes: usize,
     /// Whether the output is added to.
-    pub(crate) add: bool,
+    pub add: bool,
 }
 
 impl Product<'_> {
     /// Writes `out`, `[rows, lanes]`.
-    pub(crate) fn run(&self, out: &mut [f32]) {
+    pub fn run(&self, out: &mut [f32]) {
         struct Run<'a> {
             product: &'a Product<'a>,
             out: &'a mut [f32],

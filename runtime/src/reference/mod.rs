@@ -40,11 +40,11 @@
 mod block;
 mod cache;
 mod cpu;
-#[cfg(feature = "model")]
+#[cfg(feature = "simd")]
 mod few;
-#[cfg(feature = "model")]
-pub(crate) mod lanes;
-#[cfg(feature = "model")]
+#[cfg(feature = "simd")]
+pub mod lanes;
+#[cfg(feature = "simd")]
 mod online;
 pub mod oracle;
 mod ring;

@@ -1,6 +1,6 @@
 //! Uniform partners and spans against SPEC.md's formula, written out again.
 
-use moac_runtime::model::dense_plan;
+use moac_model::dense_plan;
 use moac_runtime::plan::{ModelShape, Plan};
 
 use super::super::method::{Method, NamedPlan, Spans, uniform};

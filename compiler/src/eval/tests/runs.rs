@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use moac_model::{Cache, Model, dense_plan};
 use moac_runtime::digest::Digest;
-use moac_runtime::model::{Cache, Model, dense_plan};
 use moac_runtime::plan::Plan;
 use tempfile::TempDir;
 

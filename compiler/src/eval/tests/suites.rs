@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moac_runtime::model::dense_plan;
+use moac_model::dense_plan;
 use moac_runtime::plan::{ModelShape, Plan};
 
 use super::super::suite::{Suite, read};

@@ -28,7 +28,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     snapshots::check(&root().join("tests"), &references)?;
-    // The real model, as far as that takes seconds; `runtime/tests/smollm2.rs` says how to run the rest.
+    // The real model, as far as that takes seconds; `runtime/model/tests/smollm2.rs` says how to run the rest.
     let mut real =
         cargo(&["test", "--workspace", "--test", "smollm2", "--", "--ignored", "--nocapture", "quick"]);
     passed(real.env("MOAC_MODEL", model))?;

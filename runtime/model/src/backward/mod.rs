@@ -20,9 +20,9 @@ use self::windows::{Mask, WindowSums};
 use super::cache::{by_head, spans, view};
 use super::ops::{Rotation, rms_norm};
 use super::{CHUNK, Config, Decoder, ModelError};
-use crate::backend::Qkv;
-use crate::plan::{Plan, TILE};
-use crate::reference::{LayerCache, Spans};
+use moac_runtime::backend::Qkv;
+use moac_runtime::plan::{Plan, TILE};
+use moac_runtime::reference::{LayerCache, Spans};
 
 /// What a forward pass over one item leaves.
 #[derive(Debug)]

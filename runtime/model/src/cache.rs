@@ -5,10 +5,10 @@ use ndarray::{Array3, ArrayView3, Axis, ShapeBuilder, concatenate};
 use rayon::prelude::*;
 
 use super::ModelError;
-use crate::backend::{LayerError, Qkv};
-use crate::geometry::LayerGeometry;
-use crate::plan::{MAX_LENGTH, Plan, TILE};
-use crate::reference::{Attended, LayerCache, Spans};
+use moac_runtime::backend::{LayerError, Qkv};
+use moac_runtime::geometry::LayerGeometry;
+use moac_runtime::plan::{MAX_LENGTH, Plan, TILE};
+use moac_runtime::reference::{Attended, LayerCache, Spans};
 
 /// The caches of a batch of requests, all layers: what a forward pass hands its q, k and v to.
 ///

@@ -5,8 +5,8 @@ use std::path::Path;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
 
-use super::super::*;
 use super::tiny::*;
+use crate::*;
 
 fn open(bytes: &[u8], path: &Path) -> Result<Model, ModelError> {
     std::fs::write(path, bytes).unwrap();

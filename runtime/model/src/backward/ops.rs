@@ -1,18 +1,18 @@
 //! The reverse of the operations between the matrix products, on the CPU: RMS norm and `SwiGLU`, fused and in parallel
-//! over rows, as [`ops`](crate::model::ops) has them forward.
+//! over rows, as [`ops`](crate::ops) has them forward.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::model::ops::{GRAIN, f32s};
-use crate::simd::{exp, vectorized};
+use crate::ops::{GRAIN, f32s};
+use moac_runtime::simd::{exp, vectorized};
 
-/// The gradient of `x` through [`rms_norm`](crate::model::ops::rms_norm), from that of its result.
+/// The gradient of `x` through [`rms_norm`](crate::ops::rms_norm), from that of its result.
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, gradient: &Tensor, eps: f32) -> Result<Tensor> {
     x.apply_op3_no_bwd(weight, gradient, &RmsNorm { eps })
 }
 
-/// The gradient of `gate_up`, `[rows, 2 n]`, through [`swiglu`](crate::model::ops::swiglu), from that of its result,
+/// The gradient of `gate_up`, `[rows, 2 n]`, through [`swiglu`](crate::ops::swiglu), from that of its result,
 /// `[rows, n]`.
 pub(super) fn swiglu(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     gate_up.apply_op2_no_bwd(gradient, &SwiGlu)

@@ -3,8 +3,8 @@
 use candle_core::quantized::GgmlDType;
 use proptest::prelude::*;
 
-use super::super::*;
 use super::tiny::*;
+use crate::*;
 
 fn model() -> Model {
     let (_folder, path) = gguf_file(GgmlDType::F32);

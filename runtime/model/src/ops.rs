@@ -7,8 +7,8 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
-use crate::matvec::{FEW, dots};
-use crate::simd::{exp, vectorized};
+use moac_runtime::matvec::{FEW, dots};
+use moac_runtime::simd::{exp, vectorized};
 
 /// Elements of a tensor that are worth a thread of their own.
 pub(super) const GRAIN: usize = 1 << 14;

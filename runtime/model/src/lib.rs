@@ -6,9 +6,10 @@
 //!   exactly the rings and spans of the runtime. A dense model is one whose plan lets every head see everything
 //!   ([`dense_plan`]).
 //! - [`Generator`] makes text.
+//! - [`candle`] has attention alone, as a candle op for models of other programs.
 //!
 //! ```no_run
-//! use moac_runtime::model::{Cache, Generator, Message, Model, Sampling, dense_plan};
+//! use moac_model::{Cache, Generator, Message, Model, Sampling, dense_plan};
 //!
 //! let model = Model::open("SmolLM2-135M-Instruct.Q4_1.gguf".as_ref())?;
 //! let prompt = model.chat(&[Message::new("user", "What is the capital of France?")])?;
@@ -16,12 +17,15 @@
 //! for text in Generator::new(&model, &prompt, cache, &Sampling::greedy())? {
 //!     print!("{}", text?);
 //! }
-//! # Ok::<(), moac_runtime::model::ModelError>(())
+//! # Ok::<(), moac_model::ModelError>(())
 //! ```
+
+#![deny(unsafe_code)] // but in mmap.rs
 
 mod ablation;
 pub mod backward;
 mod cache;
+pub mod candle;
 mod chat;
 mod config;
 mod conversation;
@@ -57,7 +61,7 @@ pub use shards::Shards;
 pub use tokenizer::{TextStream, Tokenizer};
 pub use weights::{LayerWeights, Source, Weights};
 
-use crate::plan::{DEFAULT_MIN_SPAN, DEFAULT_SINK, ModelShape, PLAN_FORMAT, Plan};
+use moac_runtime::plan::{DEFAULT_MIN_SPAN, DEFAULT_SINK, ModelShape, PLAN_FORMAT, Plan};
 
 /// A model with all that belongs to it.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::gguf::Gguf;
 use super::{ModelError, json};
-use crate::plan::{ModelShape, is_name};
+use moac_runtime::plan::{ModelShape, is_name};
 
 /// The tensor with a divisor for each rotary pair.
 pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";

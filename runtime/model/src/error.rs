@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::backend::LayerError;
+use moac_runtime::backend::LayerError;
 
 /// The errors of this module.
 #[derive(Debug, Error)]

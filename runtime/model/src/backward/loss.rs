@@ -5,11 +5,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
-use crate::model::forward::{VOCAB_TILE, maximum, sum_of_exp};
-use crate::model::ops::f32s;
-use crate::model::sample::uniform;
-use crate::model::{Decoder, ModelError};
-use crate::simd::{exp, vectorized};
+use crate::forward::{VOCAB_TILE, maximum, sum_of_exp};
+use crate::ops::f32s;
+use crate::sample::uniform;
+use crate::{Decoder, ModelError};
+use moac_runtime::simd::{exp, vectorized};
 
 /// Rows whose logits are kept at a time to draw from.
 const DRAWN: usize = 64;

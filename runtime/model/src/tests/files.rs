@@ -5,8 +5,8 @@ use candle_core::quantized::gguf_file::Value;
 use candle_core::{Device, Tensor};
 use serde_json::json;
 
-use super::super::*;
 use super::tiny::*;
+use crate::*;
 
 fn logits(model: &Model) -> Vec<f32> {
     let plan = dense_plan(&model.decoder.config().shape());

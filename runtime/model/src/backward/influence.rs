@@ -39,7 +39,7 @@
 #![allow(clippy::inline_always)]
 
 use super::windows::Mask;
-use crate::simd::{NullaryFnOnce, exp, vectorized};
+use moac_runtime::simd::{NullaryFnOnce, exp, vectorized};
 
 /// Query rows of a block, and keys of one.
 pub const BLOCK: usize = 64;

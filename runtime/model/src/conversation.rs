@@ -5,7 +5,7 @@ use super::chat::Message;
 use super::generate::Generator;
 use super::sample::Sampling;
 use super::{Model, ModelError};
-use crate::plan::Plan;
+use moac_runtime::plan::Plan;
 
 /// The turns so far, and a cache that holds the tokens of most of them.
 #[derive(Debug)]

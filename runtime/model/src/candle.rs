@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
-//! use moac_runtime::candle::CachedAttention;
+//! use moac_model::candle::CachedAttention;
 //! use moac_runtime::reference::Spans;
 //!
 //! let spans = Spans { head_dim: 4, scale: 0.5, sink: 1, length: 16, span: vec![3, 5], kv_span: vec![5] };
@@ -23,14 +23,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Tensor};
 use ndarray::{ArrayView4, Axis, ShapeBuilder};
 
-use crate::backend::Qkv;
-use crate::reference::{LayerCache, Spans};
+use moac_runtime::backend::Qkv;
+use moac_runtime::reference::{LayerCache, Spans};
 
 /// Attention of one layer over a cache per request. Every call attends the tokens it is given and appends them.
 ///
 /// `q` is `[batch, tokens, heads, head_dim]`, `k` and `v` are `[batch, tokens, kv heads, head_dim]`, float32, with
 /// `RoPE` applied, in any strides that address no element twice; the result has the shape of `q`. All requests take
-/// the same number of tokens: for others, use [`CpuLayer`](crate::reference::CpuLayer).
+/// the same number of tokens: for others, use [`CpuLayer`](moac_runtime::reference::CpuLayer).
 #[derive(Debug)]
 pub struct CachedAttention {
     // An op is called by shared reference.
@@ -138,8 +138,8 @@ mod tests {
     use candle_core::{DType, Device, Tensor};
 
     use super::CachedAttention;
-    use crate::backend::Qkv;
-    use crate::reference::{Spans, oracle};
+    use moac_runtime::backend::Qkv;
+    use moac_runtime::reference::{Spans, oracle};
 
     fn spans() -> Spans {
         Spans { head_dim: 8, scale: 0.3, sink: 2, length: 64, span: vec![5, 9, 12, 3], kv_span: vec![9, 12] }

@@ -6,10 +6,10 @@ use std::sync::LazyLock;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::super::backward::influence::{HeadSums, Sums};
-use super::super::backward::{Reverse, Tape};
-use super::super::*;
 use super::tiny::noise;
+use crate::backward::influence::{HeadSums, Sums};
+use crate::backward::{Reverse, Tape};
+use crate::*;
 
 pub(super) const LAYERS: usize = 3;
 const HIDDEN: usize = 48;
@@ -364,7 +364,7 @@ fn windows_agree_with_finite_differences() {
             if h != head || i / 64 != a {
                 return vec![0.0; weights.len()];
             }
-            masked(weights, |j| !crate::geometry::visible(i as u32, j as u32, 64, 64 * window as u32))
+            masked(weights, |j| !moac_runtime::geometry::visible(i as u32, j as u32, 64, 64 * window as u32))
         });
         let found = sums[layer][head].windows[a * BLOCKS + window];
         let what = format!("layer {layer}, head {head}, rows {a}, window {window}");
@@ -391,7 +391,7 @@ fn squares_are_of_rows_and_of_all_heads_that_share_keys() {
                             return vec![0.0; weights.len()];
                         }
                         masked(weights, |j| {
-                            !crate::geometry::visible(i as u32, j as u32, 64, 64 * window as u32)
+                            !moac_runtime::geometry::visible(i as u32, j as u32, 64, 64 * window as u32)
                         })
                     })
                 };

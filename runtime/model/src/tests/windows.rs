@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 
 use candle_core::Tensor;
 
-use super::super::backward::windows::WindowSums;
-use super::super::backward::{Reverse, Tape};
-use super::super::*;
 use super::backward::{
     ANSWER, Exact, HEADS, KV_HEADS, LAYERS, TOKENS, close, decoder, gradients_agree, masked, tokens,
 };
-use crate::plan::Plan;
+use crate::backward::windows::WindowSums;
+use crate::backward::{Reverse, Tape};
+use crate::*;
+use moac_runtime::plan::Plan;
 
 /// Windows of 1, 2 and 3 blocks and more than there are, the same for the heads of a KV head.
 const WINDOWS: [[usize; KV_HEADS]; LAYERS] = [[64, 128], [128, 192], [256, 64]];

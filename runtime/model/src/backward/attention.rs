@@ -12,8 +12,8 @@ use rayon::prelude::*;
 
 use super::influence::{BLOCK, BlockSums, HeadSums, RowBlock, squares};
 use super::windows::{Mask, WindowSums};
-use crate::backend::Qkv;
-use crate::reference::lanes::Product;
+use moac_runtime::backend::Qkv;
+use moac_runtime::reference::lanes::Product;
 
 /// Tasks per query head: enough for 16 threads, few enough that their partial sums stay small.
 const PARTS: usize = 4;

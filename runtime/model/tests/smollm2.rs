@@ -8,13 +8,12 @@
 //! MOAC_MODEL=$(cargo xtask model) MOAC_TEXTS=target/texts \
 //!     cargo test --workspace --test smollm2 -- --ignored --nocapture --test-threads 1
 //! ```
-#![cfg(feature = "model")]
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use moac_runtime::model::{Batch, Cache, Generator, Message, Model, Sampler, Sampling, Stop, dense_plan};
+use moac_model::{Batch, Cache, Generator, Message, Model, Sampler, Sampling, Stop, dense_plan};
 use moac_runtime::plan::Plan;
 
 /// The first chapters of Northanger Abbey, by Jane Austen: some 9000 tokens.
@@ -24,7 +23,7 @@ const NOVEL: &str = include_str!("data/northanger-abbey.txt");
 fn path(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable);
     // A path from the root of the repository, which is where the command above is typed.
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     root.join(value.unwrap_or_else(|| panic!("set {variable}: this file's first lines say to what")))
 }
 

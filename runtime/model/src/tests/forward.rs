@@ -2,10 +2,10 @@
 
 use candle_core::quantized::GgmlDType;
 
-use super::super::*;
 use super::tiny::*;
-use crate::geometry;
-use crate::plan::Plan;
+use crate::*;
+use moac_runtime::geometry;
+use moac_runtime::plan::Plan;
 
 /// Row-major matrix times vector.
 fn times(matrix: &(Vec<usize>, Vec<f32>), x: &[f64]) -> Vec<f64> {
