@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use moac::lower::{self, Target};
-use moac::render::Renderer;
+use moac_compiler::lower::{self, Target};
+use moac_compiler::render::Renderer;
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::Artifact;
 use moac_runtime::plan::DType;
@@ -15,8 +15,8 @@ fn root(path: &str) -> std::path::PathBuf {
 
 fn pipeline(c: &mut Criterion) {
     let path = root("plans/llama-3-8b.json");
-    c.bench_function("read the Llama-3-8B plan", |b| b.iter(|| moac::plan::read(&path, None)));
-    let plan = moac::plan::read(&path, None).expect("a shipped plan is valid");
+    c.bench_function("read the Llama-3-8B plan", |b| b.iter(|| moac_compiler::plan::read(&path, None)));
+    let plan = moac_compiler::plan::read(&path, None).expect("a shipped plan is valid");
     let target = Target {
         kv_heads: 0..plan.model.num_kv_heads,
         lengths: lower::buckets(&plan, &[]).expect("the default lengths are valid").buckets,

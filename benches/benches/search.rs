@@ -1,4 +1,4 @@
-//! The plan search on synthetic influence (`moac::search::synthetic` says how it is made) of the sizes that matter:
+//! The plan search on synthetic influence (`moac_planner::search::synthetic` says how it is made) of the sizes that matter:
 //! each case must reach a proven gap of at most 0.1% within its bar.
 //!
 //! `cargo bench -p moac-benches --bench search` prints one line a case and fails if a bar is missed. A word after `--`
@@ -8,12 +8,12 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use moac::search::outcome::{SearchOptions, search_tables};
-use moac::search::problem::Goal;
-use moac::search::rules::RuleGrid;
-use moac::search::solve::solve;
-use moac::search::synthetic::{Synthetic, shape};
-use moac::search::tables::{Bound, Cost, Granularity, Space, Tables};
+use moac_planner::search::outcome::{SearchOptions, search_tables};
+use moac_planner::search::problem::Goal;
+use moac_planner::search::rules::RuleGrid;
+use moac_planner::search::solve::solve;
+use moac_planner::search::synthetic::{Synthetic, shape};
+use moac_planner::search::tables::{Bound, Cost, Granularity, Space, Tables};
 
 /// The profiled lengths, and those that are bounded: as the published method has them. 48 rules differ there.
 const LENGTHS: [u32; 3] = [2048, 4096, 8192];

@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use crate::cache::Cache;
-use crate::error::Hint;
 use crate::headers;
+use crate::hint::Hint;
 use crate::lower::Lowered;
 use crate::nvrtc::{Allowance, CompileError, Compiled, Nvrtc, Source};
 use crate::pack::pack;

@@ -13,27 +13,13 @@ use moac_runtime::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::env;
-use crate::names;
+use crate::names::{self, CACHE_FORMAT};
 use crate::nvrtc::{Compiled, Nvrtc, Source};
-
-/// The layout of an entry and of the key. Raised when either changes: old entries are then never looked at.
-pub const FORMAT: &str = "cubin-v1";
 
 const SOURCE: &str = "kernel.cu";
 const CUBIN: &str = "kernel.cubin";
 const PTX: &str = "kernel.ptx";
 const META: &str = "meta.json";
-
-/// The folder of everything that moac keeps: `MOAC_CACHE_DIR`, or the user's cache folder.
-pub fn folder() -> Option<PathBuf> {
-    let users = || {
-        let absolute = |path: &PathBuf| path.is_absolute();
-        let xdg = env::XDG_CACHE_HOME.get().map(PathBuf::from).filter(absolute);
-        let home = || Some(PathBuf::from(env::HOME.get()?).join(".cache"));
-        Some(xdg.or_else(home)?.join("moac"))
-    };
-    env::CACHE_DIR.get().map(PathBuf::from).or_else(users)
-}
 
 /// A cache of kernels, or none.
 #[derive(Clone, Debug)]
@@ -55,12 +41,12 @@ struct Meta {
 impl Cache {
     /// The user's.
     pub fn of_this_machine() -> Self {
-        Self { root: folder().map(|folder| folder.join(FORMAT)) }
+        Self { root: env::cache_folder().map(|folder| folder.join(CACHE_FORMAT)) }
     }
 
     /// One below `folder`, which is made when something is stored.
     pub fn at(folder: &Path) -> Self {
-        Self { root: Some(folder.join(FORMAT)) }
+        Self { root: Some(folder.join(CACHE_FORMAT)) }
     }
 
     /// One that holds nothing.

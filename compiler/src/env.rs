@@ -1,6 +1,7 @@
 //! Every environment variable that moac reads, named and documented once. Nothing else calls `std::env::var`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// An environment variable: its name, and what it does in one line.
 #[derive(Clone, Copy, Debug)]
@@ -48,4 +49,15 @@ impl Var {
     pub fn text(self) -> Option<String> {
         self.get().and_then(|value| value.into_string().ok())
     }
+}
+
+/// The folder of everything that moac keeps: `MOAC_CACHE_DIR`, or the user's cache folder.
+pub fn cache_folder() -> Option<PathBuf> {
+    let users = || {
+        let absolute = |path: &PathBuf| path.is_absolute();
+        let xdg = XDG_CACHE_HOME.get().map(PathBuf::from).filter(absolute);
+        let home = || Some(PathBuf::from(HOME.get()?).join(".cache"));
+        Some(xdg.or_else(home)?.join("moac"))
+    };
+    CACHE_DIR.get().map(PathBuf::from).or_else(users)
 }

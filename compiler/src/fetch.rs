@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use moac_runtime::digest::Digest;
 use thiserror::Error;
 
-use crate::cache;
-use crate::error::Hint;
+use crate::env;
+use crate::hint::Hint;
 
 /// A wheel, pinned.
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +164,7 @@ impl Hint for FetchError {
 impl Wheel {
     /// Where it is unpacked: in the cache folder, under its name and version.
     pub fn folder(&self) -> Option<PathBuf> {
-        Some(cache::folder()?.join(format!("{}-{}", self.package, self.version)))
+        Some(env::cache_folder()?.join(format!("{}-{}", self.package, self.version)))
     }
 
     /// The folder of the unpacked wheel, which is downloaded unless it is there. Nothing partial is left behind.

@@ -7,7 +7,9 @@ use moac_runtime::digest::Digest;
 
 use crate::lower::KernelSpec;
 use crate::nvrtc::{self, Source};
-use crate::{cache, calibrate, items};
+
+/// The layout of a cache entry and of its key. Raised when either changes: old entries are then never looked at.
+pub const CACHE_FORMAT: &str = "cubin-v1";
 
 /// Hex digits of the digest that a symbol ends in: 48 bits, for a few thousand kernels at most.
 const SYMBOL_DIGITS: usize = 12;
@@ -30,7 +32,7 @@ pub fn cache_key(source: &Source, nvrtc_build: &str) -> Digest {
     let Source { symbol, text, headers, arch, allowance } = source;
     let (options, allowance) = (nvrtc::OPTIONS.join("\n"), format!("{allowance:?}"));
     let mut fields: Vec<&str> =
-        vec![cache::FORMAT, nvrtc_build, &options, arch.name(), symbol, text, &allowance];
+        vec![CACHE_FORMAT, nvrtc_build, &options, arch.name(), symbol, text, &allowance];
     fields.extend(headers.iter().flat_map(|(name, text)| [name.as_str(), text]));
     Digest::of_fields(fields.into_iter().map(str::as_bytes))
 }
@@ -38,23 +40,6 @@ pub fn cache_key(source: &Source, nvrtc_build: &str) -> Digest {
 /// The folder of a compiled kernel in the cache.
 pub fn cache_entry(symbol: &str, key: Digest) -> String {
     format!("{symbol}.{}", key.short())
-}
-
-/// The file of calibration items that are made of a model, given by its digest, and of texts.
-pub fn items_file(model: Digest, sources: &[items::Source], options: &calibrate::Options) -> String {
-    let calibrate::Options { lengths, items, seed, mix, answer_tokens } = options;
-    let sources = sources.iter().flat_map(|source| [source.name.clone(), source.sha256.to_string()]);
-    let options = [format!("{lengths:?} {items} {seed} {mix} {answer_tokens}")];
-    let head = [items::ITEMS_FORMAT.to_owned(), model.to_string()];
-    let fields: Vec<String> = head.into_iter().chain(options).chain(sources).collect();
-    format!("items-{}.jsonl", Digest::of_fields(fields.iter().map(String::as_bytes)).short())
-}
-
-/// The file of a search's result, given the digest of the influence file and, as text, all that was asked.
-pub fn search_file(influence: Digest, asked: &str) -> String {
-    let influence = influence.to_string();
-    let fields = [env!("CARGO_PKG_VERSION"), &influence, asked].map(str::as_bytes);
-    format!("plans-{}.json", Digest::of_fields(fields).short())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use moac::nvrtc::{Allowance, Source};
+use moac_compiler::nvrtc::{Allowance, Source};
 use moac_emulator::{Launch, Memory, Module, launch};
 use moac_runtime::arch::Arch;
 use moac_runtime::gpu::Device;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use moac::cache::Cache;
-use moac::names::cache_key;
-use moac::nvrtc::{Allowance, Compiled, Source};
+use moac_compiler::cache::Cache;
+use moac_compiler::names::cache_key;
+use moac_compiler::nvrtc::{Allowance, Compiled, Source};
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::Resources;
 

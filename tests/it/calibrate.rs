@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use moac::calibrate::{Mix, Options, calibrate};
-use moac::eval::fingerprint::of_model;
-use moac::items::{Items, Task};
-use moac::tasks::Corpus;
 use moac_model::{Cache, Generator, Model, Sampling, dense_plan};
+use moac_planner::calibrate::{Mix, Options, calibrate};
+use moac_planner::eval::fingerprint::of_model;
+use moac_planner::items::{Items, Task};
+use moac_planner::tasks::Corpus;
 use moac_runtime::digest::Digest;
 
 use crate::compile::{finish, moac};

@@ -18,7 +18,7 @@ fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moac-under-test"));
     command.args(args).current_dir(plans::folder().join("..")).stdin(Stdio::null());
     // Nothing of the machine decides what a test sees.
-    for var in moac::env::ALL {
+    for var in moac_compiler::env::ALL {
         command.env_remove(var.name);
     }
     command

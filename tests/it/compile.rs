@@ -16,8 +16,8 @@ use crate::plans;
 pub(crate) fn moac(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moac-under-test"));
     command.args(args).current_dir(folder).stdin(Stdio::null());
-    for var in moac::env::ALL {
-        if ![moac::env::NVRTC.name, moac::env::HOME.name].contains(&var.name) {
+    for var in moac_compiler::env::ALL {
+        if ![moac_compiler::env::NVRTC.name, moac_compiler::env::HOME.name].contains(&var.name) {
             command.env_remove(var.name);
         }
     }

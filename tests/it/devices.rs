@@ -2,9 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use moac::build::Builder;
-use moac::cache::Cache;
-use moac::lower::{self, Target};
+use moac_compiler::build::Builder;
+use moac_compiler::cache::Cache;
+use moac_compiler::lower::{self, Target};
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::Artifact;
 use moac_runtime::element::{from_bytes, to_bytes};

@@ -1,7 +1,7 @@
 //! The kernels on the PTX emulator: right, free of races and stray accesses, and moving no byte too many.
 
-use moac::exec::emulator::EmulatedLayer;
-use moac::verify::{Case, Layout, Request, Work, cases};
+use moac_compiler::exec::emulator::EmulatedLayer;
+use moac_compiler::verify::{Case, Layout, Request, Work, cases};
 use moac_runtime::arch::Arch;
 use moac_runtime::backend::LayerBackend;
 use moac_runtime::launch::Phase;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use moac::lower::{self, Error, KernelSpec, Lowered, Target};
-use moac::render::Renderer;
-use moac::{headers, names};
+use moac_compiler::lower::{self, Error, KernelSpec, Lowered, Target};
+use moac_compiler::render::Renderer;
+use moac_compiler::{headers, names};
 use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
 use moac_runtime::plan::{DType, Plan};
@@ -172,7 +172,7 @@ fn a_range_that_is_none_is_refused() {
 }
 
 mod lengths {
-    use moac::lower::{Error, buckets};
+    use moac_compiler::lower::{Error, buckets};
     use moac_runtime::plan::Plan;
 
     use crate::plans;

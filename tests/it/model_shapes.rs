@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use candle_core::quantized::gguf_file;
-use moac::error::report;
-use moac::plan::{self, Error};
+use moac::shape::shape as shape_of;
+use moac_compiler::hint::report;
+use moac_compiler::plan::{self, Error};
 use moac_model::Model;
 use moac_runtime::plan::ModelShape;
 use serde_json::{Value, json};
@@ -138,21 +139,19 @@ fn a_gguf_file_states_a_shape() {
     let path = folder.path().join("tiny.gguf");
     let write = |extra: &[(&str, gguf_file::Value)]| {
         write_gguf(&path, extra);
-        plan::shape(path.to_str().unwrap())
+        shape_of(path.to_str().unwrap()).map_err(|error| report(&error))
     };
     let shape = write(&[]).unwrap();
     let config = Model::open(&path).unwrap().decoder.config().shape();
     assert_eq!((shape.clone(), shape.name.as_str()), (config, "tiny"));
     // What there are no kernels for, and a name that no terminal should get.
-    let text = report(
-        &write(&[
-            ("llama.attention.key_length", gguf_file::Value::U32(96)),
-            ("llama.rope.dimension_count", gguf_file::Value::U32(96)),
-        ])
-        .unwrap_err(),
-    );
+    let text = write(&[
+        ("llama.attention.key_length", gguf_file::Value::U32(96)),
+        ("llama.rope.dimension_count", gguf_file::Value::U32(96)),
+    ])
+    .unwrap_err();
     assert!(text.contains("the head dimension") && text.contains("expected 64 or 128"), "{text}");
-    let text = report(&write(&[("llama.block_count", gguf_file::Value::U32(2000))]).unwrap_err());
+    let text = write(&[("llama.block_count", gguf_file::Value::U32(2000))]).unwrap_err();
     assert!(text.contains("the layers") && text.contains("at most 1024"), "{text}");
     let named = write(&[("general.name", gguf_file::Value::String("\u{1b}[2J".into()))]);
     assert_eq!(named.unwrap().name, "llama");
@@ -164,7 +163,7 @@ fn what_is_no_model_is_said() {
     assert!(matches!(plan::shape(folder.path().to_str().unwrap()), Err(Error::NoConfig { .. })));
     let gguf = folder.path().join("model.gguf");
     std::fs::write(&gguf, b"GGUF\x03\0\0\0").unwrap();
-    let text = report(&plan::shape(gguf.to_str().unwrap()).unwrap_err());
+    let text = report(&shape_of(gguf.to_str().unwrap()).unwrap_err());
     assert!(text.starts_with("error: --model: `") && text.contains("model.gguf"), "{text}");
     std::fs::write(&gguf, b"GG").unwrap();
     assert!(matches!(plan::shape(gguf.to_str().unwrap()), Err(Error::NotJson { .. })));

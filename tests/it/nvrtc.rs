@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use moac::error::Hint;
-use moac::nvrtc::{Allowance, Attempt, CompileError, NvrtcError, Outcome, Search, Source};
+use moac_compiler::hint::Hint;
+use moac_compiler::nvrtc::{Allowance, Attempt, CompileError, NvrtcError, Outcome, Search, Source};
 use moac_runtime::arch::Arch;
 use moac_tests::nvrtc;
 

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use moac::error::report;
-use moac::plan::{self, Error};
+use moac_compiler::hint::report;
+use moac_compiler::plan::{self, Error};
 use moac_runtime::geometry::LayerGeometry;
 use moac_runtime::plan::{ModelShape, Plan, Rule};
 

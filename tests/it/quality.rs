@@ -4,11 +4,11 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use moac::eval::fingerprint::of_model;
-use moac::items::{self, Header, ITEMS_FORMAT, Item, Items, Task};
-use moac::refine::{self, Options, RefineError, Slopes};
-use moac::search::influence::Influence;
 use moac_model::{Cache, Model, dense_plan};
+use moac_planner::eval::fingerprint::of_model;
+use moac_planner::items::{self, Header, ITEMS_FORMAT, Item, Items, Task};
+use moac_planner::refine::{self, Options, RefineError, Slopes};
+use moac_planner::search::influence::Influence;
 use moac_runtime::plan::Plan;
 use serde_json::{Value, json};
 
@@ -284,7 +284,7 @@ fn a_refined_plan_keeps_its_bytes_and_goes_on_where_it_was() {
         assert!((found.as_f64().unwrap() - expected).abs() < 1e-5, "{found}, {expected}");
     }
     for length in [256, 320] {
-        let spans = |plan: &Plan| moac::eval::Spans::new(plan, length);
+        let spans = |plan: &Plan| moac_planner::eval::Spans::new(plan, length);
         assert_ne!(spans(&refined), spans(&narrow), "nothing moved at {length}");
         assert!(spans(&refined).density() <= spans(&narrow).density(), "{:?}", spans(&refined));
     }
@@ -324,7 +324,7 @@ fn a_refined_plan_keeps_its_bytes_and_goes_on_where_it_was() {
     assert!(files.iter().any(|file| file.file_name() == cut[0].file_name()));
     // More bytes, where that is asked for.
     let (_, wider) = run_refine("c.json", &["--density", "0.9"]);
-    let density = moac::eval::Spans::new(&wider, 320).density();
+    let density = moac_planner::eval::Spans::new(&wider, 320).density();
     assert!(density > 0.7 && density <= 0.9, "{density}");
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use moac::tasks::{Corpus, Kind, Prompt, Question, Split, TaskError, TaskSpec, ask};
 use moac_model::{Cache, Generator, Model, Sampling, dense_plan};
+use moac_planner::tasks::{Corpus, Kind, Prompt, Question, Split, TaskError, TaskSpec, ask};
 use proptest::prelude::*;
 
 use crate::generate;

@@ -1,6 +1,6 @@
 //! `moac verify`, as a shell runs it: verdicts and exit codes.
 
-use moac::ledger::Ledger;
+use moac_compiler::ledger::Ledger;
 use moac_runtime::arch::Arch;
 use moac_runtime::gpu::Device;
 use moac_runtime::plan::DType;

@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use moac::build::{self, Builder};
-use moac::cache::Cache;
-use moac::lower::{Lowered, Target, buckets, lower};
-use moac::nvrtc::Source;
-use moac::plan;
-use moac::verify::session::{self, Verdict, Watch};
-use moac::verify::{Candidate, Case, Device as _, Emulated, Failure, Harness, Inputs, Outcome};
+use moac_compiler::build::{self, Builder};
+use moac_compiler::cache::Cache;
+use moac_compiler::lower::{Lowered, Target, buckets, lower};
+use moac_compiler::nvrtc::Source;
+use moac_compiler::plan;
+use moac_compiler::verify::session::{self, Verdict, Watch};
+use moac_compiler::verify::{Candidate, Case, Device as _, Emulated, Failure, Harness, Inputs, Outcome};
 use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
 use moac_runtime::plan::{DType, ModelShape, PLAN_FORMAT, Plan};
@@ -147,7 +147,11 @@ impl Shape {
     ///
     /// # Errors
     /// What the compiler says.
-    pub fn compile(&self, phase: Phase, source: &Source) -> Result<Candidate, moac::nvrtc::CompileError> {
+    pub fn compile(
+        &self,
+        phase: Phase,
+        source: &Source,
+    ) -> Result<Candidate, moac_compiler::nvrtc::CompileError> {
         let lowered = self.lowered();
         let kernel = lowered.layers[0][0].of(phase);
         Ok(Candidate::of_lowered(&self.plan(), &lowered, kernel, nvrtc().compile(source)?))

@@ -6,8 +6,8 @@ pub mod emulate;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use moac::fetch;
-use moac::nvrtc::Nvrtc;
+use moac_compiler::fetch;
+use moac_compiler::nvrtc::Nvrtc;
 
 /// The NVRTC of this machine. A test that needs one fails without it: nothing is skipped.
 ///

@@ -8,7 +8,6 @@
 pub mod ceilings;
 pub mod counters;
 pub mod points;
-pub mod table;
 pub mod time;
 pub mod work;
 

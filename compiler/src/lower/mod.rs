@@ -19,7 +19,7 @@ use thiserror::Error;
 pub use self::family::{Family, TileConfig};
 pub use self::lengths::{Lengths, buckets};
 pub use self::spec::{BucketSpec, KernelSpec, head_order};
-use crate::error::Hint;
+use crate::hint::Hint;
 use crate::names;
 
 /// Why a valid plan cannot be lowered as asked.

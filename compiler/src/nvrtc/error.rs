@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use moac_runtime::arch::Arch;
 use thiserror::Error;
 
-use crate::error::Hint;
+use crate::hint::Hint;
 
 /// One place that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -46,14 +46,6 @@ pub(super) fn read_text(path: &Path, expected: &'static str) -> Result<String, E
     Ok(text)
 }
 
-/// Whether a file starts with `magic`. A shorter file does not.
-pub(super) fn starts_with(path: &Path, magic: &[u8]) -> Result<bool, Error> {
-    let failed = |source| Error::Read { path: path.to_owned(), source };
-    let mut start = Vec::new();
-    File::open(path).map_err(failed)?.take(magic.len() as u64).read_to_end(&mut start).map_err(failed)?;
-    Ok(start == magic)
-}
-
 /// Parses a file's text. `path` is what the error calls it.
 pub(super) fn document(text: &str, path: &Path) -> Result<Document, Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

@@ -14,13 +14,12 @@ mod stated;
 
 use std::path::{Path, PathBuf};
 
-use moac_model::{ModelError, read_config};
 use moac_runtime::plan::{MAX_HEADS, MAX_LAYERS, ModelShape, Plan};
 use thiserror::Error;
 
 pub use self::problem::{Problem, Problems};
 use self::stated::Stated;
-use crate::error::Hint;
+use crate::hint::Hint;
 
 /// Why there is no plan, or no shape.
 #[derive(Debug, Error)]
@@ -90,9 +89,6 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A GGUF file that is damaged, or of a model that is not supported.
-    #[error("--model: {0}")]
-    Gguf(#[from] ModelError),
 }
 
 impl Hint for Error {
@@ -107,8 +103,7 @@ impl Hint for Error {
             Self::NotJson { source, .. } if source.is_eof() => {
                 vec!["the file ends too early: is it cut off?".to_owned()]
             }
-            Self::Gguf(_)
-            | Self::Read { .. }
+            Self::Read { .. }
             | Self::Folder { .. }
             | Self::TooLarge { .. }
             | Self::NotUtf8 { .. }
@@ -117,21 +112,11 @@ impl Hint for Error {
     }
 }
 
-/// Reads and checks the plan at `path`. `model` is `--model`: a preset, a `config.json` or a folder holding one, or a GGUF
-/// file.
-///
-/// A file that states its model's shape needs no `model`; one that is given all the same must agree with it, and
-/// fills in what the file leaves out.
-pub fn read(path: &Path, model: Option<&str>) -> Result<Plan, Error> {
-    let model = model.map(shape).transpose()?;
+/// Reads and checks the plan at `path`. A file that states its model's shape needs no `model`; one that is given all the
+/// same must agree with it, and fills in what the file leaves out.
+pub fn read(path: &Path, model: Option<ModelShape>) -> Result<Plan, Error> {
     let text = json::read_text(path, "plan")?;
     parse(&text, path, model)
-}
-
-/// [`read`], with the model's shape at hand.
-pub fn read_for(path: &Path, model: ModelShape) -> Result<Plan, Error> {
-    let text = json::read_text(path, "plan")?;
-    parse(&text, path, Some(model))
 }
 
 /// Checks the text of a plan file. `path` is what messages call it.
@@ -144,7 +129,7 @@ pub fn parse(text: &str, path: &Path, model: Option<ModelShape>) -> Result<Plan,
     })
 }
 
-/// The shape that `--model NAME` stands for.
+/// The shape by name: of a preset, a `config.json` or a folder holding one.
 pub fn shape(name: &str) -> Result<ModelShape, Error> {
     if let Some(shape) = presets::get(name) {
         return Ok(shape);
@@ -159,10 +144,6 @@ pub fn shape(name: &str) -> Result<ModelShape, Error> {
     }
     if !path.exists() {
         return Err(Error::UnknownModel { name: name.to_owned() });
-    }
-    if json::starts_with(path, b"GGUF")? {
-        let shape = read_config(path)?.shape();
-        return supported(&shape, path).map(|()| shape);
     }
     config::read(path)
 }

@@ -1,14 +1,14 @@
 //! The KV caches that a forward pass reads and fills: on the CPU, one ring per KV head of every layer.
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
-use ndarray::{Array3, ArrayView3, Axis, ShapeBuilder, concatenate};
-use rayon::prelude::*;
-
-use super::ModelError;
 use moac_runtime::backend::{LayerError, Qkv};
 use moac_runtime::geometry::LayerGeometry;
 use moac_runtime::plan::{MAX_LENGTH, Plan, TILE};
 use moac_runtime::reference::{Attended, LayerCache, Spans};
+use ndarray::{Array3, ArrayView3, Axis, ShapeBuilder, concatenate};
+use rayon::prelude::*;
+
+use super::ModelError;
 
 /// The caches of a batch of requests, all layers: what a forward pass hands its q, k and v to.
 ///

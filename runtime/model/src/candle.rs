@@ -21,10 +21,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Tensor};
-use ndarray::{ArrayView4, Axis, ShapeBuilder};
-
 use moac_runtime::backend::Qkv;
 use moac_runtime::reference::{LayerCache, Spans};
+use ndarray::{ArrayView4, Axis, ShapeBuilder};
 
 /// Attention of one layer over a cache per request. Every call attends the tokens it is given and appends them.
 ///

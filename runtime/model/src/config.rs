@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
+use moac_runtime::plan::{ModelShape, is_name};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::gguf::Gguf;
 use super::{ModelError, json};
-use moac_runtime::plan::{ModelShape, is_name};
 
 /// The tensor with a divisor for each rotary pair.
 pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";

@@ -1,11 +1,12 @@
 //! A conversation whose cache lives on from turn to turn.
 
+use moac_runtime::plan::Plan;
+
 use super::cache::Cache;
 use super::chat::Message;
 use super::generate::Generator;
 use super::sample::Sampling;
 use super::{Model, ModelError};
-use moac_runtime::plan::Plan;
 
 /// The turns so far, and a cache that holds the tokens of most of them.
 #[derive(Debug)]

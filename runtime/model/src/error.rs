@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use thiserror::Error;
-
 use moac_runtime::backend::LayerError;
+use thiserror::Error;
 
 /// The errors of this module.
 #[derive(Debug, Error)]

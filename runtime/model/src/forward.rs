@@ -9,12 +9,12 @@
 use std::ops::Range;
 
 use candle_core::{Device, IndexOp, Tensor};
+use moac_runtime::simd::{exp, vectorized};
 use rayon::prelude::*;
 
 use super::cache::{Attention, Batch, Cache};
 use super::ops::{Rotation, add_to, linear, rms_norm, swiglu};
 use super::{Config, ModelError, Weights};
-use moac_runtime::simd::{exp, vectorized};
 
 /// Rows of a chunk: enough to fill the matrix units, and few enough that activations stay in cache.
 pub const CHUNK: usize = 512;

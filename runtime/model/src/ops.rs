@@ -5,10 +5,9 @@ use candle_core::backend::BackendStorage;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Error, InplaceOp1, InplaceOp2, Layout, Result, Shape, Tensor,
 };
-use rayon::prelude::*;
-
 use moac_runtime::matvec::{FEW, dots};
 use moac_runtime::simd::{exp, vectorized};
+use rayon::prelude::*;
 
 /// Elements of a tensor that are worth a thread of their own.
 pub(super) const GRAIN: usize = 1 << 14;

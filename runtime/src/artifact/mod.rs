@@ -28,6 +28,7 @@ pub use error::{LoadError, OpenError};
 pub use manifest::{
     Abi, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, METADATA_KEY, Manifest, Producer, Resources,
 };
+pub use values::plan as check_plan;
 
 use crate::arch::Arch;
 use crate::digest::Digest;

@@ -25,7 +25,10 @@ fn ensure(holds: bool, at: &str, found: impl Display, expected: impl Display) ->
 }
 
 /// The plan is one that the geometry's arithmetic is defined for.
-pub(super) fn plan(plan: &Plan) -> Result<(), OpenError> {
+///
+/// # Errors
+/// [`OpenError::Value`], for the first value that is not.
+pub fn plan(plan: &Plan) -> Result<(), OpenError> {
     let Plan {
         format,
         model,

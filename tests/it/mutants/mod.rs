@@ -8,8 +8,8 @@ mod table;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use moac::nvrtc::Allowance;
-use moac::verify::{Case, cases};
+use moac_compiler::nvrtc::Allowance;
+use moac_compiler::verify::{Case, cases};
 use moac_runtime::launch::Phase;
 use moac_tests::emulate::{SHAPES, Shape, harness};
 use rayon::prelude::*;

@@ -7,13 +7,13 @@
 //!
 //! [`influence`]: super::influence
 
+use moac_runtime::backend::Qkv;
+use moac_runtime::reference::lanes::Product;
 use ndarray::{ArrayView2, ArrayView3, Axis};
 use rayon::prelude::*;
 
 use super::influence::{BLOCK, BlockSums, HeadSums, RowBlock, squares};
 use super::windows::{Mask, WindowSums};
-use moac_runtime::backend::Qkv;
-use moac_runtime::reference::lanes::Product;
 
 /// Tasks per query head: enough for 16 threads, few enough that their partial sums stay small.
 const PARTS: usize = 4;

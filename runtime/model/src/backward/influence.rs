@@ -38,8 +38,9 @@
 // As in `simd`: what is not inlined into the function with the wide vectors is compiled without them.
 #![allow(clippy::inline_always)]
 
-use super::windows::Mask;
 use moac_runtime::simd::{NullaryFnOnce, exp, vectorized};
+
+use super::windows::Mask;
 
 /// Query rows of a block, and keys of one.
 pub const BLOCK: usize = 64;

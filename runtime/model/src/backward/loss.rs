@@ -1,6 +1,7 @@
 //! The loss of some tokens and its gradient with respect to the hidden states that predict them.
 
 use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Shape, Tensor};
+use moac_runtime::simd::{exp, vectorized};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
@@ -9,7 +10,6 @@ use crate::forward::{VOCAB_TILE, maximum, sum_of_exp};
 use crate::ops::f32s;
 use crate::sample::uniform;
 use crate::{Decoder, ModelError};
-use moac_runtime::simd::{exp, vectorized};
 
 /// Rows whose logits are kept at a time to draw from.
 const DRAWN: usize = 64;

@@ -12,6 +12,9 @@ mod ops;
 pub mod windows;
 
 use candle_core::{Device, Tensor};
+use moac_runtime::backend::Qkv;
+use moac_runtime::plan::{Plan, TILE};
+use moac_runtime::reference::{LayerCache, Spans};
 use ndarray::Array2;
 
 use self::attention::{Attended, Reversed};
@@ -20,9 +23,6 @@ use self::windows::{Mask, WindowSums};
 use super::cache::{by_head, spans, view};
 use super::ops::{Rotation, rms_norm};
 use super::{CHUNK, Config, Decoder, ModelError};
-use moac_runtime::backend::Qkv;
-use moac_runtime::plan::{Plan, TILE};
-use moac_runtime::reference::{LayerCache, Spans};
 
 /// What a forward pass over one item leaves.
 #[derive(Debug)]

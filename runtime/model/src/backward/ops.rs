@@ -2,10 +2,10 @@
 //! over rows, as [`ops`](crate::ops) has them forward.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use moac_runtime::simd::{exp, vectorized};
 use rayon::prelude::*;
 
 use crate::ops::{GRAIN, f32s};
-use moac_runtime::simd::{exp, vectorized};
 
 /// The gradient of `x` through [`rms_norm`](crate::ops::rms_norm), from that of its result.
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, gradient: &Tensor, eps: f32) -> Result<Tensor> {

@@ -1,11 +1,11 @@
 //! The forward pass against a slow one in float64, written from the formulas, and the laws of the caches.
 
 use candle_core::quantized::GgmlDType;
+use moac_runtime::geometry;
+use moac_runtime::plan::Plan;
 
 use super::tiny::*;
 use crate::*;
-use moac_runtime::geometry;
-use moac_runtime::plan::Plan;
 
 /// Row-major matrix times vector.
 fn times(matrix: &(Vec<usize>, Vec<f32>), x: &[f64]) -> Vec<f64> {

@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use candle_core::Tensor;
+use moac_runtime::plan::Plan;
 
 use super::backward::{
     ANSWER, Exact, HEADS, KV_HEADS, LAYERS, TOKENS, close, decoder, gradients_agree, masked, tokens,
@@ -11,7 +12,6 @@ use super::backward::{
 use crate::backward::windows::WindowSums;
 use crate::backward::{Reverse, Tape};
 use crate::*;
-use moac_runtime::plan::Plan;
 
 /// Windows of 1, 2 and 3 blocks and more than there are, the same for the heads of a KV head.
 const WINDOWS: [[usize; KV_HEADS]; LAYERS] = [[64, 128], [128, 192], [256, 64]];

@@ -5,8 +5,8 @@
 
 use std::time::Instant;
 
-use moac::verify::session::{Status, Verdict};
-use moac::verify::{Candidate, cases};
+use moac_compiler::verify::session::{Status, Verdict};
+use moac_compiler::verify::{Candidate, cases};
 use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
 use moac_tests::emulate::{SHAPES, failures, verdicts};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use moac::fetch;
-use moac::ledger::Ledger;
+use moac_compiler::fetch;
+use moac_compiler::ledger::Ledger;
 use moac_runtime::arch::Arch;
 use moac_runtime::digest::Digest;
 

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 }
 
 fn model() -> Result<()> {
-    println!("{}", moac::fetch::model()?.display());
+    println!("{}", moac_compiler::fetch::model()?.display());
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! NVRTC for whoever has none: the one download of the tests.
 
-use moac::fetch;
-use moac::nvrtc::{Nvrtc, NvrtcError, Search};
+use moac_compiler::fetch;
+use moac_compiler::nvrtc::{Nvrtc, NvrtcError, Search};
 
 use super::Result;
 

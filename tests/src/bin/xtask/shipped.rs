@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use moac::lower::{self, Lowered, Target};
-use moac::plan;
+use moac_compiler::lower::{self, Lowered, Target};
+use moac_compiler::plan;
 use moac_runtime::arch::Arch;
 use moac_runtime::plan::{DType, Plan};
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use moac::fetch;
+use moac_compiler::fetch;
 use moac_runtime::gpu::Device;
 
 use super::{Result, nvrtc, root, snapshots};

@@ -8,7 +8,7 @@ mod rdata;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use moac::fetch;
+use moac_compiler::fetch;
 use moac_runtime::digest::Digest;
 
 use super::Result;

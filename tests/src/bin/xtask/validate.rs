@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
-use moac::build::{Builder, Built};
-use moac::cache::Cache;
-use moac::nvrtc::Nvrtc;
+use moac_compiler::build::{Builder, Built};
+use moac_compiler::cache::Cache;
+use moac_compiler::nvrtc::Nvrtc;
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::Resources;
 
@@ -59,7 +59,7 @@ pub(super) fn build(
     let bar = bar(shipped.iter().map(|shipped| shipped.lowered.kernels.len()).sum(), "compiling");
     let stop = AtomicBool::new(false);
     let cache = Cache::of_this_machine();
-    let progress = |source: &moac::nvrtc::Source, _| {
+    let progress = |source: &moac_compiler::nvrtc::Source, _| {
         bar.set_message(source.symbol.clone());
         bar.inc(1);
     };

@@ -1,0 +1,145 @@
+//! Arguments that several commands share, and what they mean.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use moac_compiler::env;
+use moac_compiler::lower::{self, Target};
+use moac_compiler::plan;
+use moac_runtime::arch::Arch;
+use moac_runtime::launch::Phase;
+use moac_runtime::plan::{DType, Plan};
+
+use super::Context;
+use crate::error::Error;
+use crate::shape::shape;
+
+/// A plan and the model it is for.
+#[derive(Debug, clap::Args)]
+pub struct PlanArgs {
+    /// The plan file (JSON)
+    pub plan: PathBuf,
+    /// The model
+    #[command(flatten)]
+    pub model: ModelArg,
+}
+
+impl PlanArgs {
+    /// Reads and checks the plan.
+    pub fn read(&self) -> Result<Plan, Error> {
+        let model = self.model.name().map(shape).transpose()?;
+        Ok(plan::read(&self.plan, model)?)
+    }
+}
+
+/// The model's shape, where the plan file does not state it.
+#[derive(Debug, clap::Args)]
+pub struct ModelArg {
+    /// Shape of the model: a preset, a Hugging Face config.json or a folder with one, or a GGUF file
+    #[arg(short, long = "model", value_name = "MODEL", long_help = model_help())]
+    pub model: Option<String>,
+}
+
+impl ModelArg {
+    /// What was given.
+    pub fn name(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+}
+
+fn model_help() -> String {
+    let presets = plan::presets::names().join(", ");
+    format!(
+        "Shape of the model: a preset, a Hugging Face config.json or a folder with one, or a GGUF file.\nPresets: {presets}"
+    )
+}
+
+/// What to compile for.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TargetArgs {
+    /// Architecture, repeatable [default: that of CUDA_COMPUTE_CAP, else sm_90a]
+    #[arg(long = "arch", value_name = "ARCH", value_delimiter = ',')]
+    pub archs: Vec<Arch>,
+    /// Context lengths [default: multiples of 1024 up to the model's context, at most 16384]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    pub lengths: Vec<u32>,
+    /// Element type of q, k, v, o and the cache [default: bf16]
+    #[arg(long, value_name = "bf16|f16", value_parser = parse_dtype)]
+    pub dtype: Option<DType>,
+    /// Range of KV heads, for one rank of tensor parallelism [default: all]
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
+    pub heads: Option<Range<u32>>,
+}
+
+impl TargetArgs {
+    /// The first flag that was given, if any: an artifact has its target already.
+    pub fn given(&self) -> Option<&'static str> {
+        let Self { archs, lengths, dtype, heads } = self;
+        let flags = [
+            ("--arch", !archs.is_empty()),
+            ("--lengths", !lengths.is_empty()),
+            ("--dtype", dtype.is_some()),
+            ("--heads", heads.is_some()),
+        ];
+        flags.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+
+    /// The target, with a note for every length that is not compiled as asked.
+    pub fn target(&self, plan: &Plan, context: &Context) -> Result<Target, Error> {
+        let lengths = lower::buckets(plan, &self.lengths)?;
+        for note in &lengths.notes {
+            context.note(note);
+        }
+        let mut archs = if self.archs.is_empty() { vec![default_arch()?] } else { self.archs.clone() };
+        archs.sort_unstable();
+        archs.dedup();
+        Ok(Target {
+            kv_heads: self.heads.clone().unwrap_or(0..plan.model.num_kv_heads),
+            lengths: lengths.buckets,
+            dtype: self.dtype.unwrap_or(DType::Bf16),
+            archs,
+        })
+    }
+}
+
+/// The architecture to compile for where none is asked for: `CUDA_COMPUTE_CAP` as in `90`, `9.0` or `90a`, else Hopper.
+pub fn default_arch() -> Result<Arch, Error> {
+    match env::CUDA_COMPUTE_CAP.text() {
+        Some(capability) => {
+            let digits = capability.replace('.', "");
+            format!("sm_{}", digits.trim_start_matches("sm_")).parse().map_err(Error::ComputeCap)
+        }
+        None => Ok(Arch::Sm90a),
+    }
+}
+
+/// `bf16` or `f16`.
+pub fn parse_dtype(text: &str) -> Result<DType, String> {
+    [DType::Bf16, DType::F16]
+        .into_iter()
+        .find(|dtype| dtype.name() == text)
+        .ok_or_else(|| format!("`{text}` is no element type: expected bf16 or f16"))
+}
+
+/// `prefill` or `decode`.
+pub fn parse_phase(text: &str) -> Result<Phase, String> {
+    [Phase::Prefill, Phase::Decode]
+        .into_iter()
+        .find(|phase| phase.name() == text)
+        .ok_or_else(|| format!("`{text}` is no phase: expected prefill or decode"))
+}
+
+/// `a..b`.
+pub fn parse_range(text: &str) -> Result<Range<u32>, String> {
+    let parse = || {
+        let (start, end) = text.split_once("..")?;
+        Some(start.trim().parse().ok()?..end.trim().parse().ok()?)
+    };
+    parse().ok_or_else(|| format!("`{text}` is no range: expected two numbers, as in 0..4"))
+}
+
+/// How many of something there are to be made: so many that memory holds them.
+pub fn parse_count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
+    count.ok_or_else(|| format!("`{text}` is no count: expected a number from 1 to 1000000"))
+}

@@ -1,0 +1,164 @@
+//! `moac bench`: time and rates per phase.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use moac_compiler::bench::Ceilings;
+use moac_compiler::bench::counters::{self, Counters};
+use moac_compiler::bench::points::{self, BATCHES, Point};
+use moac_compiler::bench::time::{Outcome, Timer};
+use moac_compiler::verify::Candidate;
+use moac_runtime::artifact::Artifact;
+use moac_runtime::attention::MAX_BATCH;
+use moac_runtime::gpu::Device;
+use moac_runtime::launch::Phase;
+
+use super::Context;
+use super::args::parse_phase;
+use crate::cli::ExitStatus;
+use crate::error::Error;
+use crate::interrupt;
+use crate::report::bench::{PointTime, Skipped, Times, counters_table};
+
+/// Time the kernels of an artifact against the ceiling measured in the same run
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The artifact
+    pub file: PathBuf,
+    /// Batch sizes [default: 1,8,32; with --emulate: 1]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
+    pub batch: Vec<u32>,
+    /// Context lengths [default: the smallest and the largest bucket]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Vec<u32>,
+    /// One phase only
+    #[arg(long, value_name = "prefill|decode", value_parser = parse_phase)]
+    pub phase: Option<Phase>,
+    /// Count bytes and operations on the emulator instead; never a time
+    #[arg(long)]
+    pub emulate: bool,
+    /// Print the table as JSON, with a row for each layer
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Args {
+    /// The points asked for, with `batches` where none are.
+    fn points(&self, batches: &[u32], contexts: &[u32]) -> Vec<Point> {
+        let batches = if self.batch.is_empty() { batches } else { &self.batch };
+        let mut points = Point::all(batches, contexts);
+        points.retain(|point| self.phase.is_none_or(|phase| point.phase == phase));
+        points
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    let artifact =
+        Artifact::open(&args.file).map_err(|source| Error::Open { path: args.file.clone(), source })?;
+    let contexts = points::contexts(&args.context, &artifact.manifest().geometry)?;
+    if args.emulate {
+        return emulate(args, &artifact, &contexts, context);
+    }
+    let device = Device::open(0)?;
+    time(args, &artifact, &device, &args.points(&BATCHES, &contexts), context)
+}
+
+fn time(
+    args: &Args,
+    artifact: &Artifact,
+    device: &Device,
+    points: &[Point],
+    context: &Context,
+) -> Result<ExitStatus, Error> {
+    let bar = progress("timing", points.len() + 1);
+    let model = artifact.load(device)?;
+    let stream = device.new_stream()?;
+    bar.set_message("the ceilings");
+    let ceilings = Ceilings::measure(device, &stream, model.arch());
+    for why in &ceilings.unknown {
+        bar.suspend(|| context.note(why));
+    }
+    bar.inc(1);
+    let timer = Timer { model: &model, stream: &stream };
+    let mut times = Times {
+        device: device.info().name.clone(),
+        arch: model.arch(),
+        dtype: model.dtype(),
+        ceilings,
+        points: Vec::new(),
+        skipped: Vec::new(),
+    };
+    for &point in points.iter().take_while(|_| !interrupt::flag().load(Ordering::Relaxed)) {
+        bar.set_message(format!("{} of {} x {} tokens", point.phase.name(), point.batch, point.context));
+        match timer.time(point, args.json)? {
+            Outcome::Timed(timed) => times.points.push(PointTime::new(point, &timed, &times.ceilings)),
+            Outcome::TooLarge(missing) => {
+                let skipped = Skipped { point, missing };
+                bar.suspend(|| context.note(skipped.note()));
+                times.skipped.push(skipped);
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if args.json {
+        context.json(&times)?;
+    } else {
+        context.print(times.text())?;
+    }
+    Ok(whole(times.points.len() + times.skipped.len() == points.len(), context))
+}
+
+fn emulate(
+    args: &Args,
+    artifact: &Artifact,
+    contexts: &[u32],
+    context: &Context,
+) -> Result<ExitStatus, Error> {
+    let candidates = candidates(artifact, &args.file)?;
+    let points = args.points(&[1], contexts);
+    let of = |candidate: &Candidate| points.iter().filter(|point| point.phase == candidate.phase()).count();
+    let wanted = candidates.iter().map(of).sum();
+    let bar = progress("counting", wanted);
+    let counted = counters::count(&candidates, &points, interrupt::flag(), &|candidate| {
+        bar.set_message(candidate.symbol.clone());
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    let counted = counted?;
+    if args.json {
+        context.json(&counted)?;
+    } else {
+        context.print(counters_table(&counted))?;
+    }
+    let wrong: Vec<&Counters> = counted.iter().filter(|it| !it.failures.is_empty()).collect();
+    for it in &wrong {
+        for failure in &it.failures {
+            context.note(format!("{} is wrong at {} tokens: {failure}", it.kernel, it.point.context));
+        }
+    }
+    let status = whole(counted.len() == wanted, context);
+    Ok(if wrong.is_empty() || status != ExitStatus::Done { status } else { ExitStatus::No })
+}
+
+fn candidates(artifact: &Artifact, path: &Path) -> Result<Vec<Candidate>, Error> {
+    Candidate::of_artifact(artifact, |_| true).map_err(|source| Error::Ptx { path: path.to_owned(), source })
+}
+
+/// What an interrupt leaves is shown, but is not all.
+fn whole(whole: bool, context: &Context) -> ExitStatus {
+    if whole {
+        return ExitStatus::Done;
+    }
+    context.note("interrupted: this is what was measured until then");
+    ExitStatus::Error
+}
+
+fn progress(doing: &'static str, steps: usize) -> ProgressBar {
+    let bar = ProgressBar::new(steps as u64);
+    let template = format!("{doing} {{bar:32}} {{pos}}/{{len}} {{elapsed}} {{wide_msg}}");
+    let style = ProgressStyle::with_template(&template);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,242 @@
+//! `moac eval`: the quality of plans beside dense and uniform attention.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use moac_compiler::{env, plan};
+use moac_model::Model;
+use moac_planner::eval::cells::Store;
+use moac_planner::eval::report::{self, Report};
+use moac_planner::eval::suite::{self, QUESTIONS, ascending, once, parse_lengths};
+use moac_planner::eval::{
+    EvalError, Evaluation, NamedPlan, Progress, Run, Shard, Suite, Task, fingerprint, items,
+};
+use moac_planner::tasks::Corpus;
+use moac_runtime::file;
+use moac_runtime::plan::{ModelShape, Plan};
+
+use super::args::parse_count;
+use super::{Context, check_out};
+use crate::cli::ExitStatus;
+use crate::error::Error;
+use crate::interrupt;
+use crate::report::{quality_chart, quality_markdown, quality_tables};
+
+/// Measure quality: dense, uniform spans and plans side by side, on text and on retrieval
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model: a GGUF file, or a Hugging Face folder
+    pub model: PathBuf,
+    /// Plans to evaluate, each beside uniform spans of the same KV bytes
+    #[arg(long = "plan", value_name = "PLAN")]
+    pub plans: Vec<PathBuf>,
+    /// What is asked of the model [default: all, with --quick]
+    #[arg(long = "task", value_name = "TASK", value_delimiter = ',', required_unless_present_any = ["suite", "quick"])]
+    pub tasks: Vec<Task>,
+    /// Context lengths: tokens, or a range with a step as in 1024..8192:512 [default: 1024,2048 with --quick]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = parse_lengths,
+          required_unless_present_any = ["suite", "quick"])]
+    pub lengths: Vec<Vec<u32>>,
+    /// Texts never used to find a plan: a .txt file, or a folder of them
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Texts that the facts of retrieval tasks are hidden in [default: those of --data]
+    #[arg(long, value_name = "PATH")]
+    pub filler: Option<PathBuf>,
+    /// Windows or contexts at a length [default: 8 windows; 10 contexts, 4 from 8192 on]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub items: Option<usize>,
+    /// Questions about a context
+    #[arg(long, value_name = "N", default_value_t = QUESTIONS, value_parser = parse_count)]
+    pub questions: usize,
+    /// Facts in a context, at least as many as questions [default: as many as are usual for the task]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub facts: Option<usize>,
+    /// Seed of the retrieval tasks
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// A file that lists plans and runs instead: all tables by one command
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plans", "tasks", "lengths", "items", "questions", "facts", "seed"])]
+    pub suite: Option<PathBuf>,
+    /// Short lengths and few items: minutes
+    #[arg(long)]
+    pub quick: bool,
+    /// Folder of the measurements, which are never made twice [default: eval in moac's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub cells: Option<PathBuf>,
+    /// Measure part I of N only, as in 1/4: parts run anywhere, and their cells can be copied together
+    #[arg(long, value_name = "I/N", value_parser = parse_shard)]
+    pub shard: Option<Shard>,
+    /// Measure nothing: tables of what was measured before
+    #[arg(long, conflicts_with = "shard")]
+    pub tables_only: bool,
+    /// Draw accuracy by length, or the loss by KV bytes: one file, or a folder where there are several runs
+    #[arg(long, value_name = "OUT.svg")]
+    pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// How results are printed.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Form {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Print Markdown
+    #[arg(long)]
+    markdown: bool,
+}
+
+fn parse_shard(text: &str) -> Result<Shard, String> {
+    let parse = || {
+        let (at, of) = text.split_once('/')?;
+        let (at, of): (usize, usize) = (at.parse().ok()?, of.parse().ok()?);
+        (1..=of).contains(&at).then(|| Shard { at: at - 1, of })
+    };
+    parse().ok_or_else(|| format!("`{text}` is no part: expected a number and how many there are, as in 1/4"))
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    let model = Model::open(&args.model)?;
+    let shape = model.decoder.config().shape();
+    let suite = args.suite(&shape)?;
+    if let (Some(path), [_]) = (&args.svg, suite.runs.as_slice()) {
+        check_out(path)?;
+    }
+    let asks = |retrieval| suite.runs.iter().any(|run| run.task.facts().is_some() == retrieval);
+    let texts = if asks(false) { items::texts(&args.data, &model.tokenizer)? } else { Vec::new() };
+    let filler = [args.filler.as_ref().unwrap_or(&args.data).clone()];
+    let filler = asks(true).then(|| Corpus::read(&filler)).transpose().map_err(EvalError::from)?;
+    let store = Store::at(&args.cells.clone().unwrap_or_else(default_cells));
+    let fingerprint = fingerprint::of_model(&args.model)?;
+    let evaluation = Evaluation {
+        model: &model,
+        fingerprint,
+        plans: &suite.plans,
+        texts: &texts,
+        filler: filler.as_ref(),
+        store: &store,
+        stop: interrupt::flag(),
+    };
+    let shard = if args.tables_only { Shard::NONE } else { args.shard.unwrap_or(Shard::ALL) };
+    let bar = Bar::new();
+    let measured = evaluation.run(&suite.runs, shard, &mut |progress| bar.show(progress));
+    bar.bar.finish_and_clear();
+    let runs = report::of_runs(&measured?, &suite.plans);
+    let report = Report { title: suite.title, model: shape.name, fingerprint, runs };
+    let rows = || report.runs.iter().flat_map(|run| &run.by_length).flat_map(|at| &at.rows);
+    let (done, all) =
+        (rows().map(|row| row.items).sum::<usize>(), rows().map(|row| row.all_items).sum::<usize>());
+    if done < all {
+        context.note(format!("{done} of {all} items are measured: the tables are of these"));
+    }
+    if let Some(path) = &args.svg {
+        draw(path, &report)?;
+    }
+    if args.form.json {
+        context.json(&report)?;
+    } else if args.form.markdown {
+        context.print(quality_markdown(&report))?;
+    } else {
+        context.print(quality_tables(&report))?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Writes the pictures: into the file of a single run, or into a folder, named as the runs are.
+fn draw(path: &Path, report: &Report) -> Result<(), Error> {
+    let [run] = report.runs.as_slice() else {
+        std::fs::create_dir_all(path).map_err(Error::file("create", path))?;
+        return report
+            .runs
+            .iter()
+            .try_for_each(|run| write(&path.join(format!("{}.svg", run.run.name)), &quality_chart(run)));
+    };
+    write(path, &quality_chart(run))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    file::write(path, text.as_bytes()).map_err(Error::file("write", path))
+}
+
+fn default_cells() -> PathBuf {
+    env::cache_folder().unwrap_or_else(|| PathBuf::from(".moac")).join("eval")
+}
+
+impl Args {
+    /// What the flags ask for.
+    fn suite(&self, shape: &ModelShape) -> Result<Suite, Error> {
+        let mut suite = match &self.suite {
+            Some(path) => suite::read(path, |path| read_plan(path, shape))?,
+            None => self.of_flags(shape)?,
+        };
+        if self.quick {
+            suite.runs = suite.runs.into_iter().map(Run::quick).collect();
+        }
+        Ok(suite)
+    }
+
+    fn of_flags(&self, shape: &ModelShape) -> Result<Suite, Error> {
+        let mut plans = Vec::new();
+        for path in &self.plans {
+            let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            plans.push(NamedPlan { name, plan: read_plan(path, shape)? });
+        }
+        once("plans", plans.iter().map(|plan| plan.name.as_str()))?;
+        let tasks = if self.tasks.is_empty() { Task::ALL.to_vec() } else { self.tasks.clone() };
+        let run = |task: Task| Run {
+            name: task.name().to_owned(),
+            title: task.title().to_owned(),
+            task,
+            lengths: ascending(self.lengths.clone()),
+            plans: (0..plans.len()).collect(),
+            items: self.items,
+            long_items: None,
+            questions: self.questions,
+            facts: self.facts,
+            seed: self.seed,
+        };
+        let runs = tasks.into_iter().map(run).collect();
+        Ok(Suite { title: None, runs, plans })
+    }
+}
+
+/// A plan of this very model.
+pub(super) fn read_plan(path: &Path, shape: &ModelShape) -> Result<Plan, Error> {
+    let plan = plan::read(path, Some(shape.clone()))?;
+    let sizes = |s: &ModelShape| (s.num_layers, s.num_heads, s.num_kv_heads, s.head_dim, s.scale().to_bits());
+    if sizes(&plan.model) != sizes(shape) {
+        let (found, expected) = (plan.model.name, shape.name.clone());
+        return Err(Error::OtherModel { path: path.to_owned(), found, expected });
+    }
+    Ok(plan)
+}
+
+/// How far it is, and how long it will take.
+struct Bar {
+    bar: ProgressBar,
+    start: Instant,
+}
+
+impl Bar {
+    fn new() -> Self {
+        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} cells {elapsed} {prefix} {wide_msg}");
+        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar, start: Instant::now() }
+    }
+
+    fn show(&self, progress: &Progress) {
+        self.bar.set_length(progress.all_cells as u64);
+        self.bar.set_position(progress.cells as u64);
+        if progress.work > 0.0 {
+            let left = self.start.elapsed().as_secs_f64() * (progress.all_work / progress.work - 1.0);
+            self.bar
+                .set_prefix(format!("about {} left,", HumanDuration(Duration::from_secs_f64(left.max(0.0)))));
+        }
+        self.bar.set_message(progress.next.clone());
+    }
+}

@@ -1,0 +1,134 @@
+//! `moac refine`: a plan's spans moved to where the model under the plan loses least.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use moac_model::Model;
+use moac_planner::eval::fingerprint;
+use moac_planner::items::Items;
+use moac_planner::refine::{Options, Progress, RATE, Slopes, refine};
+
+use super::eval::read_plan;
+use super::profile::beside;
+use super::validate::write_plan;
+use super::{Context, check_out};
+use crate::cli::ExitStatus;
+use crate::error::Error;
+use crate::interrupt;
+use crate::report::refinement_table;
+
+/// Move the spans of a plan, at the same KV bytes, to where the model under the plan itself loses least
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model: a GGUF file, or a Hugging Face folder
+    model: PathBuf,
+    /// The plan to begin with
+    plan: PathBuf,
+    /// Calibration items, as `moac calibrate` writes them: enough that steps have different ones
+    items: PathBuf,
+    /// Refine on the items of these lengths, at least two: the first and the last are where a rule's spans are moved
+    /// [default: all that there are items of]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    lengths: Vec<u32>,
+    /// KV bytes from the first to the last length over those of dense attention [default: the plan's own at each]
+    #[arg(long, value_name = "FRACTION", value_parser = parse_density)]
+    density: Option<f64>,
+    /// Steps
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
+    steps: u16,
+    /// Items of each length in a step
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// How far spans move in the first step, as a power of two; the last one moves them a fifth of that
+    #[arg(long, value_name = "POWER", default_value_t = RATE, value_parser = parse_rate)]
+    rate: f64,
+    /// Items at work at the same time, each with its own memory [default: one for every four cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: Option<u16>,
+    /// Folder that keeps what every item said of the plan on its way [default: OUT with `.slopes` behind its name]
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// The refined plan
+    #[arg(short, long, value_name = "OUT")]
+    out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_density(text: &str) -> Result<f64, String> {
+    let density = text.parse().ok().filter(|density| *density > 0.0 && *density <= 1.0);
+    density.ok_or_else(|| format!("`{text}` is no density: expected a fraction above 0, at most 1"))
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| *rate > 0.0 && *rate <= 4.0);
+    rate.ok_or_else(|| format!("`{text}` is no rate: expected a power of two above 0, at most 4"))
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    check_out(&args.out)?;
+    let items = Items::read(&args.items)?;
+    let digest = fingerprint::of_model(&args.model)?;
+    let model = Model::open(&args.model)?;
+    items.belongs_to(&model.tokenizer)?;
+    let plan = read_plan(&args.plan, &model.decoder.config().shape())?;
+    let options = Options {
+        lengths: if args.lengths.is_empty() { items.lengths() } else { args.lengths.clone() },
+        density: args.density,
+        bounds: Vec::new(),
+        steps: usize::from(args.steps),
+        batch: usize::from(args.batch),
+        rate: args.rate,
+        parallel: args.parallel.map_or_else(parallel, usize::from),
+    };
+    let work = args.work.clone().unwrap_or_else(|| beside(&args.out, ".slopes"));
+    let bar = Bar::new();
+    let slopes = Slopes::new(&work, digest);
+    let refined =
+        refine(&model.decoder, &plan, &items, &options, &slopes, &mut |progress| bar.show(progress));
+    bar.finish();
+    let refined = refined?;
+    write_plan(&args.out, &refined.plan)?;
+    context.note(format!("wrote `{}`", args.out.display()));
+    if args.json {
+        context.json(&refined)?;
+    } else {
+        context.print(refinement_table(&refined))?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Items at work at the same time where nothing is said: the cores of one share its matrix products well up to about four.
+pub(super) fn parallel() -> usize {
+    rayon::current_num_threads().div_ceil(4)
+}
+
+/// Progress and time left on stderr, and a stop where one was asked for.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(super) fn new() -> Self {
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {msg}, {eta} left") {
+            bar.set_style(style);
+        }
+        interrupt::flag();
+        Self(bar)
+    }
+
+    pub(super) fn show(&self, progress: Progress) -> ControlFlow<()> {
+        let Progress { steps: (done, all), work: (so_far, total) } = progress;
+        // In millions of operations, which fit.
+        self.0.set_length((total / 1e6) as u64);
+        self.0.set_position((so_far / 1e6) as u64);
+        self.0.set_message(format!("{done} of {all} steps"));
+        interrupt::go_on()
+    }
+
+    pub(super) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}

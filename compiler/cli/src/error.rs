@@ -1,0 +1,265 @@
+//! What a command fails with. The one error that names those of all libraries.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use moac_compiler::hint::Hint;
+use moac_runtime::gpu::GpuError;
+use thiserror::Error;
+
+/// Why a command could not do what it was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The plan or the model's shape is not usable.
+    #[error(transparent)]
+    Plan(#[from] moac_compiler::plan::Error),
+    /// The plan cannot be lowered as asked.
+    #[error(transparent)]
+    Lower(#[from] moac_compiler::lower::Error),
+    /// A kernel could not be rendered.
+    #[error(transparent)]
+    Render(#[from] moac_compiler::render::Error),
+    /// The model could not be read or run.
+    #[error(transparent)]
+    Model(#[from] moac_model::ModelError),
+    /// A plan for another model.
+    #[error("`{}` is for {found}, which has not the shape of {expected}", path.display())]
+    OtherModel {
+        /// The plan or artifact.
+        path: PathBuf,
+        /// The model that it is for.
+        found: String,
+        /// The model at hand.
+        expected: String,
+    },
+    /// The GGUF file of `--model` is damaged, or of a model that is not supported.
+    #[error("--model: {0}")]
+    Gguf(#[source] moac_model::ModelError),
+    /// A line of a JSONL file is not what it should be.
+    #[error("`{}`, line {line}: {source}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// Why not.
+        source: serde_json::Error,
+    },
+    /// A file without a prompt in it.
+    #[error("`{}` holds no prompt", path.display())]
+    NoPrompts {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A context length that neither the model nor the artifact has.
+    #[error("--context: {found} tokens, and the longest there is has {longest}")]
+    Context {
+        /// As asked for.
+        found: u32,
+        /// The model's own, or the artifact's largest bucket.
+        longest: u32,
+    },
+    /// A prompt that is longer than the context.
+    #[error("the prompt has {found} tokens, and the context ends at {length}")]
+    Prompt {
+        /// Its tokens.
+        found: usize,
+        /// The context's.
+        length: u32,
+    },
+    /// There is no NVRTC.
+    #[error(transparent)]
+    Nvrtc(#[from] moac_compiler::nvrtc::NvrtcError),
+    /// The kernels could not be compiled or packed.
+    #[error(transparent)]
+    Build(#[from] moac_compiler::build::Error),
+    /// A package could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] moac_compiler::fetch::FetchError),
+    /// A file is no artifact that this version can use.
+    #[error("cannot use `{}`: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: moac_runtime::artifact::OpenError,
+    },
+    /// The CPU reference refused.
+    #[error("the reference: {0}")]
+    Reference(#[from] moac_runtime::backend::LayerError),
+    /// A flag that only means something for a plan.
+    #[error("{flag} cannot be given with an artifact: `{}` has its own", path.display())]
+    Fixed {
+        /// The flag.
+        flag: &'static str,
+        /// The artifact.
+        path: PathBuf,
+    },
+    /// An artifact with PTX that is no text.
+    #[error("`{}`: its PTX is no text: {source}", path.display())]
+    Ptx {
+        /// The artifact.
+        path: PathBuf,
+        /// Where it stops being text.
+        source: std::str::Utf8Error,
+    },
+    /// An artifact without a kernel for the architectures asked for.
+    #[error(
+        "`{}` has no kernel for these architectures: it has {}", path.display(),
+        found.iter().map(|arch| arch.name()).collect::<Vec<_>>().join(", ")
+    )]
+    NoKernels {
+        /// The artifact.
+        path: PathBuf,
+        /// What it has.
+        found: Vec<moac_runtime::arch::Arch>,
+    },
+    /// The GPU cannot be used.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// Kernels could not be run.
+    #[error(transparent)]
+    Verify(#[from] moac_compiler::verify::Error),
+    /// A layer cannot be run on these inputs.
+    #[error(transparent)]
+    Exec(#[from] moac_compiler::exec::ExecError),
+    /// The caller's tensors are wrong.
+    #[error(transparent)]
+    Tensors(#[from] moac_compiler::exec::tensors::TensorError),
+    /// The emulator cannot run a layer.
+    #[error(transparent)]
+    Emulator(#[from] moac_compiler::exec::emulator::EmulatorError),
+    /// The ledger cannot be read or written.
+    #[error(transparent)]
+    Ledger(#[from] moac_compiler::ledger::LedgerError),
+    /// An evaluation could not be made.
+    #[error(transparent)]
+    Eval(Box<moac_planner::eval::EvalError>),
+    /// Plans cannot be validated.
+    #[error(transparent)]
+    Validate(#[from] moac_planner::validate::ValidateError),
+    /// A plan cannot be refined.
+    #[error(transparent)]
+    Refine(#[from] moac_planner::refine::RefineError),
+    /// There is no profile.
+    #[error(transparent)]
+    Profile(#[from] moac_planner::profile::ProfileError),
+    /// The influence cannot be read.
+    #[error(transparent)]
+    Influence(#[from] moac_planner::search::influence::InfluenceError),
+    /// The calibration items cannot be read or written.
+    #[error(transparent)]
+    Items(#[from] moac_planner::items::ItemsError),
+    /// A task could not be made from the texts.
+    #[error(transparent)]
+    Task(#[from] moac_planner::tasks::TaskError),
+    /// There are no calibration items.
+    #[error(transparent)]
+    Calibrate(#[from] moac_planner::calibrate::CalibrateError),
+    /// A plan could not be made.
+    #[error(transparent)]
+    Pipeline(#[from] moac_planner::pipeline::PipelineError),
+    /// There are no plans to find.
+    #[error(transparent)]
+    Search(#[from] moac_planner::search::outcome::SearchError),
+    /// `CUDA_COMPUTE_CAP` names no architecture.
+    #[error("CUDA_COMPUTE_CAP: {0}")]
+    ComputeCap(#[source] moac_runtime::arch::UnknownArch),
+    /// A file could not be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    File {
+        /// What was tried: `read`, `write`, `create`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Standard output is gone.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl From<moac_planner::eval::EvalError> for Error {
+    fn from(error: moac_planner::eval::EvalError) -> Self {
+        Self::Eval(Box::new(error))
+    }
+}
+
+impl Error {
+    /// A closure for `map_err`: `action` on `path` failed.
+    pub fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { action, path, source }
+    }
+}
+
+impl Hint for Error {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Plan(error) => error.hints(),
+            Self::Model(error) => model_hints(error),
+            Self::Prompt { .. } => {
+                vec!["--context gives a longer one, up to the model's or the artifact's".to_owned()]
+            }
+            Self::Lower(error) => error.hints(),
+            Self::Nvrtc(error) => error.hints(),
+            Self::Build(error) => error.hints(),
+            Self::Fetch(error) => error.hints(),
+            Self::Gpu(
+                GpuError::NoDriver { .. }
+                | GpuError::NoDevice { .. }
+                // What a driver without a device says.
+                | GpuError::Driver { what: "start", .. },
+            ) => {
+                vec![
+                    "without a GPU: `moac verify --emulate`, `moac bench --emulate`, `moac exec --device cpu` or `--device emulator`"
+                        .to_owned(),
+                ]
+            }
+            Self::Render(_)
+            | Self::Open { .. }
+            | Self::OtherModel { .. }
+            | Self::Gguf(_)
+            | Self::Line { .. }
+            | Self::NoPrompts { .. }
+            | Self::Context { .. }
+            | Self::Reference(_)
+            | Self::Fixed { .. }
+            | Self::Ptx { .. }
+            | Self::NoKernels { .. }
+            | Self::Verify(_)
+            | Self::Exec(_)
+            | Self::Tensors(_)
+            | Self::Emulator(_)
+            | Self::Ledger(_)
+            | Self::Eval(_)
+            | Self::Refine(_)
+            | Self::Profile(_)
+            | Self::Validate(_)
+            | Self::Influence(_)
+            | Self::Items(_)
+            | Self::Task(_)
+            | Self::Calibrate(_)
+            | Self::Pipeline(_)
+            | Self::Search(_)
+            | Self::ComputeCap(_)
+            | Self::File { .. }
+            | Self::Gpu(_)
+            | Self::Output(_) => Vec::new(),
+        }
+    }
+}
+
+fn model_hints(error: &moac_model::ModelError) -> Vec<String> {
+    use moac_model::ModelError;
+    use moac_runtime::backend::LayerError;
+    match error {
+        ModelError::Layer(LayerError::ContextFull { .. }) => {
+            vec!["--context gives a longer one, up to the model's".to_owned()]
+        }
+        ModelError::Template(_) => vec!["--raw gives the prompt to the model as it is".to_owned()],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,29 @@
+//! The shape that `--model` names: of a preset, a configuration or a GGUF file.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use moac_compiler::plan;
+use moac_runtime::plan::ModelShape;
+
+use crate::error::Error;
+
+/// The shape that `--model NAME` stands for. GGUF files are read here, since the compiler knows no model's weights.
+pub fn shape(name: &str) -> Result<ModelShape, Error> {
+    let path = Path::new(name);
+    if plan::presets::get(name).is_none() && is_gguf(path) {
+        let shape = moac_model::read_config(path).map_err(Error::Gguf)?.shape();
+        plan::supported(&shape, path)?;
+        return Ok(shape);
+    }
+    Ok(plan::shape(name)?)
+}
+
+/// Whether a file says that it is one. One that cannot be read is for whoever reads it as something else to refuse.
+fn is_gguf(path: &Path) -> bool {
+    let mut start = Vec::new();
+    path.is_file()
+        && File::open(path).and_then(|file| file.take(4).read_to_end(&mut start)).is_ok()
+        && start == *b"GGUF"
+}
