@@ -1,35 +1,13 @@
 //! The command line: parses, runs one command, and turns its result into an exit code. The one place for both.
 
 use std::io::IsTerminal as _;
-use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use moac_compiler::env;
 use moac_compiler::hint::report;
 
-use crate::commands::{self, Context};
+use crate::commands::{self, Context, ExitStatus};
 use crate::error::Error;
-
-/// What the process ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// Done: 0.
-    Done,
-    /// The answer is no: 1.
-    No,
-    /// An error: 2, as for a command line that does not parse.
-    Error,
-}
-
-impl From<ExitStatus> for ExitCode {
-    fn from(status: ExitStatus) -> Self {
-        Self::from(match status {
-            ExitStatus::Done => 0,
-            ExitStatus::No => 1,
-            ExitStatus::Error => 2,
-        })
-    }
-}
 
 /// Compiles a Mixture-of-Attention plan into the attention kernels of one model, ahead of time.
 #[derive(Debug, Parser)]
@@ -81,7 +59,7 @@ impl Command {
             Self::Generate(args) => commands::generate::run(args, context),
             Self::Eval(args) => commands::eval::run(args, context),
             Self::Diff(args) => commands::diff::run(args, context),
-            Self::Completions(args) => commands::completions::run(args, context),
+            Self::Completions(args) => commands::completions::run(args, &mut Cli::command(), context),
         }
     }
 }
@@ -128,8 +106,6 @@ fn after_help() -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

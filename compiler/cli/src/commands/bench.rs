@@ -14,9 +14,8 @@ use moac_runtime::attention::MAX_BATCH;
 use moac_runtime::gpu::Device;
 use moac_runtime::launch::Phase;
 
-use super::Context;
 use super::args::parse_phase;
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus};
 use crate::error::Error;
 use crate::interrupt;
 use crate::report::bench::{PointTime, Skipped, Times, counters_table};

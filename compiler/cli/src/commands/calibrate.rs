@@ -9,8 +9,7 @@ use moac_planner::eval::fingerprint;
 use moac_planner::tasks::Corpus;
 
 use super::args::parse_count;
-use super::{Context, check_out};
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus, check_out};
 use crate::error::Error;
 
 /// The most tokens of an answer that the model writes, by default.

@@ -14,9 +14,8 @@ use moac_runtime::file;
 use moac_runtime::plan::Plan;
 use serde::Serialize;
 
-use super::Context;
 use super::args::{PlanArgs, TargetArgs};
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus};
 use crate::error::Error;
 use crate::interrupt;
 

@@ -1,10 +1,9 @@
 //! `moac completions`: shell completions.
 
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 
-use super::Context;
-use crate::cli::{Cli, ExitStatus};
+use super::{Context, ExitStatus};
 use crate::error::Error;
 
 /// Print completions for a shell
@@ -14,10 +13,10 @@ pub struct Args {
     shell: Shell,
 }
 
-/// Runs the command.
-pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+/// Runs the command. `moac` is the whole command line.
+pub fn run(args: &Args, moac: &mut Command, context: &Context) -> Result<ExitStatus, Error> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "moac", &mut script);
+    clap_complete::generate(args.shell, moac, "moac", &mut script);
     context.print_bytes(&script)?;
     Ok(ExitStatus::Done)
 }

@@ -2,8 +2,7 @@
 
 use moac_compiler::fetch;
 
-use super::Context;
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus};
 use crate::doctor::Findings;
 use crate::error::Error;
 

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use moac_compiler::{emit, lower};
 
-use super::Context;
 use super::args::{PlanArgs, TargetArgs};
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus};
 use crate::error::Error;
 
 /// Write the generated sources, their headers and compile_commands.json

@@ -17,8 +17,7 @@ use moac_runtime::file;
 use moac_runtime::plan::{ModelShape, Plan};
 
 use super::args::parse_count;
-use super::{Context, check_out};
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus, check_out};
 use crate::error::Error;
 use crate::interrupt;
 use crate::report::{quality_chart, quality_markdown, quality_tables};

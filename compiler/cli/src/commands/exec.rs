@@ -12,9 +12,8 @@ use moac_runtime::gpu::{self, GpuLayer};
 use moac_runtime::launch::Phase;
 use moac_runtime::plan::DType;
 
-use super::Context;
 use super::args::parse_phase;
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus};
 use crate::error::Error;
 
 /// Run one layer on tensors of your own

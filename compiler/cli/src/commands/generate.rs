@@ -9,8 +9,7 @@ use moac_model::{Cache, Conversation, Generator, Message, Model, ModelError, Sam
 use moac_runtime::plan::Plan;
 use serde::Serialize;
 
-use super::{Context, say};
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus, say};
 use crate::error::Error;
 use crate::subject::Subject;
 

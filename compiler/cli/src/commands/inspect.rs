@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::Context;
 use super::args::{ModelArg, TargetArgs};
 use super::view::view;
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus};
 use crate::error::Error;
 use crate::report::{Inspection, page};
 use crate::subject::Subject;

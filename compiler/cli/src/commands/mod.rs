@@ -31,11 +31,33 @@ pub mod view;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::path::Path;
+use std::process::ExitCode;
 
 use moac_runtime::file;
 use serde::Serialize;
 
 use crate::error::Error;
+
+/// What the process ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// Done: 0.
+    Done,
+    /// The answer is no: 1.
+    No,
+    /// An error: 2, as for a command line that does not parse.
+    Error,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(match status {
+            ExitStatus::Done => 0,
+            ExitStatus::No => 1,
+            ExitStatus::Error => 2,
+        })
+    }
+}
 
 /// What every command gets.
 #[derive(Debug, Default)]

@@ -14,8 +14,7 @@ use moac_planner::profile::{
 };
 
 use super::args::parse_count;
-use super::{Context, check_out};
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus, check_out};
 use crate::error::Error;
 use crate::interrupt;
 use crate::report::profile_table;

@@ -8,8 +8,7 @@ use moac_runtime::artifact::Artifact;
 use moac_runtime::gpu::Device;
 
 use super::args::{ModelArg, PlanArgs, TargetArgs};
-use super::{Context, compile, generate, inspect, verify};
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus, compile, generate, inspect, verify};
 use crate::error::Error;
 use crate::quickstart::{PLAN, PLAN_NAME, QUESTION, cpu_layer};
 

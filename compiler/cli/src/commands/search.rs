@@ -7,10 +7,9 @@ use moac_planner::search::influence::Influence;
 use moac_planner::search::outcome::{SearchResult, search};
 use moac_runtime::file;
 
-use super::Context;
 use super::space::SpaceArgs;
 use super::validate::write_plan;
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus};
 use crate::error::Error;
 use crate::interrupt;
 use crate::report::{pareto_chart, pareto_table};

@@ -12,8 +12,7 @@ use moac_runtime::gpu::{Device, DeviceInfo};
 use serde::Serialize;
 
 use super::args::{ModelArg, TargetArgs};
-use super::{Context, compile};
-use crate::cli::ExitStatus;
+use super::{Context, ExitStatus, compile};
 use crate::error::Error;
 use crate::interrupt;
 use crate::report::verdicts_table;
