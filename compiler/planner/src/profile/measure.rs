@@ -5,7 +5,7 @@ use moac_runtime::plan::{ModelShape, TILE};
 use serde::{Deserialize, Serialize};
 
 use super::Weights;
-use super::store::{ItemInfluence, Part};
+use super::sums::{ItemInfluence, Part};
 use crate::items::Task;
 use crate::search::influence::LengthInfluence;
 

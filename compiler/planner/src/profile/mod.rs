@@ -8,6 +8,7 @@
 mod ablation;
 mod measure;
 pub mod store;
+pub mod sums;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -20,7 +21,8 @@ use serde::Serialize;
 
 pub use self::ablation::ItemAblation;
 pub use self::measure::{Measure, Pass, Targets};
-use self::store::{ItemInfluence, Kept, Store};
+use self::store::{Kept, Store};
+use self::sums::ItemInfluence;
 use crate::items::{Item, Items, Task};
 use crate::search::influence::{Influence, LengthInfluence};
 

@@ -9,8 +9,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use moac_model::backward::influence::{BLOCK, HeadSums, Sums};
-use moac_model::{Config, Decoder};
+use moac_model::Decoder;
 use moac_runtime::digest::Digest;
 use moac_runtime::file;
 use moac_runtime::plan::TILE;
@@ -19,6 +18,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use super::ProfileError;
 use super::ablation::{self, ItemAblation};
 use super::measure::{Pass, Targets};
+use super::sums::{ItemInfluence, PARTS, triangle};
 use crate::items::Item;
 use crate::kept::Folder;
 
@@ -26,120 +26,6 @@ use crate::kept::Folder;
 const FORMAT: &str = "moac.item-influence/2";
 /// The same of ablations.
 const ABLATION_FORMAT: &str = "moac.item-ablation/1";
-
-/// One of the sums by block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// `E` over far halves.
-    Far,
-    /// `E` over near halves.
-    Near,
-    /// `|E|` over far halves.
-    FarAbsolute,
-    /// `|E|` over near halves.
-    NearAbsolute,
-    /// `F` over rows, by window instead of key block.
-    Windows,
-    /// `|F|` over rows.
-    WindowsAbsolute,
-    /// The loss in nats of an answer's token that the squares of `F` over rows stand for.
-    Squares,
-    /// A head's share in the same of all heads of its KV head together.
-    JointSquares,
-}
-
-const PARTS: usize = 8;
-
-/// The sums of one item.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ItemInfluence {
-    /// The mean loss in nats of the answer's tokens.
-    pub loss: f64,
-    /// 64-token blocks of the item.
-    pub blocks: usize,
-    answer_tokens: usize,
-    heads_per_layer: usize,
-    heads_per_kv_head: usize,
-    heads: usize,
-    /// `[PARTS][heads][triangle]`
-    values: Vec<f32>,
-}
-
-fn triangle(blocks: usize) -> usize {
-    blocks * (blocks + 1) / 2
-}
-
-impl ItemInfluence {
-    /// Zeros for an item, all of whose tokens but the last are given to the model.
-    pub fn new(config: &Config, item: &Item, loss: f64) -> Self {
-        let blocks = (item.tokens.len() - 1).div_ceil(BLOCK);
-        let heads = config.num_layers * config.num_heads;
-        let values = vec![0.0; PARTS * heads * triangle(blocks)];
-        Self {
-            loss,
-            blocks,
-            answer_tokens: item.tokens.len() - item.answer,
-            heads_per_layer: config.num_heads,
-            heads_per_kv_head: config.num_heads / config.num_kv_heads,
-            heads,
-            values,
-        }
-    }
-
-    /// Query heads of all layers.
-    pub fn heads(&self) -> usize {
-        self.heads
-    }
-
-    /// Puts in the sums of a layer.
-    pub fn put(&mut self, layer: usize, heads: &[HeadSums]) {
-        // F is of the mean loss of the answer's tokens; the Fisher information is that of their sum, and the loss again the
-        // mean.
-        let half = 0.5 * self.answer_tokens as f64;
-        let share = half / self.heads_per_kv_head as f64;
-        for (head, sums) in heads.iter().enumerate() {
-            let head = layer * self.heads_per_layer + head;
-            for query in 0..self.blocks {
-                for key in 0..=query {
-                    let from = query * sums.blocks + key;
-                    let parts = [
-                        (sums.far[from], Part::Far, Part::FarAbsolute),
-                        (sums.near[from], Part::Near, Part::NearAbsolute),
-                        (sums.windows[from], Part::Windows, Part::WindowsAbsolute),
-                    ];
-                    for (Sums { signed, absolute }, plain, magnitudes) in parts {
-                        for (part, value) in [(plain, signed), (magnitudes, absolute)] {
-                            let at = self.at(part, head, query, key);
-                            self.values[at] = value as f32;
-                        }
-                    }
-                    let squares = [
-                        (Part::Squares, half * sums.squares[from]),
-                        (Part::JointSquares, share * sums.joint_squares[from]),
-                    ];
-                    for (part, value) in squares {
-                        let at = self.at(part, head, query, key);
-                        self.values[at] = value as f32;
-                    }
-                }
-            }
-        }
-    }
-
-    /// A sum: `key` is a key block, or a window in blocks. At most `query`.
-    pub fn get(&self, part: Part, head: usize, query: usize, key: usize) -> f32 {
-        self.values[self.at(part, head, query, key)]
-    }
-
-    fn at(&self, part: Part, head: usize, query: usize, key: usize) -> usize {
-        (part as usize * self.heads + head) * triangle(self.blocks) + triangle(query) + key
-    }
-
-    /// Whether every sum is a number.
-    pub fn is_finite(&self) -> bool {
-        self.loss.is_finite() && self.values.iter().all(|value| value.is_finite())
-    }
-}
 
 /// A folder of items' sums for one model.
 #[derive(Clone, Debug)]
