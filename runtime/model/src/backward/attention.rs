@@ -13,7 +13,8 @@ use ndarray::{ArrayView2, ArrayView3, Axis};
 use rayon::prelude::*;
 
 use super::influence::{BLOCK, BlockSums, HeadSums, RowBlock, squares};
-use super::windows::{Mask, WindowSums};
+use super::mask::Mask;
+use super::windows::WindowSums;
 
 /// Tasks per query head: enough for 16 threads, few enough that their partial sums stay small.
 const PARTS: usize = 4;

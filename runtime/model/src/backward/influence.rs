@@ -40,7 +40,7 @@
 
 use moac_runtime::simd::{NullaryFnOnce, exp, vectorized};
 
-use super::windows::Mask;
+use super::mask::Mask;
 
 /// Query rows of a block, and keys of one.
 pub const BLOCK: usize = 64;

@@ -8,6 +8,7 @@
 mod attention;
 pub mod influence;
 mod loss;
+mod mask;
 mod ops;
 pub mod windows;
 
@@ -19,7 +20,8 @@ use ndarray::Array2;
 
 use self::attention::{Attended, Reversed};
 use self::influence::HeadSums;
-use self::windows::{Mask, WindowSums};
+use self::mask::Mask;
+use self::windows::WindowSums;
 use super::cache::{by_head, spans, view};
 use super::ops::{Rotation, rms_norm};
 use super::{CHUNK, Config, Decoder, ModelError};

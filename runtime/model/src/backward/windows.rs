@@ -1,24 +1,6 @@
-//! Windows that a forward pass ran under, and what moving them does.
+//! What moving the windows that a forward pass ran under does.
 
 use super::influence::{BlockSums, together};
-
-/// What the rows of a head saw in the forward pass, and how much wider its window may become. In blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mask {
-    /// The sink: at least one.
-    pub sink: usize,
-    /// The window: at least one.
-    pub window: usize,
-    /// The widest window whose effect is wanted, at least `window`: keys beyond it are not looked at.
-    pub reach: usize,
-}
-
-impl Mask {
-    /// Whether a block of keys this far before its rows is behind the sink and beyond any window that is looked at.
-    pub(super) fn skips(&self, key_block: usize, distance: usize) -> bool {
-        key_block >= self.sink && distance > self.reach
-    }
-}
 
 /// What moving the window of a KV head does to the loss of one item: of all its query heads together.
 #[derive(Clone, Debug, Default, PartialEq)]
