@@ -63,3 +63,4 @@ pub mod plan;
 pub mod reference;
 #[cfg(feature = "simd")]
 pub mod simd;
+pub mod space;

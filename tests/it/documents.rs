@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 const SKIPPED: [&str; 4] = ["target", ".git", "node_modules", "corpus"];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests are a folder of the workspace")
+        .to_owned()
 }
 
 /// Every file of the repository, relative to its root.
