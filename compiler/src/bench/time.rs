@@ -5,13 +5,13 @@
 //! L2 cache it is overwritten in between; events take the time, and the median of the repetitions is told. A step is
 //! begun once and never committed, so every repetition sees the same lengths.
 
-use moac_runtime::attention::View;
 use moac_runtime::gpu::{
-    Buffer, Device, Event, GpuError, Graph, LoadedArtifact, Request, Slab, Step, Stream,
+    Buffer, Device, Event, GpuError, Graph, LoadedArtifact, Order, Request, Shape, Slab, Step, Stream,
+    Tensors, Workspace,
 };
-use moac_runtime::gpu::{Tensors, Workspace};
 use moac_runtime::launch::Phase;
 use moac_runtime::plan::DType;
+use moac_runtime::space::ALIGNMENT;
 use serde::Serialize;
 
 use super::points::Point;
@@ -76,10 +76,9 @@ struct Io {
     k: Buffer,
     v: Buffer,
     o: Buffer,
-    rows: u64,
-    heads: u32,
-    kv_heads: u32,
-    head_dim: u32,
+    dtype: DType,
+    queries: Shape,
+    keys: Shape,
 }
 
 impl Timer<'_> {
@@ -126,19 +125,24 @@ impl Timer<'_> {
     fn run(&self, point: Point, per_layer: bool) -> Result<Timed, GpuError> {
         let Self { model, stream } = *self;
         let device = model.device();
+        let slab_bytes = model.geometry().slab_bytes[self.bucket(point)?].next_multiple_of(ALIGNMENT);
+        let pool = model.pool(u64::from(point.batch) * slab_bytes)?;
         let mut slabs =
-            (0..point.batch).map(|_| model.slab(stream, point.context)).collect::<Result<Vec<Slab>, _>>()?;
+            (0..point.batch).map(|_| pool.slab(point.context)).collect::<Result<Vec<Slab>, _>>()?;
         let mut workspace = model.workspace(stream, point.batch)?;
         if point.phase == Phase::Decode {
             self.grow(&mut slabs, &mut workspace, point.context - 1)?;
         }
         let mut io = self.io(point.rows())?;
-        let requests = slabs.iter_mut().map(|slab| Request::new(slab, point.chunk())).collect();
-        let step = workspace.begin(stream, requests)?;
+        let requests: Vec<Request<'_>> = slabs.iter().map(|slab| Request::new(slab, point.chunk())).collect();
+        let step = match point.phase {
+            Phase::Prefill => workspace.begin(stream, &[], &requests)?,
+            Phase::Decode => workspace.begin(stream, &requests, &[])?,
+        };
         // Once outside the capture: the driver loads code at its first launch.
-        self.layers(point.phase, &step, &mut io)?;
+        self.layers(&step, &mut io)?;
         stream.synchronize()?;
-        let graph: Graph = stream.capture(|| self.layers(point.phase, &step, &mut io))?;
+        let graph: Graph = stream.capture(|| self.layers(&step, &mut io))?;
         graph.upload()?;
         let useful = self.useful(point)?;
         let total: Useful = useful.iter().copied().sum();
@@ -153,7 +157,7 @@ impl Timer<'_> {
         if per_layer {
             // A whole step in the queue ahead of them keeps the host's launches out of the layers' times.
             let ahead = || graph.launch().and_then(|()| flush());
-            let times = self.layer_times(point.phase, &step, &mut io, ahead, repetitions(ms))?;
+            let times = self.layer_times(&step, &mut io, ahead, repetitions(ms))?;
             layers = times.into_iter().zip(useful).collect();
         }
         // Its slabs must outlive what is in flight, and freeing them waits for that.
@@ -170,17 +174,12 @@ impl Timer<'_> {
         Ok(self.model.geometry().layers.iter().map(|layer| of(layer) * u64::from(point.batch)).collect())
     }
 
-    fn layers(&self, phase: Phase, step: &Step<'_>, io: &mut Io) -> Result<(), GpuError> {
-        (0..self.model.layers()).try_for_each(|layer| self.layer(layer, phase, step, io))
+    fn layers(&self, step: &Step, io: &mut Io) -> Result<(), GpuError> {
+        (0..self.model.layers()).try_for_each(|layer| self.layer(layer, step, io))
     }
 
-    fn layer(&self, layer: usize, phase: Phase, step: &Step<'_>, io: &mut Io) -> Result<(), GpuError> {
-        let layer = self.model.layer(layer)?;
-        let tensors = io.tensors()?;
-        match phase {
-            Phase::Prefill => layer.prefill(self.stream, step, &tensors),
-            Phase::Decode => layer.decode(self.stream, step, &tensors),
-        }
+    fn layer(&self, layer: usize, step: &Step, io: &mut Io) -> Result<(), GpuError> {
+        self.model.layer(layer)?.attend(self.stream, step, &io.tensors()?)
     }
 
     /// Brings slabs to `tokens` tokens: one by prefill, the others as copies of it.
@@ -189,8 +188,8 @@ impl Timer<'_> {
         while first.len() < tokens {
             let chunk = CHUNK.min(tokens - first.len());
             let mut io = self.io(u64::from(chunk))?;
-            let step = workspace.begin(self.stream, vec![Request::new(first, chunk)])?;
-            self.layers(Phase::Prefill, &step, &mut io)?;
+            let step = workspace.begin(self.stream, &[], &[Request::new(first, chunk)])?;
+            self.layers(&step, &mut io)?;
             step.commit();
         }
         others.iter_mut().try_for_each(|other| first.clone_to(self.stream, other))?;
@@ -199,33 +198,29 @@ impl Timer<'_> {
 
     fn io(&self, rows: u64) -> Result<Io, GpuError> {
         let layer = self.model.layer(0)?;
-        let (heads, kv_heads, head_dim) = (layer.heads(), layer.kv_heads(), layer.head_dim());
         let dtype = self.model.dtype();
-        let alloc = |heads: u32, what: &str| {
-            let bytes = rows * u64::from(heads) * u64::from(head_dim) * u64::from(dtype.bytes());
-            self.model.device().alloc(bytes, what)
-        };
-        let filled = |heads: u32, what: &str, seed: u32| -> Result<Buffer, GpuError> {
-            let mut buffer = alloc(heads, what)?;
+        let shape = |heads| Shape::new(rows, heads, layer.head_dim());
+        let (queries, keys) = (shape(layer.heads()), shape(layer.kv_heads()));
+        let alloc = |shape: Shape, what: &str| self.model.device().alloc(shape.bytes(dtype), what);
+        let filled = |shape: Shape, what: &str, seed: u32| -> Result<Buffer, GpuError> {
+            let mut buffer = alloc(shape, what)?;
             random(&mut buffer, self.stream, dtype, seed)?;
             Ok(buffer)
         };
         Ok(Io {
-            q: filled(heads, "q", 1)?,
-            k: filled(kv_heads, "k", 2)?,
-            v: filled(kv_heads, "v", 3)?,
-            o: alloc(heads, "o")?,
-            rows,
-            heads,
-            kv_heads,
-            head_dim,
+            q: filled(queries, "q", 1)?,
+            k: filled(keys, "k", 2)?,
+            v: filled(keys, "v", 3)?,
+            o: alloc(queries, "o")?,
+            dtype,
+            queries,
+            keys,
         })
     }
 
     fn layer_times(
         &self,
-        phase: Phase,
-        step: &Step<'_>,
+        step: &Step,
         io: &mut Io,
         mut ahead: impl FnMut() -> Result<(), GpuError>,
         repetitions: usize,
@@ -238,7 +233,7 @@ impl Timer<'_> {
             ahead()?;
             events[0].record(self.stream)?;
             for layer in 0..layers {
-                self.layer(layer, phase, step, io)?;
+                self.layer(layer, step, io)?;
                 events[layer + 1].record(self.stream)?;
             }
             for (times, pair) in times.iter_mut().zip(events.windows(2)) {
@@ -255,13 +250,12 @@ impl Timer<'_> {
 
 impl Io {
     fn tensors(&mut self) -> Result<Tensors<'_>, GpuError> {
-        let Self { q, k, v, o, rows, heads, kv_heads, head_dim } = self;
-        let view = |heads: u32| View::packed(0, *rows, heads, *head_dim);
+        let Self { q, k, v, o, dtype, queries, keys } = self;
         Ok(Tensors {
-            q: q.tensor(view(*heads), *head_dim)?,
-            k: k.tensor(view(*kv_heads), *head_dim)?,
-            v: v.tensor(view(*kv_heads), *head_dim)?,
-            o: o.tensor_mut(view(*heads), *head_dim)?,
+            q: q.tensor(*dtype, *queries)?,
+            k: k.tensor(*dtype, *keys)?,
+            v: v.tensor(*dtype, *keys)?,
+            o: o.tensor_mut(*dtype, *queries, Order::Rows)?,
             lse: None,
         })
     }

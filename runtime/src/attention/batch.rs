@@ -152,6 +152,21 @@ impl Table {
         }
     }
 
+    /// The arrays from request `first` on. Only kernels that do not split keys may be called with them: the tiles before
+    /// each request are counted from the first one.
+    #[must_use]
+    pub const fn from(&self, first: u32) -> Self {
+        let n = first as u64;
+        Self {
+            slabs: self.slabs + 8 * n,
+            starts: self.starts + 8 * n,
+            buckets: self.buckets + 4 * n,
+            cached: self.cached + 4 * n,
+            chunk: self.chunk + 4 * n,
+            ..*self
+        }
+    }
+
     /// The tiles before each request of layer `layer`.
     pub const fn first_tiles_of(&self, layer: usize) -> u64 {
         self.first_tiles + layer as u64 * Self::first_tiles_bytes(self.capacity)

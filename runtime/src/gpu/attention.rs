@@ -1,11 +1,12 @@
-//! Prefill and decode of one layer.
+//! A step of one layer.
 
 use std::sync::Arc;
 
 use super::load::{Inner, LoadedLayer};
 use super::module::LoadedKernel;
-use super::{GpuError, Step, Stream, Tensor, TensorMut};
-use crate::attention;
+use super::tensor::Placed;
+use super::{GpuError, LseMut, Step, Stream, Tensor, TensorMut};
+use crate::attention::{self, StepTable};
 
 /// The tensors of a call, a row per new token of the step. `RoPE` has been applied to q and k.
 #[derive(Debug)]
@@ -18,13 +19,13 @@ pub struct Tensors<'a> {
     pub v: Tensor<'a>,
     /// Written: `[rows, heads, head_dim]`.
     pub o: TensorMut<'a>,
-    /// Written, if wanted: the natural log-sum-exp of the scaled visible scores, f32 `[rows, heads]`.
-    pub lse: Option<TensorMut<'a>>,
+    /// Written, if wanted.
+    pub lse: Option<LseMut<'a>>,
 }
 
 /// One layer of a loaded artifact. Its calls only launch: they allocate nothing, never wait, and can be captured in a
-/// graph. A graph holds what the step had when it was captured: the workspace's memory, the number of requests, for
-/// prefill the longest chunk, and the tensors.
+/// graph. A graph holds what the step had when it was captured: the workspace's memory, the numbers of requests that decode
+/// and that prefill, the longest chunk, and the tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer<'a> {
     owner: &'a Arc<Inner>,
@@ -59,44 +60,51 @@ impl<'a> Layer<'a> {
         Ok([self.own.prefill.ctas_per_sm()?, self.own.decode.ctas_per_sm()?])
     }
 
-    /// Attends a chunk of any length per request and then appends it to the rings: two launches, the second after
-    /// every reader of the old keys is done.
+    /// Attends the step's new tokens and appends them to the rings: of the requests that decode in one launch; of those
+    /// that prefill in two, the second after every reader of the old keys is done.
     ///
     /// # Errors
-    /// What is wrong with a tensor, [`GpuError::Foreign`], or what the driver says. Nothing was launched then, unless
-    /// the driver failed between the two launches.
-    pub fn prefill(&self, stream: &Stream, step: &Step<'_>, tensors: &Tensors<'_>) -> Result<(), GpuError> {
-        self.run(&self.own.prefill, stream, step, tensors)
-    }
-
-    /// Attends at most one new token per request and appends it to the rings: one launch.
-    ///
-    /// # Errors
-    /// As [`prefill`](Self::prefill), and [`CallError::NotOneToken`](crate::attention::CallError::NotOneToken).
-    pub fn decode(&self, stream: &Stream, step: &Step<'_>, tensors: &Tensors<'_>) -> Result<(), GpuError> {
-        self.run(&self.own.decode, stream, step, tensors)
-    }
-
-    fn run(
-        &self,
-        kernel: &LoadedKernel,
-        stream: &Stream,
-        step: &Step<'_>,
-        tensors: &Tensors<'_>,
-    ) -> Result<(), GpuError> {
-        if !Arc::ptr_eq(self.owner, step.owner) {
-            return Err(GpuError::Foreign { what: "the step" });
-        }
-        let Tensors { q, k, v, o, lse } = tensors;
-        let lse = lse.as_ref().map(|lse| lse.view);
-        let views = attention::Tensors { q: q.view, k: k.view, v: v.view, o: o.view, lse };
+    /// What is wrong with a tensor, [`GpuError::Foreign`], [`GpuError::StepOver`], or what the driver says. Nothing was
+    /// launched then, unless the driver failed between two launches.
+    pub fn attend(&self, stream: &Stream, step: &Step, tensors: &Tensors<'_>) -> Result<(), GpuError> {
+        step.check(self.owner)?;
+        let views = self.views(tensors)?;
         let sms = self.owner.device.info().sms;
-        for launch in self.own.call.launches(&kernel.facts, &views, &step.table, step.scratch, sms)? {
-            // SAFETY: `launches` checked the tensors, which live by their types' promise; the table and the slabs in
-            // it were checked when the step began, and are the step's. The scratch is the workspace's, sized for the
-            // largest grid and its capacity.
-            unsafe { kernel.launch(stream, &launch) }?;
+        let launches = |kernel: &LoadedKernel, part: &Option<StepTable>| match part {
+            Some(part) => self.own.call.launches(&kernel.facts, &views, part, step.scratch(), sms),
+            None => Ok(Vec::new()),
+        };
+        let (decode, prefill) = (&*self.own.decode, &*self.own.prefill);
+        let lists = [(decode, launches(decode, &step.decode)?), (prefill, launches(prefill, &step.prefill)?)];
+        for (kernel, launches) in &lists {
+            for launch in launches {
+                // SAFETY: `launches` checked the tensors, which live by their types' promise; the table and the slabs in
+                // it were checked when the step began, and the step keeps them. The scratch is the workspace's, sized for
+                // the largest grid and its capacity.
+                unsafe { kernel.launch(stream, launch) }?;
+            }
         }
         Ok(())
+    }
+
+    /// Where the tensors lie, if their elements are the artifact's.
+    fn views(&self, tensors: &Tensors<'_>) -> Result<attention::Tensors, GpuError> {
+        let Tensors { q, k, v, o, lse } = tensors;
+        let (expected, expected_dim) = (self.owner.dtype, self.head_dim());
+        let view = |tensor, placed: &Placed| {
+            let Placed { view, head_dim: found_dim, dtype: found } = *placed;
+            if (found, found_dim) == (expected, expected_dim) {
+                Ok(view)
+            } else {
+                Err(GpuError::Elements { tensor, found, found_dim, expected, expected_dim })
+            }
+        };
+        Ok(attention::Tensors {
+            q: view("q", &q.placed)?,
+            k: view("k", &k.placed)?,
+            v: view("v", &v.placed)?,
+            o: view("o", &o.placed)?,
+            lse: lse.as_ref().map(|lse| lse.view),
+        })
     }
 }

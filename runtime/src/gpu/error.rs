@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::artifact::LoadError;
 use crate::attention::CallError;
+use crate::plan::DType;
 
 /// Why a GPU could not do what was asked.
 #[derive(Debug, Error)]
@@ -126,6 +127,55 @@ pub enum GpuError {
         from: u32,
         /// The target's.
         to: u32,
+    },
+    /// A pool without room for a slab.
+    #[error(
+        "a slab of {needed} bytes does not fit: the pool has {free} bytes free, {largest} of them together"
+    )]
+    PoolFull {
+        /// Bytes of the slab.
+        needed: u64,
+        /// Bytes that no slab takes.
+        free: u64,
+        /// Bytes of the largest free range.
+        largest: u64,
+    },
+    /// A part of a tensor that is not inside it.
+    #[error("{what} {start}..{end} of a tensor of {of}")]
+    Part {
+        /// `heads` or `rows`.
+        what: &'static str,
+        /// The first.
+        start: u64,
+        /// Behind the last.
+        end: u64,
+        /// How many there are.
+        of: u64,
+    },
+    /// A tensor of other elements or another head dimension than the artifact's.
+    #[error("`{tensor}` has heads of {found_dim} {found}, expected {expected_dim} {expected}")]
+    Elements {
+        /// Which one.
+        tensor: &'static str,
+        /// Its element type.
+        found: DType,
+        /// Elements of its heads.
+        found_dim: u32,
+        /// The artifact's element type.
+        expected: DType,
+        /// Elements of the artifact's heads.
+        expected_dim: u32,
+    },
+    /// A step that is over: its workspace has begun another one.
+    #[error("the step is over: its workspace has begun another one since")]
+    StepOver,
+    /// A slab twice in one step.
+    #[error("requests {first} and {second} of the step have the same slab")]
+    SameSlab {
+        /// A request.
+        first: usize,
+        /// A later one.
+        second: usize,
     },
     /// More requests than the workspace was made for.
     #[error("{found} requests in a workspace for {capacity}")]

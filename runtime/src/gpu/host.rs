@@ -2,8 +2,7 @@
 
 use ndarray::{Array2, Array3};
 
-use super::{GpuError, LoadedArtifact, Request, Slab, Stream, Tensors, Workspace};
-use crate::attention::View;
+use super::{GpuError, LoadedArtifact, Order, Request, Shape, Slab, Stream, Tensors, Workspace};
 use crate::backend::{LayerBackend, LayerError, Outputs, Rows};
 use crate::element::{f32_from_bytes, from_bytes, to_bytes};
 use crate::launch::Phase;
@@ -26,7 +25,7 @@ impl GpuLayer {
     pub fn new(model: &LoadedArtifact, layer: usize, max_len: &[u32]) -> Result<Self, GpuError> {
         model.layer(layer)?;
         let stream = model.device().new_stream()?;
-        let slabs = max_len.iter().map(|&max_len| model.slab(&stream, max_len)).collect::<Result<_, _>>()?;
+        let slabs = max_len.iter().map(|&max_len| model.slab(max_len)).collect::<Result<_, _>>()?;
         let workspace = model.workspace(&stream, max_len.len() as u32)?;
         Ok(Self { model: model.clone(), layer, stream, slabs, workspace })
     }
@@ -63,20 +62,21 @@ impl GpuLayer {
         o.fill(stream, 0xff)?;
         lse.fill(stream, 0xff)?;
 
-        let view = |heads, dim| View::packed(0, tokens as u64, heads as u32, dim as u32);
-        let requests = slabs.iter_mut().zip(rows.chunk).map(|(slab, &tokens)| Request::new(slab, tokens));
-        let step = workspace.begin(stream, requests.collect())?;
-        let tensors = Tensors {
-            q: inputs[0].tensor(view(heads, dim), dim as u32)?,
-            k: inputs[1].tensor(view(kv_heads, dim), dim as u32)?,
-            v: inputs[2].tensor(view(kv_heads, dim), dim as u32)?,
-            o: o.tensor_mut(view(heads, dim), dim as u32)?,
-            lse: Some(lse.lse_mut(view(heads, 1))?),
+        let requests: Vec<Request<'_>> =
+            slabs.iter().zip(rows.chunk).map(|(slab, &tokens)| Request::new(slab, tokens)).collect();
+        let step = match phase {
+            Phase::Prefill => workspace.begin(stream, &[], &requests)?,
+            Phase::Decode => workspace.begin(stream, &requests, &[])?,
         };
-        match phase {
-            Phase::Prefill => model.layer(*layer)?.prefill(stream, &step, &tensors)?,
-            Phase::Decode => model.layer(*layer)?.decode(stream, &step, &tensors)?,
-        }
+        let shape = |heads: usize| Shape::new(tokens as u64, heads as u32, dim as u32);
+        let tensors = Tensors {
+            q: inputs[0].tensor(dtype, shape(heads))?,
+            k: inputs[1].tensor(dtype, shape(kv_heads))?,
+            v: inputs[2].tensor(dtype, shape(kv_heads))?,
+            o: o.tensor_mut(dtype, shape(heads), Order::Rows)?,
+            lse: Some(lse.lse_mut(tokens as u64, heads as u32)?),
+        };
+        model.layer(*layer)?.attend(stream, &step, &tensors)?;
         step.commit();
 
         let mut bytes = vec![0; o.bytes() as usize];

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::module::LoadedKernel;
-use super::{Device, DriverVersion, GpuError, Layer, Slab, Stream, Workspace};
+use super::{Device, DriverVersion, GpuError, Layer, Slab, SlabPool, Stream, Workspace};
 use crate::arch::Arch;
 use crate::artifact::{Artifact, LoadError};
 use crate::attention::LayerCall;
 use crate::geometry::{Geometry, LayerGeometry};
 use crate::launch::{self, Family, Phase};
 use crate::plan::DType;
+use crate::space::ALIGNMENT;
 
 /// An artifact loaded on a device, for one architecture. Cheap to clone, and shared between threads.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub(super) struct Inner {
     pub(super) geometry: Geometry,
     pub(super) layers: Vec<LoadedLayer>,
     arch: Arch,
-    dtype: DType,
+    pub(super) dtype: DType,
 }
 
 #[derive(Debug)]
@@ -127,13 +128,23 @@ impl LoadedArtifact {
         Ok(Layer::new(&self.inner, own))
     }
 
-    /// An empty slab for a request of at most `max_len` tokens, prompt and generation together. It is cleared in the
-    /// order of `stream`.
+    /// A reservation of `bytes` bytes of device memory for slabs of any bucket.
+    ///
+    /// # Errors
+    /// [`GpuError::OutOfMemory`], or what the driver says.
+    pub fn pool(&self, bytes: u64) -> Result<SlabPool, GpuError> {
+        SlabPool::new(self.inner.clone(), bytes)
+    }
+
+    /// An empty slab with memory of its own, for a request of at most `max_len` tokens, prompt and generation together: a
+    /// pool of one. Many requests share a [`pool`](Self::pool).
     ///
     /// # Errors
     /// [`GpuError::NoBucket`], [`GpuError::OutOfMemory`], or what the driver says.
-    pub fn slab(&self, stream: &Stream, max_len: u32) -> Result<Slab, GpuError> {
-        Slab::new(self.inner.clone(), stream, max_len)
+    pub fn slab(&self, max_len: u32) -> Result<Slab, GpuError> {
+        let geometry = self.geometry();
+        let bytes = geometry.bucket_for(max_len).map_or(0, |bucket| geometry.slab_bytes[bucket]);
+        self.pool(bytes.next_multiple_of(ALIGNMENT))?.slab(max_len)
     }
 
     /// The workspace of calls with at most `capacity` requests. It is cleared in the order of `stream`.

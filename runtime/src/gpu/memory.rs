@@ -1,12 +1,9 @@
-//! Device memory, pinned host memory, and views of tensors in it.
-
-use std::marker::PhantomData;
+//! Device memory and pinned host memory.
 
 use cudarc::driver::result;
 
 use super::error::Doing;
 use super::{Device, GpuError, Stream};
-use crate::attention::View;
 
 /// Bytes of device memory, freed when dropped. Freeing waits for the device: nothing in flight uses it afterwards.
 ///
@@ -43,6 +40,11 @@ impl Buffer {
     /// # Errors
     /// What the driver says.
     pub fn fill(&mut self, stream: &Stream, value: u8) -> Result<(), GpuError> {
+        self.fill_shared(stream, value)
+    }
+
+    /// As [`fill`](Self::fill), for memory whose users are ordered by the stream.
+    pub(super) fn fill_shared(&self, stream: &Stream, value: u8) -> Result<(), GpuError> {
         stream.bind(&self.device)?;
         if self.bytes == 0 {
             return Ok(());
@@ -65,7 +67,7 @@ impl Buffer {
     }
 
     /// Copies pinned memory to the beginning of this, in stream order. The caller keeps it unchanged until then.
-    pub(super) fn upload_pinned(&mut self, stream: &Stream, from: &Pinned) -> Result<(), GpuError> {
+    pub(super) fn upload_pinned(&self, stream: &Stream, from: &Pinned) -> Result<(), GpuError> {
         let address = self.range(0, from.bytes().len() as u64)?;
         stream.bind(&self.device)?;
         // SAFETY: the target range is within this allocation; the source is kept by the caller until it was read.
@@ -84,51 +86,26 @@ impl Buffer {
         stream.synchronize()
     }
 
-    /// Copies all of this to the beginning of `to`, in stream order.
-    ///
-    /// # Errors
-    /// [`GpuError::Range`] if `to` is smaller, or what the driver says.
-    pub fn copy_to(&self, stream: &Stream, to: &mut Self) -> Result<(), GpuError> {
-        let address = to.range(0, self.bytes)?;
+    /// Copies `bytes` bytes from `start` to `to_start` of another range, in stream order. The ranges are of slabs, each of
+    /// which has a range to itself.
+    pub(super) fn copy_range(
+        &self,
+        stream: &Stream,
+        start: u64,
+        to: &Self,
+        to_start: u64,
+        bytes: u64,
+    ) -> Result<(), GpuError> {
+        let (from, target) = (self.range(start, bytes)?, to.range(to_start, bytes)?);
         stream.bind(&self.device)?;
         stream.bind(&to.device)?;
-        // SAFETY: both ranges are within their allocations, which differ: `to` is borrowed mutably.
-        unsafe { result::memcpy_dtod_async(address, self.address, self.bytes as usize, stream.raw()) }
+        // SAFETY: both ranges are within their allocations, and two slabs' ranges do not overlap.
+        unsafe { result::memcpy_dtod_async(target, from, bytes as usize, stream.raw()) }
             .doing("copy on the device")
     }
 
-    /// A tensor of 2-byte elements in this buffer, to read: `view.address` counts bytes from the buffer's start.
-    ///
-    /// # Errors
-    /// [`GpuError::Range`] if some of it would be outside.
-    pub fn tensor(&self, view: View, head_dim: u32) -> Result<Tensor<'_>, GpuError> {
-        Ok(Tensor { view: self.locate(view, head_dim, 2)?, memory: PhantomData })
-    }
-
-    /// A tensor of 2-byte elements in this buffer, to write: `view.address` counts bytes from the buffer's start.
-    ///
-    /// # Errors
-    /// [`GpuError::Range`] if some of it would be outside.
-    pub fn tensor_mut(&mut self, view: View, head_dim: u32) -> Result<TensorMut<'_>, GpuError> {
-        Ok(TensorMut { view: self.locate(view, head_dim, 2)?, memory: PhantomData })
-    }
-
-    /// A log-sum-exp, `[rows, heads]` f32, in this buffer: `view.address` counts bytes from the buffer's start.
-    ///
-    /// # Errors
-    /// [`GpuError::Range`] if some of it would be outside.
-    pub fn lse_mut(&mut self, view: View) -> Result<TensorMut<'_>, GpuError> {
-        Ok(TensorMut { view: self.locate(view, 1, 4)?, memory: PhantomData })
-    }
-
-    fn locate(&self, view: View, head_dim: u32, element_bytes: u64) -> Result<View, GpuError> {
-        let bytes = view.extent(head_dim).and_then(|elements| elements.checked_mul(element_bytes));
-        let address = self.range(view.address, bytes.unwrap_or(u64::MAX))?;
-        Ok(View { address, ..view })
-    }
-
     /// The address of a range of bytes that must be inside.
-    fn range(&self, start: u64, bytes: u64) -> Result<u64, GpuError> {
+    pub(super) fn range(&self, start: u64, bytes: u64) -> Result<u64, GpuError> {
         let end = start.saturating_add(bytes);
         if end > self.bytes {
             return Err(GpuError::Range { start, end, bytes: self.bytes });
@@ -143,43 +120,6 @@ impl Drop for Buffer {
         context.record_err(context.bind_to_thread());
         // SAFETY: the address came from `malloc_sync` and is freed once. The driver waits for work that uses it.
         context.record_err(unsafe { result::free_sync(self.address) });
-    }
-}
-
-/// A tensor in device memory that a call reads: `[rows, heads, head_dim]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Tensor<'a> {
-    pub(super) view: View,
-    memory: PhantomData<&'a Buffer>,
-}
-
-impl Tensor<'_> {
-    /// A tensor at any device address, such as one of another library's.
-    ///
-    /// # Safety
-    /// All of `view`, in elements of the artifact's type, must be device memory that lives, and that nothing writes,
-    /// until the calls that read it are done; for a captured call, until its last replay is.
-    pub unsafe fn from_raw(view: View) -> Self {
-        Self { view, memory: PhantomData }
-    }
-}
-
-/// A tensor in device memory that a call writes: `[rows, heads, head_dim]`, or `[rows, heads]` for the log-sum-exp.
-#[derive(Debug)]
-pub struct TensorMut<'a> {
-    pub(super) view: View,
-    memory: PhantomData<&'a mut Buffer>,
-}
-
-impl TensorMut<'_> {
-    /// A tensor at any device address, such as one of another library's.
-    ///
-    /// # Safety
-    /// All of `view`, in elements of the artifact's type (f32 for the log-sum-exp), must be device memory that lives,
-    /// and that nothing else reads or writes, until the calls that write it are done; for a captured call, until its
-    /// last replay is.
-    pub unsafe fn from_raw(view: View) -> Self {
-        Self { view, memory: PhantomData }
     }
 }
 

@@ -1,41 +1,39 @@
 //! Running an artifact on a GPU: `Artifact::open` -> [`load`](crate::artifact::Artifact::load) ->
-//! [`layer(i)`](LoadedArtifact::layer) -> [`prefill`](Layer::prefill) or [`decode`](Layer::decode).
+//! [`layer(i)`](LoadedArtifact::layer) -> [`attend`](Layer::attend).
 //!
 //! A batch goes through the model in steps. [`Workspace::begin`] tells the device, once per step, whose slabs take part
 //! and how many new tokens each brings; then every layer gets its call with the caller's q, k, v and o; then the step
-//! is committed, which moves the slabs' positions.
+//! is committed, which moves the slabs' positions. Some requests of a step may decode while others prefill.
 //!
 //! ```no_run
 //! use moac_runtime::artifact::Artifact;
-//! use moac_runtime::attention::View;
-//! use moac_runtime::gpu::{Device, Request, Tensors};
+//! use moac_runtime::gpu::{Device, Order, Request, Shape, Tensors};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let device = Device::open(0)?;
 //! let model = Artifact::open("llama-3-8b.moac")?.load(&device)?;
 //! let stream = device.new_stream()?;
-//! let mut slab = model.slab(&stream, 5000)?; // prompt and generation; 5000 tokens live in the bucket of 5120
+//! let pool = model.pool(8 << 30)?; // device memory for the slabs of all requests
+//! let slab = pool.slab(5000)?; // prompt and generation; 5000 tokens live in the bucket of 5120
 //! let mut workspace = model.workspace(&stream, 1)?;
 //!
 //! // A fused QKV product of 4096 tokens, 32 + 8 + 8 heads of 128, and room for the output.
-//! let qkv = device.alloc(4096 * 48 * 128 * 2, "qkv")?;
-//! let mut out = device.alloc(4096 * 32 * 128 * 2, "o")?;
-//! let part = |first: u64, heads| {
-//!     let view = View { address: first * 256, rows: 4096, heads, token_stride: 48 * 128, head_stride: 128 };
-//!     qkv.tensor(view, 128)
-//! };
+//! let (dtype, fused, output) = (model.dtype(), Shape::new(4096, 48, 128), Shape::new(4096, 32, 128));
+//! let qkv = device.alloc(fused.bytes(dtype), "qkv")?;
+//! let mut out = device.alloc(output.bytes(dtype), "o")?;
 //!
-//! let step = workspace.begin(&stream, vec![Request::new(&mut slab, 4096)])?;
+//! let step = workspace.begin(&stream, &[], &[Request::new(&slab, 4096)])?;
 //! for layer in 0..model.layers() {
 //!     // ... the model computes qkv on the same stream ...
+//!     let qkv = qkv.tensor(dtype, fused)?;
 //!     let tensors = Tensors {
-//!         q: part(0, 32)?,
-//!         k: part(32, 8)?,
-//!         v: part(40, 8)?,
-//!         o: out.tensor_mut(View::packed(0, 4096, 32, 128), 128)?,
+//!         q: qkv.heads(0..32)?,
+//!         k: qkv.heads(32..40)?,
+//!         v: qkv.heads(40..48)?,
+//!         o: out.tensor_mut(dtype, output, Order::Rows)?,
 //!         lse: None,
 //!     };
-//!     model.layer(layer)?.prefill(&stream, &step, &tensors)?;
+//!     model.layer(layer)?.attend(&stream, &step, &tensors)?;
 //! }
 //! step.commit();
 //! # Ok(()) }
@@ -59,7 +57,6 @@
 
 mod attention;
 pub mod blas;
-mod cache;
 pub mod ceiling;
 mod device;
 mod driver;
@@ -68,19 +65,22 @@ mod host;
 mod load;
 mod memory;
 mod module;
+mod slab;
 mod stream;
+mod tensor;
 mod tensor_map;
 mod trial;
 mod workspace;
 
 pub use attention::{Layer, Tensors};
-pub use cache::Slab;
 pub use device::{Device, DeviceInfo, Memory};
 pub use error::GpuError;
 pub use host::GpuLayer;
 pub use load::LoadedArtifact;
-pub use memory::{Buffer, Tensor, TensorMut};
+pub use memory::Buffer;
+pub use slab::{Slab, SlabPool};
 pub use stream::{Event, Graph, Stream};
+pub use tensor::{LseMut, Order, Shape, Tensor, TensorMut};
 pub use trial::{Trial, TrialKernel};
 pub use workspace::{Request, Step, Workspace};
 

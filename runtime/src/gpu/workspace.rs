@@ -4,11 +4,12 @@
 //! that [`Workspace::begin`] writes once for all layers. The calls of the layers carry only addresses: a graph that
 //! was captured from them replays the next step after the next `begin`.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::load::Inner;
 use super::memory::Pinned;
+use super::slab::SlabState;
 use super::{Buffer, Event, GpuError, Slab, Stream};
 use crate::attention::{self, Batch, CallError, MAX_BATCH, Scratch, StepTable, Table};
 
@@ -19,12 +20,20 @@ const IN_FLIGHT: usize = 8;
 /// at a time.
 #[derive(Debug)]
 pub struct Workspace {
+    memory: Arc<WorkspaceMemory>,
+    staging: Vec<Staging>,
+    next: usize,
+}
+
+/// What a workspace and its steps share.
+#[derive(Debug)]
+struct WorkspaceMemory {
     capacity: u32,
     partials: Buffer,
     counters: Buffer,
     table: Buffer,
-    staging: Vec<Staging>,
-    next: usize,
+    /// Counts the steps: only the newest one's table is on the device.
+    turn: AtomicU64,
     // Last, for the kernels to stay until the device is done with the memory.
     owner: Arc<Inner>,
 }
@@ -37,16 +46,16 @@ struct Staging {
 }
 
 /// What one request brings to a step.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    slab: Option<&'a mut Slab>,
+    slab: Option<&'a Slab>,
     tokens: u32,
     rows: u32,
 }
 
 impl<'a> Request<'a> {
     /// A request with `tokens` new tokens, at the slab's position.
-    pub fn new(slab: &'a mut Slab, tokens: u32) -> Self {
+    pub fn new(slab: &'a Slab, tokens: u32) -> Self {
         Self { slab: Some(slab), tokens, rows: tokens }
     }
 
@@ -63,17 +72,19 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A batch's step through all layers: the device knows its lengths, and every layer may be called with it. The slabs'
-/// positions move when it is committed; dropping it instead leaves them where they were, but what layers have written
-/// to the rings in the meantime stays written.
+/// A batch's step through all layers: the device knows its lengths, and every layer may be called with it, until the
+/// workspace begins the next one. The slabs' positions move when it is committed; dropping it instead leaves them where they
+/// were, but what layers have written to the rings in the meantime stays written. It keeps its slabs' memory.
 #[derive(Debug)]
 #[must_use = "the slabs' positions move when the step is committed"]
-pub struct Step<'a> {
-    pub(super) owner: &'a Arc<Inner>,
-    pub(super) table: StepTable,
-    pub(super) scratch: Scratch,
-    slabs: Vec<(&'a mut Slab, u32)>,
-    workspace: PhantomData<&'a mut Workspace>,
+pub struct Step {
+    memory: Arc<WorkspaceMemory>,
+    turn: u64,
+    /// The requests that decode, and those that prefill, where there are any.
+    pub(super) decode: Option<StepTable>,
+    pub(super) prefill: Option<StepTable>,
+    rows: u64,
+    slabs: Vec<(Arc<SlabState>, u32)>,
 }
 
 impl Workspace {
@@ -93,17 +104,20 @@ impl Workspace {
                 Ok(Staging { memory, read: Event::untimed(device)? })
             })
             .collect::<Result<_, GpuError>>()?;
-        Ok(Self { capacity, partials, counters, table, staging, next: 0, owner })
+        let turn = AtomicU64::new(0);
+        let memory = WorkspaceMemory { capacity, partials, counters, table, turn, owner };
+        Ok(Self { memory: Arc::new(memory), staging, next: 0 })
     }
 
     /// The most requests of a step.
     pub fn capacity(&self) -> u32 {
-        self.capacity
+        self.memory.capacity
     }
 
     /// Bytes of device memory.
     pub fn bytes(&self) -> u64 {
-        self.partials.bytes() + self.counters.bytes() + self.table.bytes()
+        let WorkspaceMemory { partials, counters, table, .. } = &*self.memory;
+        partials.bytes() + counters.bytes() + table.bytes()
     }
 
     /// Clears the counters, in stream order: after a launch that failed midway.
@@ -111,65 +125,92 @@ impl Workspace {
     /// # Errors
     /// What the driver says.
     pub fn reset(&mut self, stream: &Stream) -> Result<(), GpuError> {
-        self.counters.fill(stream, 0)
+        self.memory.counters.fill_shared(stream, 0)
     }
 
     /// Starts a step: hands the requests' slabs, positions and new tokens to the device, in stream order. Once per
-    /// step, for all layers. The rows of the call's tensors are the first request's, then the second's, and so on: a row
-    /// for each new token, or as many as [`Request::padded`] says.
+    /// step, for all layers. Requests of `decode` have at most one new token, those of `prefill` any number. The rows of
+    /// the call's tensors are the first decode's, then the next one's, then the prefills': a row for each new token, or as
+    /// many as [`Request::padded`] says.
     ///
-    /// It waits only where the host is more than eight steps ahead of the device, and cannot be captured.
+    /// It waits only where the host is more than eight steps ahead of the device, and cannot be captured. A step that was
+    /// begun before is over.
     ///
     /// # Errors
-    /// [`GpuError::ContextFull`], [`GpuError::Capacity`], [`GpuError::Foreign`], [`GpuError::Capturing`],
-    /// [`CallError`], or what the driver says.
-    pub fn begin<'a>(
-        &'a mut self,
+    /// [`GpuError::ContextFull`], [`GpuError::Capacity`], [`GpuError::Foreign`], [`GpuError::SameSlab`],
+    /// [`GpuError::Capturing`], [`CallError`], or what the driver says.
+    pub fn begin(
+        &mut self,
         stream: &Stream,
-        requests: Vec<Request<'a>>,
-    ) -> Result<Step<'a>, GpuError> {
-        if requests.len() > self.capacity as usize {
-            return Err(GpuError::Capacity { found: requests.len(), capacity: self.capacity });
+        decode: &[Request<'_>],
+        prefill: &[Request<'_>],
+    ) -> Result<Step, GpuError> {
+        let WorkspaceMemory { capacity, owner, .. } = &*self.memory;
+        let requests: Vec<Request<'_>> = decode.iter().chain(prefill).copied().collect();
+        if requests.len() > *capacity as usize {
+            return Err(GpuError::Capacity { found: requests.len(), capacity: *capacity });
         }
-        let seen = requests.iter().enumerate().map(|(at, request)| self.admit(at, request));
+        differ(&requests)?;
+        let seen = requests.iter().enumerate().map(|(at, request)| admit(owner, at, request));
         let batch = Batch::new(seen.collect::<Result<_, GpuError>>()?)?;
+        let longest = |part: &[Request<'_>]| part.iter().map(|request| request.tokens).max().unwrap_or(0);
+        if longest(decode) > 1 {
+            return Err(CallError::NotOneToken { found: longest(decode) }.into());
+        }
         if stream.is_capturing()? {
             return Err(GpuError::Capturing { what: "the start of a step" });
         }
         let staging = &mut self.staging[self.next];
         staging.read.synchronize()?;
-        staging.memory.bytes_mut().copy_from_slice(&batch.table(self.capacity, self.owner.split_layers()));
-        self.table.upload_pinned(stream, &staging.memory)?;
+        staging.memory.bytes_mut().copy_from_slice(&batch.table(*capacity, owner.split_layers()));
+        self.memory.table.upload_pinned(stream, &staging.memory)?;
         staging.read.record(stream)?;
         self.next = (self.next + 1) % IN_FLIGHT;
-        Ok(Step {
-            owner: &self.owner,
-            table: StepTable {
-                table: Table::addresses(self.table.address(), self.capacity),
-                batch: batch.len(),
+        let table = Table::addresses(self.memory.table.address(), *capacity);
+        let part = |from: usize, part: &[Request<'_>]| {
+            (!part.is_empty()).then(|| StepTable {
+                table: table.from(from as u32),
+                batch: part.len() as u32,
                 rows: batch.rows(),
-                longest_chunk: batch.longest_chunk(),
-            },
-            scratch: Scratch { partials: self.partials.address(), counters: self.counters.address() },
-            slabs: requests.into_iter().filter_map(|r| Some((r.slab?, r.tokens))).collect(),
-            workspace: PhantomData,
+                longest_chunk: longest(part),
+            })
+        };
+        let slab = |request: &Request<'_>| Some((request.slab?.state(), request.tokens));
+        Ok(Step {
+            decode: part(0, decode),
+            prefill: part(decode.len(), prefill),
+            rows: batch.rows(),
+            slabs: requests.iter().filter_map(slab).collect(),
+            turn: self.memory.turn.fetch_add(1, Ordering::Relaxed) + 1,
+            memory: self.memory.clone(),
         })
     }
+}
 
-    /// A request as the kernels see it, if its slab is ours and has room.
-    fn admit(&self, at: usize, request: &Request<'_>) -> Result<attention::Request, GpuError> {
-        let Some(slab) = &request.slab else {
-            return Ok(attention::Request { slab: 0, bucket: 0, cached: 0, chunk: 0, rows: request.rows });
-        };
-        if !slab.belongs_to(&self.owner) {
-            return Err(GpuError::Foreign { what: "a slab of the batch" });
-        }
-        let (cached, new, length) = (slab.len(), request.tokens, slab.length());
-        if u64::from(cached) + u64::from(new) > u64::from(length) {
-            return Err(GpuError::ContextFull { request: at, cached, new, length });
-        }
-        let (slab, bucket) = (slab.address(), slab.bucket() as u32);
-        Ok(attention::Request { slab, bucket, cached, chunk: new, rows: request.rows })
+/// A request as the kernels see it, if its slab is of `owner` and has room.
+fn admit(owner: &Arc<Inner>, at: usize, request: &Request<'_>) -> Result<attention::Request, GpuError> {
+    let Some(slab) = &request.slab else {
+        return Ok(attention::Request { slab: 0, bucket: 0, cached: 0, chunk: 0, rows: request.rows });
+    };
+    if !slab.belongs_to(owner) {
+        return Err(GpuError::Foreign { what: "a slab of the batch" });
+    }
+    let (cached, new, length) = (slab.len(), request.tokens, slab.length());
+    if u64::from(cached) + u64::from(new) > u64::from(length) {
+        return Err(GpuError::ContextFull { request: at, cached, new, length });
+    }
+    let (slab, bucket) = (slab.address(), slab.bucket() as u32);
+    Ok(attention::Request { slab, bucket, cached, chunk: new, rows: request.rows })
+}
+
+/// No two requests of a step may write to one slab.
+fn differ(requests: &[Request<'_>]) -> Result<(), GpuError> {
+    let mut slabs: Vec<(u64, usize)> =
+        (0..).zip(requests).filter_map(|(at, request)| Some((request.slab?.address(), at))).collect();
+    slabs.sort_unstable();
+    match slabs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(pair) => Err(GpuError::SameSlab { first: pair[0].1, second: pair[1].1 }),
+        None => Ok(()),
     }
 }
 
@@ -183,16 +224,30 @@ impl Drop for Workspace {
     }
 }
 
-impl Step<'_> {
+impl Step {
     /// Rows of the step's tensors.
     pub fn rows(&self) -> u64 {
-        self.table.rows
+        self.rows
+    }
+
+    /// Whose step it is, if its table is still the one on the device.
+    pub(super) fn check(&self, owner: &Arc<Inner>) -> Result<(), GpuError> {
+        if !Arc::ptr_eq(owner, &self.memory.owner) {
+            return Err(GpuError::Foreign { what: "the step" });
+        }
+        let newest = self.memory.turn.load(Ordering::Relaxed);
+        if newest == self.turn { Ok(()) } else { Err(GpuError::StepOver) }
+    }
+
+    pub(super) fn scratch(&self) -> Scratch {
+        let WorkspaceMemory { partials, counters, .. } = &*self.memory;
+        Scratch { partials: partials.address(), counters: counters.address() }
     }
 
     /// Moves the slabs' positions behind the new tokens. Every layer must have been given its call.
     pub fn commit(self) {
-        for (slab, tokens) in self.slabs {
-            slab.advance(tokens);
+        for (slab, tokens) in &self.slabs {
+            slab.advance(*tokens);
         }
     }
 }
