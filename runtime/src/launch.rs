@@ -119,6 +119,12 @@ pub enum Grid {
         /// Query rows of a CTA.
         rows: u32,
     },
+    /// A CTA per multiprocessor, which takes items of `rows` query rows of a head one after the other, as long as there are
+    /// any. With a CTA for each item, CTA i takes item i. An append has the grid of [`Grid::Tiles`].
+    Items {
+        /// Query rows of an item.
+        rows: u32,
+    },
     /// `per_sm` CTAs per multiprocessor, which take equal ranges of all keys of the batch. Any number gives the right
     /// answer; this one fills the device.
     Split {
@@ -131,7 +137,7 @@ impl LaunchRule {
     /// Query rows of a CTA; 0 where CTAs split keys.
     pub const fn tile_rows(&self) -> u32 {
         match self.grid {
-            Grid::Tiles { rows } => rows,
+            Grid::Tiles { rows } | Grid::Items { rows } => rows,
             Grid::Split { .. } => 0,
         }
     }
@@ -141,7 +147,7 @@ impl Grid {
     /// CTAs that split keys among them on a device of `sms` multiprocessors, each of which may leave split results.
     pub const fn split_ctas(self, sms: u32) -> u32 {
         match self {
-            Self::Tiles { .. } => 0,
+            Self::Tiles { .. } | Self::Items { .. } => 0,
             Self::Split { per_sm } => sms * per_sm,
         }
     }
@@ -150,7 +156,11 @@ impl Grid {
     pub fn ctas(self, task: Task, shape: &GridShape) -> [u32; 3] {
         let GridShape { longest_chunk, heads, kv_heads, batch, sms } = *shape;
         match self {
-            Self::Tiles { rows } => {
+            Self::Items { rows } if task == Task::Attend => {
+                let items = longest_chunk.div_ceil(rows).saturating_mul(heads).saturating_mul(batch);
+                [items.clamp(1, sms), 1, 1]
+            }
+            Self::Tiles { rows } | Self::Items { rows } => {
                 let tiles = longest_chunk.div_ceil(rows).max(1);
                 [tiles, if task == Task::Attend { heads } else { kv_heads }, batch]
             }
@@ -179,9 +189,10 @@ pub fn partials_bytes(grid: u32, group_size: u32, head_dim: u32) -> u64 {
     2 * u64::from(grid) * u64::from(group_size) * u64::from(head_dim + 2) * 4
 }
 
-/// Bytes of the decode workspace's arrival counters, which must be zero before the first launch.
+/// Bytes of the workspace's counters, which must be zero before the first launch: of arrivals at each KV head of a
+/// decode, or the two of a prefill's items.
 pub fn counters_bytes(batch: u32, kv_heads: u32) -> u64 {
-    u64::from(batch) * u64::from(kv_heads) * 4
+    (u64::from(batch) * u64::from(kv_heads)).max(2) * 4
 }
 
 #[cfg(test)]

@@ -135,11 +135,15 @@ fn kernel(index: usize, kernel: &Kernel, archs: &[Arch]) -> Result<(), OpenError
     }
     match (phase, grid) {
         (Phase::Prefill, Grid::Tiles { rows }) => within(&at("launch.grid.tiles.rows"), rows, &(1..=1024))?,
+        (Phase::Prefill, Grid::Items { rows }) => within(&at("launch.grid.items.rows"), rows, &(1..=1024))?,
         (Phase::Decode, Grid::Split { per_sm }) => {
-            within(&at("launch.grid.split.per_sm"), per_sm, &(1..=32))?
+            within(&at("launch.grid.split.per_sm"), per_sm, &(1..=32))?;
         }
-        (Phase::Prefill, Grid::Split { .. }) => return Err(value(&at("launch.grid"), "split", "tiles")),
+        (Phase::Prefill, Grid::Split { .. }) => {
+            return Err(value(&at("launch.grid"), "split", "tiles or items"));
+        }
         (Phase::Decode, Grid::Tiles { .. }) => return Err(value(&at("launch.grid"), "tiles", "split")),
+        (Phase::Decode, Grid::Items { .. }) => return Err(value(&at("launch.grid"), "items", "split")),
     }
     let Resources {
         registers: _, // compared with the loaded kernel's, as are the stack and the static shared memory

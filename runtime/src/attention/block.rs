@@ -40,6 +40,7 @@ impl TensorMap {
 
 /// The parameters of a launch.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a launch has one, for a moment, on the way to the driver")]
 pub enum Block {
     /// The portable kernels': [`Params`].
     Portable(Params),

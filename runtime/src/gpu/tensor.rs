@@ -94,7 +94,7 @@ pub struct Tensor<'a> {
     memory: PhantomData<&'a Buffer>,
 }
 
-impl<'a> Tensor<'a> {
+impl Tensor<'_> {
     /// A tensor at any device address, such as one of another library's. `view` counts elements of `dtype`.
     ///
     /// # Safety
