@@ -91,6 +91,13 @@ impl Know {
     /// Whether every access that `at` stands for is known.
     #[inline]
     pub(crate) fn covers(&self, at: LaneClock) -> bool {
+        // Nearly every question is about a warp of the same CTA whose accesses are all known.
+        let local = self.local.get(at.warp.wrapping_sub(self.first) as usize);
+        local.is_some_and(|&c| c >= at.clock) || self.covers_otherwise(at)
+    }
+
+    #[inline(never)]
+    fn covers_otherwise(&self, at: LaneClock) -> bool {
         if self.clock(at.warp) >= at.clock {
             return true;
         }

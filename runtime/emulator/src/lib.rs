@@ -40,6 +40,7 @@ mod module;
 mod parse;
 mod report;
 mod schedule;
+mod simd;
 mod visit;
 
 pub use count::{Class, Counters, CtaCounters, SharedTraffic, Traffic, Transfers};

@@ -4,32 +4,49 @@
 //! until the issuing thread has waited, any touch of the destination is reported, by itself too. After the wait the write counts as
 //! one that the thread made just then: other threads still need a barrier.
 
-use std::collections::VecDeque;
-
 use crate::exec::mem::At;
 use crate::exec::step::Step;
-use crate::exec::traffic::{Request, count_shared};
+use crate::exec::traffic::{Offsets, Request, count_shared};
 use crate::exec::warp::bits;
 use crate::ir::{Address, MemSpace, Pred, Reg};
 use crate::lanes::Lanes;
 use crate::memory::shadow::{Entry, IN_FLIGHT};
 use crate::report::FindingKind;
 
-/// A copy under way.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Copy {
-    offset: usize,
+/// The copies of one instruction.
+#[derive(Clone, Debug)]
+struct Batch {
+    /// Lanes whose copies are under way.
+    lanes: u32,
     len: usize,
-    /// `None` once landed.
-    data: Option<[u8; 16]>,
+    /// The stamp of all lanes together.
     stamp: Entry,
-    group: u32,
+    /// Whether the bytes land at the wait.
+    late: bool,
+    /// The smallest of `groups`.
+    oldest: u32,
+    /// By lane: group, offset, bytes.
+    groups: [u32; 32],
+    offsets: Offsets,
+    data: [[u8; 16]; 32],
 }
 
-/// The copies of a warp, by lane.
+impl Batch {
+    /// Takes the copy of a lane.
+    fn take(&mut self, lane: u32) -> (usize, usize, Option<[u8; 16]>, Entry) {
+        self.lanes &= !(1 << lane);
+        let l = lane as usize;
+        let mut stamp = self.stamp;
+        stamp.at.mask = 1 << lane;
+        let offset = self.offsets.get(lane).unwrap_or(0);
+        (offset, self.len, self.late.then_some(self.data[l]), stamp)
+    }
+}
+
+/// The copies of a warp, in the order of the instructions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Copies {
-    pending: Vec<VecDeque<Copy>>,
+    pending: Vec<Batch>,
     /// Groups that each lane has committed.
     committed: [u32; 32],
     /// Copies of each lane that have landed.
@@ -45,27 +62,26 @@ impl Copies {
 
     /// Number of copies that a lane has issued.
     pub(crate) fn issued(&self, lane: u32) -> usize {
-        self.taken[lane as usize] + self.pending.get(lane as usize).map_or(0, VecDeque::len)
+        self.taken[lane as usize] + self.pending.iter().filter(|b| b.lanes >> lane & 1 != 0).count()
     }
 
     /// Takes a lane's oldest copy, if it is among the first `end` that the lane issued.
     pub(crate) fn take(&mut self, lane: u32, end: usize) -> Option<(usize, usize, Option<[u8; 16]>, Entry)> {
-        let queue = self.pending.get_mut(lane as usize)?;
-        let c = if self.taken[lane as usize] < end { queue.pop_front() } else { None }?;
+        if self.taken[lane as usize] >= end {
+            return None;
+        }
+        let at = self.pending.iter().position(|b| b.lanes >> lane & 1 != 0)?;
         self.taken[lane as usize] += 1;
-        Some((c.offset, c.len, c.data, c.stamp))
-    }
-
-    /// Takes a lane's oldest copy, if its group is older than `before`.
-    fn pop(&mut self, lane: u32, before: u32) -> Option<Copy> {
-        let queue = self.pending.get_mut(lane as usize)?;
-        let c = if queue.front()?.group < before { queue.pop_front() } else { None }?;
-        self.taken[lane as usize] += 1;
-        Some(c)
+        let copy = self.pending[at].take(lane);
+        if self.pending[at].lanes == 0 {
+            self.pending.remove(at);
+        }
+        Some(copy)
     }
 }
 
 impl Step<'_, '_> {
+    #[inline(never)]
     pub(crate) fn copy_async(
         &mut self,
         to: Address,
@@ -79,10 +95,16 @@ impl Step<'_, '_> {
         let ignored = ignore.map_or(0, |p| self.pred(p));
         let late = self.rng.below(2) == 0;
         let mut request = Request::default();
-        let mut shared = [None; 32];
-        if self.warp.copies.pending.is_empty() {
-            self.warp.copies.pending = vec![VecDeque::new(); 32];
-        }
+        let mut batch = Batch {
+            lanes: 0,
+            len,
+            stamp: self.warp.stamp(0, self.pc | IN_FLIGHT),
+            late,
+            oldest: bits(active).map(|l| self.warp.copies.committed[l as usize]).min().unwrap_or(0),
+            groups: self.warp.copies.committed,
+            offsets: Offsets::default(),
+            data: [[0; 16]; 32],
+        };
         for lane in bits(active) {
             let destination = self.address(to, lane);
             let source = self.address(from, lane);
@@ -96,7 +118,7 @@ impl Step<'_, '_> {
             let mut data = [0; 16];
             if n > 0 {
                 // The whole source must be aligned; only the bytes that are copied must exist.
-                let aligned = source.is_multiple_of(len as u64);
+                let aligned = source & (len as u64 - 1) == 0;
                 let at = if aligned {
                     self.locate_bytes(source, n, lane)
                 } else {
@@ -119,19 +141,19 @@ impl Step<'_, '_> {
             if let Some(c) = self.race(at, len, lane, IN_FLIGHT, true) {
                 self.clash(c, at, lane, true);
             }
-            shared[lane as usize] = Some(offset);
-            let stamp = self.warp.stamp(lane, self.pc | IN_FLIGHT);
-            if !late {
+            batch.offsets.set(lane, offset);
+            if late {
+                batch.data[lane as usize] = data;
+            } else {
                 self.put(at, lane, &data[..len]);
             }
-            let group = self.warp.copies.committed[lane as usize];
-            let data = late.then_some(data);
-            self.warp.copies.pending[lane as usize].push_back(Copy { offset, len, data, stamp, group });
         }
         let tally = &mut self.ctas[self.at].tally;
         request.count(tally, false);
-        if shared.iter().any(Option::is_some) {
-            count_shared(&mut tally.shared, &shared, len, true);
+        count_shared(&mut tally.shared, &batch.offsets, len, true);
+        batch.lanes = batch.offsets.lanes;
+        if batch.lanes != 0 {
+            self.warp.copies.pending.push(batch);
         }
     }
 
@@ -147,28 +169,42 @@ impl Step<'_, '_> {
     }
 
     pub(crate) fn copy_wait(&mut self, left: Option<u32>, active: u32) {
-        for lane in bits(active) {
-            let committed = self.warp.copies.committed[lane as usize];
-            // Without a count, copies that were never committed are waited for too.
-            let before = left.map_or(u32::MAX, |n| committed.saturating_sub(n));
-            self.land(lane, before);
-        }
+        let committed = self.warp.copies.committed;
+        // Without a count, copies that were never committed are waited for too.
+        self.land(active, |lane| left.map_or(u32::MAX, |n| committed[lane as usize].saturating_sub(n)));
     }
 
     /// Lets the copies of lanes that exit land.
     pub(crate) fn land_all(&mut self, lanes: u32) {
-        for lane in bits(lanes) {
-            self.land(lane, u32::MAX);
-        }
+        self.land(lanes, |_| u32::MAX);
     }
 
-    fn land(&mut self, lane: u32, before: u32) {
-        while let Some(c) = self.warp.copies.pop(lane, before) {
-            if let Some(data) = c.data {
-                self.put(At::Shared(c.offset), lane, &data[..c.len]);
+    /// Lets each lane's copies of groups older than `before` land, lane by lane.
+    #[inline(never)]
+    fn land(&mut self, lanes: u32, before: impl Fn(u32) -> u32) {
+        let latest = bits(lanes).map(&before).max().unwrap_or(0);
+        let mut pending = std::mem::take(&mut self.warp.copies.pending);
+        let ripe = pending.iter().rposition(|b| b.oldest < latest).map_or(0, |last| last + 1);
+        let mut empty = false;
+        for lane in bits(lanes) {
+            let before = before(lane);
+            for batch in &mut pending[..ripe] {
+                if batch.lanes >> lane & 1 == 0 || batch.groups[lane as usize] >= before {
+                    continue;
+                }
+                let (offset, len, data, stamp) = batch.take(lane);
+                empty |= batch.lanes == 0;
+                self.warp.copies.taken[lane as usize] += 1;
+                if let Some(data) = data {
+                    self.put(At::Shared(offset), lane, &data[..len]);
+                }
+                let done = self.warp.stamp(lane, stamp.pc & !IN_FLIGHT);
+                self.ctas[self.at].shared.complete(offset, len, stamp, done);
             }
-            let done = self.warp.stamp(lane, c.stamp.pc & !IN_FLIGHT);
-            self.cta().shared.complete(c.offset, c.len, c.stamp, done);
         }
+        if empty {
+            pending.retain(|b| b.lanes != 0);
+        }
+        self.warp.copies.pending = pending;
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::exec::mem::At;
 use crate::exec::step::Step;
-use crate::exec::traffic::{Request, count_shared};
+use crate::exec::traffic::{Offsets, Request, count_shared};
 use crate::exec::warp::{Fences, bits};
 use crate::hb::{Published, Scope};
 use crate::ir::{AtomOp, AtomTy, Order, Place, Reg};
@@ -88,7 +88,7 @@ impl Step<'_, '_> {
         let (b, c) = (*self.reg(b), c.map_or([0; 32], |c| *self.reg(c)));
         let mut out = [0; 32];
         let mut request = Request::default();
-        let mut shared = [None; 32];
+        let mut shared = Offsets::default();
         // Lanes take their turns in any order; the seed says which.
         let first = self.rng.below(32) as u32;
         for lane in bits(active.rotate_right(first)).map(|l| (l + first) % 32) {
@@ -120,7 +120,7 @@ impl Step<'_, '_> {
                     request.note(spot.allocation, a, len);
                     self.ctas[self.at].touched.mark(spot.page, spot.allocation, spot.offset(), len, false);
                 }
-                At::Shared(offset) => shared[lane as usize] = Some(offset),
+                At::Shared(offset) => shared.set(lane, offset),
                 _ => {}
             }
             self.observe(at, place.order, place.scope, lane);
@@ -132,10 +132,8 @@ impl Step<'_, '_> {
         let tally = &mut self.ctas[self.at].tally;
         request.count(tally, false);
         request.count(tally, true);
-        if shared.iter().any(Option::is_some) {
-            count_shared(&mut tally.shared, &shared, len, false);
-            count_shared(&mut tally.shared, &shared, len, true);
-        }
+        count_shared(&mut tally.shared, &shared, len, false);
+        count_shared(&mut tally.shared, &shared, len, true);
     }
 
     /// A strong load: an acquire learns what was released here, a relaxed one keeps it for a fence to come.

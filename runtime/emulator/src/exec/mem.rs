@@ -1,7 +1,9 @@
 //! Loads and stores: address, bounds, alignment, initialisation, races and counts, for every space.
 
+#![allow(clippy::inline_always)] // what is constant where an access is made leaves little of these functions
+
 use crate::exec::step::Step;
-use crate::exec::traffic::{Request, count_shared};
+use crate::exec::traffic::{Offsets, Request, count_shared};
 use crate::exec::warp::bits;
 use crate::ir::{Address, Extend, MemSpace, Order, Place, Reg};
 use crate::lanes::{low, sext};
@@ -26,6 +28,7 @@ pub(crate) enum At {
 }
 
 /// Splits a generic address into a space and an address in it.
+#[inline]
 fn resolve(space: MemSpace, address: u64) -> (Space, u64) {
     match space {
         MemSpace::Global => (Space::Global, address),
@@ -49,13 +52,11 @@ impl Step<'_, '_> {
     }
 
     /// Checks bounds and alignment of an access; reports and gives `None` where it cannot be made.
-    #[inline]
+    #[inline(always)] // the space and the length are mostly constant
     pub(crate) fn locate(&mut self, space: MemSpace, address: u64, len: usize, lane: u32) -> Option<At> {
         let (space, a) = resolve(space, address);
-        if a % len.next_power_of_two() as u64 != 0 {
-            self.report(FindingKind::Misaligned, lane, Some((space, a)), || {
-                format!("{len} bytes need an address that is a multiple of {len}")
-            });
+        if a & (len.next_power_of_two() as u64 - 1) != 0 {
+            self.misaligned(space, a, len, lane);
             return None;
         }
         let at = match space {
@@ -69,32 +70,50 @@ impl Step<'_, '_> {
             }
         };
         if at.is_none() {
-            let shared = self.ctas[self.at].shared.len();
-            let (local, params) = (self.env.code.local, self.env.launch.params.len());
-            self.report(FindingKind::OutOfBounds, lane, Some((space, a)), || match space {
-                Space::Global | Space::Const => format!("{len} bytes that are not inside one allocation"),
-                Space::Shared => {
-                    format!("{len} bytes; shared memory is {shared} bytes from address {SHARED_BASE}")
-                }
-                Space::Local => format!("{len} bytes; a thread has {local} bytes of local memory"),
-                Space::Param => format!("{len} bytes; the parameters are {params} bytes"),
-            });
+            self.outside(space, a, len, lane);
         }
         at
     }
 
+    #[cold]
+    fn misaligned(&mut self, space: Space, a: u64, len: usize, lane: u32) {
+        self.report(FindingKind::Misaligned, lane, Some((space, a)), || {
+            format!("{len} bytes need an address that is a multiple of {len}")
+        });
+    }
+
+    #[cold]
+    fn outside(&mut self, space: Space, a: u64, len: usize, lane: u32) {
+        let shared = self.ctas[self.at].shared.len();
+        let (local, params) = (self.env.code.local, self.env.launch.params.len());
+        self.report(FindingKind::OutOfBounds, lane, Some((space, a)), || match space {
+            Space::Global | Space::Const => format!("{len} bytes that are not inside one allocation"),
+            Space::Shared => {
+                format!("{len} bytes; shared memory is {shared} bytes from address {SHARED_BASE}")
+            }
+            Space::Local => format!("{len} bytes; a thread has {local} bytes of local memory"),
+            Space::Param => format!("{len} bytes; the parameters are {params} bytes"),
+        });
+    }
+
     /// Checks an access to global or shared memory for races.
+    #[inline(always)] // what is constant at the place of the call makes this short
     pub(crate) fn race(&mut self, at: At, len: usize, lane: u32, flags: u32, write: bool) -> Option<Clash> {
         let by = self.warp.stamp(lane, self.pc | flags);
         let access = Access { by, write, know: self.warp.know(lane), issuer: None };
         match at {
+            At::Global(spot, _) if self.view.plain(spot, len, &access) => None,
             At::Global(spot, _) => self.view.check(spot, len, &access),
-            At::Shared(offset) => self.ctas[self.at].shared.check(offset, len, &access),
+            At::Shared(offset) => {
+                let shared = &mut self.ctas[self.at].shared;
+                if shared.plain(offset, len, &access) { None } else { shared.check(offset, len, &access) }
+            }
             _ => None,
         }
     }
 
     /// Reports a clash; `address` is where the access began.
+    #[cold]
     pub(crate) fn clash(&mut self, clash: Clash, at: At, lane: u32, write: bool) {
         let access = match at {
             At::Global(_, a) => (Space::Global, a / PAGE as u64 * PAGE as u64 + clash.offset as u64),
@@ -115,7 +134,7 @@ impl Step<'_, '_> {
     }
 
     /// Reads bytes of a checked access; whether all of them were written.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fetch(&self, at: At, lane: u32, out: &mut [u8]) -> bool {
         match at {
             At::Global(spot, _) => self.view.read(spot, out),
@@ -132,7 +151,7 @@ impl Step<'_, '_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&mut self, at: At, lane: u32, data: &[u8]) {
         match at {
             At::Global(spot, _) => {
@@ -151,6 +170,7 @@ impl Step<'_, '_> {
     }
 
     /// Reports a read of bytes that nobody wrote.
+    #[cold]
     pub(crate) fn unwritten(&mut self, at: At, lane: u32, data_len: usize) {
         let access = match at {
             At::Global(_, a) => (Space::Global, a),
@@ -164,19 +184,29 @@ impl Step<'_, '_> {
     }
 
     pub(crate) fn load(&mut self, place: &Place, d: &[Reg], extend: Extend, active: u32) {
+        match place.space {
+            MemSpace::Shared => self.load_from(MemSpace::Shared, place, d, extend, active),
+            MemSpace::Global => self.load_from(MemSpace::Global, place, d, extend, active),
+            other => self.load_from(other, place, d, extend, active),
+        }
+    }
+
+    #[inline(always)] // once for each space that matters
+    fn load_from(&mut self, space: MemSpace, place: &Place, d: &[Reg], extend: Extend, active: u32) {
         let element = usize::from(place.bytes);
         let len = element * d.len();
         let flags = if place.order == Order::Weak { 0 } else { STRONG };
         let mut values = [[0u64; 32]; 8];
         let mut request = Request::default();
-        let mut shared = [None; 32];
+        let mut shared = Offsets::default();
         for lane in bits(active) {
             let address = self.address(place.address, lane);
-            let Some(at) = self.locate(place.space, address, len, lane) else { continue };
+            let Some(at) = self.locate(space, address, len, lane) else { continue };
             if let Some(c) = self.race(at, len, lane, flags, false) {
                 self.clash(c, at, lane, false);
             }
-            let mut data = [0; MAX_ACCESS];
+            // Room for a whole word behind the last element.
+            let mut data = [0; MAX_ACCESS + 8];
             if !self.fetch(at, lane, &mut data[..len]) {
                 self.unwritten(at, lane, len);
             }
@@ -185,16 +215,15 @@ impl Step<'_, '_> {
                     request.note(spot.allocation, a, len);
                     self.ctas[self.at].touched.mark(spot.page, spot.allocation, spot.offset(), len, false);
                 }
-                At::Shared(offset) => shared[lane as usize] = Some(offset),
+                At::Shared(offset) => shared.set(lane, offset),
                 _ => {}
             }
             if flags != 0 {
                 self.observe(at, place.order, place.scope, lane);
             }
             for (k, value) in values.iter_mut().take(d.len()).enumerate() {
-                let mut word = [0; 8];
-                word[..element].copy_from_slice(&data[k * element..(k + 1) * element]);
-                let v = u64::from_le_bytes(word);
+                let word = data[k * element..].first_chunk().map_or(0, |&w| u64::from_le_bytes(w));
+                let v = low(word, 8 * element as u32);
                 value[lane as usize] =
                     if extend.signed { low(sext(v, 8 * element as u32) as u64, extend.bits) } else { v };
             }
@@ -204,24 +233,32 @@ impl Step<'_, '_> {
         }
         let tally = &mut self.ctas[self.at].tally;
         request.count(tally, false);
-        if shared.iter().any(Option::is_some) {
-            count_shared(&mut tally.shared, &shared, len, false);
-        }
+        count_shared(&mut tally.shared, &shared, len, false);
     }
 
     pub(crate) fn store(&mut self, place: &Place, s: &[Reg], active: u32) {
+        match place.space {
+            MemSpace::Shared => self.store_to(MemSpace::Shared, place, s, active),
+            MemSpace::Global => self.store_to(MemSpace::Global, place, s, active),
+            other => self.store_to(other, place, s, active),
+        }
+    }
+
+    #[inline(always)] // once for each space that matters
+    fn store_to(&mut self, space: MemSpace, place: &Place, s: &[Reg], active: u32) {
         let element = usize::from(place.bytes);
         let len = element * s.len();
         let flags = if place.order == Order::Weak { 0 } else { STRONG };
         let mut request = Request::default();
-        let mut shared = [None; 32];
+        let mut shared = Offsets::default();
         for lane in bits(active) {
             let address = self.address(place.address, lane);
-            let Some(at) = self.locate(place.space, address, len, lane) else { continue };
-            let mut data = [0; MAX_ACCESS];
+            let Some(at) = self.locate(space, address, len, lane) else { continue };
+            let mut data = [0; MAX_ACCESS + 8];
             for (k, r) in s.iter().enumerate() {
-                data[k * element..(k + 1) * element]
-                    .copy_from_slice(&self.reg(*r)[lane as usize].to_le_bytes()[..element]);
+                // What is too much of the word is overwritten by the next, or is behind the last.
+                let word = self.reg(*r)[lane as usize].to_le_bytes();
+                data[k * element..k * element + 8].copy_from_slice(&word);
             }
             if self.read_only(at, lane) {
                 continue;
@@ -232,7 +269,7 @@ impl Step<'_, '_> {
             self.put(at, lane, &data[..len]);
             match at {
                 At::Global(spot, a) => request.note(spot.allocation, a, len),
-                At::Shared(offset) => shared[lane as usize] = Some(offset),
+                At::Shared(offset) => shared.set(lane, offset),
                 _ => {}
             }
             if flags != 0 {
@@ -241,12 +278,11 @@ impl Step<'_, '_> {
         }
         let tally = &mut self.ctas[self.at].tally;
         request.count(tally, true);
-        if shared.iter().any(Option::is_some) {
-            count_shared(&mut tally.shared, &shared, len, true);
-        }
+        count_shared(&mut tally.shared, &shared, len, true);
     }
 
     /// Whether a store goes to memory that kernels cannot write.
+    #[inline]
     pub(crate) fn read_only(&mut self, at: At, lane: u32) -> bool {
         let access = match at {
             At::Global(spot, a) if self.view.base.allocations[spot.allocation as usize].read_only => {
@@ -260,6 +296,7 @@ impl Step<'_, '_> {
     }
 
     /// A store that clashes: lanes of one instruction that store the same value are told apart from real races.
+    #[cold]
     fn store_clash(&mut self, clash: Clash, at: At, lane: u32, data: &[u8]) {
         let me = self.warp.stamp(lane, self.pc);
         let with = clash.with;

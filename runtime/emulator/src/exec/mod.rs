@@ -7,6 +7,7 @@ mod collective;
 pub(crate) mod findings;
 mod matrix;
 pub(crate) mod mem;
+mod mma;
 pub(crate) mod step;
 mod traffic;
 pub(crate) mod warp;

@@ -221,6 +221,7 @@ impl Step<'_, '_> {
     }
 
     /// Reports a defect of a lane at the current instruction.
+    #[cold]
     pub(crate) fn report(
         &mut self,
         kind: FindingKind,
@@ -266,8 +267,7 @@ impl Step<'_, '_> {
         match op {
             Op::Map { f, d, s, .. } => {
                 let r = &self.warp.regs;
-                let mut out = [0; 32];
-                f([&r[s[0] as usize], &r[s[1] as usize], &r[s[2] as usize], &r[s[3] as usize]], &mut out);
+                let out = f([&r[s[0] as usize], &r[s[1] as usize], &r[s[2] as usize], &r[s[3] as usize]]);
                 self.set(*d, &out, active);
             }
             Op::Test { f, p, q, a, b, with } => {

@@ -44,13 +44,14 @@ impl Step<'_, '_> {
         let per = 16 / op.b_type.bytes();
         let major = if op.transpose[1] { Major::Mn } else { Major::K };
         let (mns, ks) = if op.transpose[1] { (n as u32 / 8, 16) } else { (n as u32, 2) };
-        let ok = self.read_operand(operands.b, major, 0..mns, ks, &know, op.b_type, sign, |mn, k, i, v| {
-            let (k, column) = if major == Major::K {
-                (k as usize * per + i, mn as usize)
+        let ok = self.read_operand(operands.b, major, 0..mns, ks, &know, op.b_type, sign, |mn, k, piece| {
+            let (mn, k) = (mn as usize, k as usize);
+            if major == Major::K {
+                let column = widened[k * per * n + mn..].iter_mut().step_by(n);
+                column.zip(piece).for_each(|(to, &v)| *to = v);
             } else {
-                (k as usize, mn as usize * 8 + i)
-            };
-            widened[k * n + column] = v;
+                widened[k * n + mn * 8..][..piece.len()].copy_from_slice(piece);
+            }
         });
         if !ok {
             return None;
@@ -106,13 +107,14 @@ impl Step<'_, '_> {
                     &know,
                     op.a_type,
                     sign,
-                    |mn, piece, i, v| {
-                        let (row, at) = if major == Major::K {
-                            ((mn - first) as usize, piece as usize * 4 * per + i)
+                    |mn, at, piece| {
+                        let (mn, at) = ((mn - first) as usize, at as usize);
+                        if major == Major::K {
+                            out[mn * k + at * 4 * per..][..piece.len()].copy_from_slice(piece);
                         } else {
-                            ((mn - first) as usize * 8 + i, piece as usize)
-                        };
-                        out[row * k + at] = v;
+                            let column = out[mn * 8 * k + at..].iter_mut().step_by(k);
+                            column.zip(piece).for_each(|(to, &v)| *to = v);
+                        }
                     },
                 );
                 if !ok {
@@ -123,7 +125,7 @@ impl Step<'_, '_> {
         Some(out)
     }
 
-    /// Reads, checks and widens pieces of an operand in shared memory; `put` gets each element with its piece and its place in that.
+    /// Reads, checks and widens pieces of an operand in shared memory; `put` gets the elements of each.
     #[allow(clippy::too_many_arguments)] // one operand: what it is, and where it goes
     fn read_operand(
         &mut self,
@@ -134,7 +136,7 @@ impl Step<'_, '_> {
         know: &Know,
         element: Element,
         sign: f32,
-        mut put: impl FnMut(u32, u32, usize, f32),
+        mut put: impl FnMut(u32, u32, &[f32]),
     ) -> bool {
         let d = match Descriptor::decode(descriptor) {
             Ok(d) => d,
@@ -169,7 +171,8 @@ impl Step<'_, '_> {
                     });
                     return false;
                 };
-                if let Some(c) = shared.check(offset, 16, &access)
+                if !shared.plain(offset, 16, &access)
+                    && let Some(c) = shared.check(offset, 16, &access)
                     && clash.is_none()
                 {
                     clash = Some(c);
@@ -178,7 +181,9 @@ impl Step<'_, '_> {
                 if !shared.read(offset, &mut piece) && blank.is_none() {
                     blank = Some(address);
                 }
-                widen(element, sign, &piece, |i, v| put(mn, k, i, v));
+                let mut values = [0.0; 16];
+                widen(element, sign, &piece, |i, v| values[i] = v);
+                put(mn, k, &values[..16 / element.bytes()]);
             }
         }
         if let Some(address) = blank {

@@ -3,10 +3,13 @@
 //! Products of the element types are exact in f32. Their sums are rounded to nearest at every step, in order of k: the ISA leaves
 //! both the order and the precision of the sums to the hardware.
 
+#![allow(clippy::inline_always)] // see `simd`
+
 use std::sync::LazyLock;
 
 use crate::ir::Element;
 use crate::lanes::format::{E4M3, E5M2, F16, Format, Round};
+use crate::simd::{NullaryFnOnce, vectorized};
 
 /// Rows of a warp.
 pub(crate) const ROWS: usize = 16;
@@ -49,22 +52,39 @@ pub(crate) fn widen(element: Element, sign: f32, bytes: &[u8], mut put: impl FnM
 
 /// `acc += a * b`: `acc` is 16 x n, `a` 16 x k, `b` k x n, all dense with the last index fastest. n is a multiple of 8.
 pub(crate) fn multiply(acc: &mut [f32], a: &[f32], b: &[f32], n: usize) {
-    let k = a.len() / ROWS;
-    for (row, a) in acc.chunks_exact_mut(n).zip(a.chunks_exact(k)) {
-        let mut at = 0;
-        while at + 32 <= n {
-            block::<32>(&mut row[at..at + 32], a, &b[at..], n);
-            at += 32;
-        }
-        while at < n {
-            block::<8>(&mut row[at..at + 8], a, &b[at..], n);
-            at += 8;
+    vectorized(Multiply { acc, a, b, n });
+}
+
+struct Multiply<'a> {
+    acc: &'a mut [f32],
+    a: &'a [f32],
+    b: &'a [f32],
+    n: usize,
+}
+
+impl NullaryFnOnce for Multiply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { acc, a, b, n } = self;
+        let k = a.len() / ROWS;
+        for (row, a) in acc.chunks_exact_mut(n).zip(a.chunks_exact(k)) {
+            let mut at = 0;
+            while at + 64 <= n {
+                block::<64>(&mut row[at..at + 64], a, &b[at..], n);
+                at += 64;
+            }
+            while at < n {
+                block::<8>(&mut row[at..at + 8], a, &b[at..], n);
+                at += 8;
+            }
         }
     }
 }
 
 /// `W` neighbouring columns of one row, kept in registers over all of k.
-#[inline]
+#[inline(always)]
 fn block<const W: usize>(row: &mut [f32], a: &[f32], b: &[f32], n: usize) {
     let mut sum = [0f32; W];
     sum.copy_from_slice(row);

@@ -3,7 +3,8 @@
 //! An f32 result that is NaN is always 0x7fffffff, as the hardware makes it. The approximations are computed in f64 and rounded once,
 //! which is inside the error bounds that the ISA gives, and makes them the same on every host.
 
-use std::cmp::Ordering;
+#![allow(clippy::inline_always)]
+
 use std::f64::consts::LN_2;
 
 use crate::lanes::format::{F32, Round, add_odd, odd};
@@ -20,7 +21,7 @@ pub(crate) struct Mode {
 
 #[inline]
 fn flush(x: f32, ftz: bool) -> f32 {
-    if ftz && x.is_subnormal() { 0f32.copysign(x) } else { x }
+    if ftz && x.abs() < f32::MIN_POSITIVE { 0f32.copysign(x) } else { x }
 }
 
 #[inline]
@@ -46,11 +47,24 @@ fn finish(x: f32, m: Mode) -> u64 {
 }
 
 fn f1(m: Mode, f: impl Fn(f32) -> f32 + Send + Sync + 'static) -> Map {
-    map1(move |a| finish(f(get(a, m.ftz)), m))
+    // The usual modes have loops of their own, without branches.
+    match m {
+        Mode { sat: false, relu: false, ftz: false, .. } => map1(move |a| put(f(get(a, false)), false)),
+        Mode { sat: false, relu: false, ftz: true, .. } => map1(move |a| put(f(get(a, true)), true)),
+        _ => map1(move |a| finish(f(get(a, m.ftz)), m)),
+    }
 }
 
 fn f2(m: Mode, f: impl Fn(f32, f32) -> f32 + Send + Sync + 'static) -> Map {
-    map2(move |a, b| finish(f(get(a, m.ftz), get(b, m.ftz)), m))
+    match m {
+        Mode { sat: false, relu: false, ftz: false, .. } => {
+            map2(move |a, b| put(f(get(a, false), get(b, false)), false))
+        }
+        Mode { sat: false, relu: false, ftz: true, .. } => {
+            map2(move |a, b| put(f(get(a, true), get(b, true)), true))
+        }
+        _ => map2(move |a, b| finish(f(get(a, m.ftz), get(b, m.ftz)), m)),
+    }
 }
 
 /// Rounds a value that is exact, or rounded to odd, to f32.
@@ -115,20 +129,14 @@ fn sqrt(a: f32, round: Round) -> f32 {
 }
 
 /// The smaller or larger; a NaN loses unless `nan`, and -0 is smaller than +0.
+#[inline(always)]
 fn extreme(a: f32, b: f32, largest: bool, nan: bool) -> f32 {
-    if a.is_nan() || b.is_nan() {
-        return if nan || (a.is_nan() && b.is_nan()) {
-            f32::NAN
-        } else if a.is_nan() {
-            b
-        } else {
-            a
-        };
-    }
-    if a == b {
-        return if a.is_sign_negative() == largest { b } else { a };
-    }
-    if (a < b) == largest { b } else { a }
+    // The sign decides between equal numbers. All is computed before anything is chosen, so that loops over this vectorise.
+    let second = if a == b { a.is_sign_negative() == largest } else { (a < b) == largest };
+    let best = if second { b } else { a };
+    let best = if b.is_nan() { a } else { best };
+    let best = if a.is_nan() { b } else { best };
+    if nan & (a.is_nan() | b.is_nan()) { f32::NAN } else { best }
 }
 
 /// f32 with two operands: `add`, `sub`, `mul`, `div`, `min`, `max`, `min.nan`, ...
@@ -169,6 +177,9 @@ pub(crate) fn ternary(op: &str, m: Mode) -> Option<Map> {
         map3(move |a, b, c| finish(f(get(a, m.ftz), get(b, m.ftz), get(c, m.ftz), r), m))
     };
     Some(match op {
+        "fma" if r == Round::Rn && !(m.ftz || m.sat || m.relu) => {
+            map3(|a, b, c| put(get(a, false).mul_add(get(b, false), get(c, false)), false))
+        }
         "fma" => f3(fma),
         "min3" => f3(|a, b, c, _| extreme(extreme(a, b, false, false), c, false, false)),
         "max3" => f3(|a, b, c, _| extreme(extreme(a, b, true, false), c, true, false)),
@@ -201,23 +212,21 @@ pub(crate) fn unary(op: &str, m: Mode) -> Option<Map> {
 }
 
 /// 2^x, to about 1e-10 relative: a Taylor polynomial on half an octave either side of an integer.
+#[inline(always)] // branchless, so that loops over it vectorise
 pub(crate) fn exp2(x: f64) -> f64 {
-    if x.is_nan() {
-        return x;
-    }
-    if x >= 1024.0 {
-        return f64::INFINITY;
-    }
-    if x < -1000.0 {
-        return 0.0;
-    }
-    let n = x.round_ties_even();
+    // Adding this rounds to an integer, to even if it is halfway, which then stands in the low bits of the sum.
+    const ROUND: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
+    let sum = x + ROUND;
+    let n = sum - ROUND;
     let t = (x - n) * LN_2;
     let mut p = 1.0 / 362_880.0;
     for c in [1.0 / 40_320.0, 1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = p * t + c;
     }
-    p * f64::from_bits(((n as i64 + 1023) as u64) << 52)
+    let result = p * f64::from_bits((sum.to_bits().wrapping_add(1023)) << 52);
+    let result = if x >= 1024.0 { f64::INFINITY } else { result };
+    let result = if x < -1000.0 { 0.0 } else { result };
+    if x.is_nan() { x } else { result }
 }
 
 /// f64 with one to three operands; only the rounding to nearest.
@@ -259,19 +268,27 @@ pub(crate) fn compare(op: &str, decode: impl Fn(u64) -> f64 + Send + Sync + 'sta
         }
         _ => (op, false),
     };
-    let f: fn(f64, f64) -> bool = match base {
-        "eq" => |a, b| a == b,
-        "ne" => |a, b| a.partial_cmp(&b).is_some_and(Ordering::is_ne),
-        "lt" => |a, b| a < b,
-        "le" => |a, b| a <= b,
-        "gt" => |a, b| a > b,
-        "ge" => |a, b| a >= b,
+    Some(match base {
+        "eq" => ordered(decode, unordered, |a, b| a == b),
+        "ne" => ordered(decode, unordered, |a, b| a != b && !a.is_nan() && !b.is_nan()),
+        "lt" => ordered(decode, unordered, |a, b| a < b),
+        "le" => ordered(decode, unordered, |a, b| a <= b),
+        "gt" => ordered(decode, unordered, |a, b| a > b),
+        "ge" => ordered(decode, unordered, |a, b| a >= b),
         _ => return None,
-    };
-    Some(test(move |a, b| {
+    })
+}
+
+/// `f` is false where an operand is NaN; `unordered` makes that true.
+fn ordered(
+    decode: impl Fn(u64) -> f64 + Send + Sync + 'static,
+    unordered: bool,
+    f: impl Fn(f64, f64) -> bool + Send + Sync + 'static,
+) -> Test {
+    test(move |a, b| {
         let (a, b) = (decode(a), decode(b));
-        f(a, b) || (unordered && (a.is_nan() || b.is_nan()))
-    }))
+        f(a, b) | (unordered & (a.is_nan() | b.is_nan()))
+    })
 }
 
 /// `testp`.

@@ -30,6 +30,10 @@ pub(crate) fn binary(op: &str, ty: Ty) -> Option<Map> {
         }
         "mul.lo" => map2(move |a, b| low(a.wrapping_mul(b), w)),
         "mul.hi" => map2(move |a, b| low(high(ty, a, b), w)),
+        "mul.wide" if w == 32 && ty.signed() => {
+            map2(|a, b| i64::from(a as i32).wrapping_mul(i64::from(b as i32)) as u64)
+        }
+        "mul.wide" if w == 32 => map2(|a, b| u64::from(a as u32).wrapping_mul(u64::from(b as u32))),
         "mul.wide" => map2(move |a, b| low(product(ty, a, b) as u64, 2 * w)),
         // Division by zero gives all ones, and the remainder its dividend, as the hardware does.
         "div" => map2(move |a, b| match (widen(ty, a), widen(ty, b)) {

@@ -13,55 +13,35 @@ pub(crate) mod int;
 
 use std::sync::Arc;
 
+use crate::simd::{EachBit, EachLane, vectorized};
+
 /// One register of a warp.
 pub(crate) type Lanes = [u64; 32];
 
 /// Makes a register of up to four.
-pub(crate) type Map = Arc<dyn Fn([&Lanes; 4], &mut Lanes) + Send + Sync>;
+pub(crate) type Map = Arc<dyn Fn([&Lanes; 4]) -> Lanes + Send + Sync>;
 
 /// Compares two registers lane by lane; bit `l` of the answer is lane `l`'s.
 pub(crate) type Test = Arc<dyn Fn(&Lanes, &Lanes) -> u32 + Send + Sync>;
 
 pub(crate) fn map1(f: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Map {
-    Arc::new(move |s, out| {
-        for l in 0..32 {
-            out[l] = f(s[0][l]);
-        }
-    })
+    Arc::new(move |[a, ..]| vectorized(EachLane(|l| f(a[l]))))
 }
 
 pub(crate) fn map2(f: impl Fn(u64, u64) -> u64 + Send + Sync + 'static) -> Map {
-    Arc::new(move |s, out| {
-        for l in 0..32 {
-            out[l] = f(s[0][l], s[1][l]);
-        }
-    })
+    Arc::new(move |[a, b, ..]| vectorized(EachLane(|l| f(a[l], b[l]))))
 }
 
 pub(crate) fn map3(f: impl Fn(u64, u64, u64) -> u64 + Send + Sync + 'static) -> Map {
-    Arc::new(move |s, out| {
-        for l in 0..32 {
-            out[l] = f(s[0][l], s[1][l], s[2][l]);
-        }
-    })
+    Arc::new(move |[a, b, c, _]| vectorized(EachLane(|l| f(a[l], b[l], c[l]))))
 }
 
 pub(crate) fn map4(f: impl Fn(u64, u64, u64, u64) -> u64 + Send + Sync + 'static) -> Map {
-    Arc::new(move |s, out| {
-        for l in 0..32 {
-            out[l] = f(s[0][l], s[1][l], s[2][l], s[3][l]);
-        }
-    })
+    Arc::new(move |[a, b, c, d]| vectorized(EachLane(|l| f(a[l], b[l], c[l], d[l]))))
 }
 
 pub(crate) fn test(f: impl Fn(u64, u64) -> bool + Send + Sync + 'static) -> Test {
-    Arc::new(move |a, b| {
-        let mut out = 0;
-        for l in 0..32 {
-            out |= u32::from(f(a[l], b[l])) << l;
-        }
-        out
-    })
+    Arc::new(move |a, b| vectorized(EachBit(|l| f(a[l], b[l]))))
 }
 
 /// A type of an instruction.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::memory::{PAGE, PageBits, all_set, set_bits};
+use crate::memory::{PAGE, PageBits, bit_ranges, set_bits};
 
 /// First page of device memory. Small numbers are never addresses.
 const BASE: u64 = 0x10_0000_0000;
@@ -153,7 +153,10 @@ impl Memory {
         let mut done = 0;
         for (page, from, to) in pages(address, bytes) {
             let first = match a.page(page) {
-                Some(p) => (from..to).find(|&i| !all_set(&p.init, i, 1)),
+                Some(p) => bit_ranges(from, to - from).find_map(|(w, mask)| {
+                    let missing = mask & !p.init[w];
+                    (missing != 0).then(|| w * 64 + missing.trailing_zeros() as usize)
+                }),
                 None if a.fill.is_some() => None,
                 None => Some(from),
             };
@@ -181,13 +184,17 @@ impl Memory {
     pub(crate) fn commit(&mut self, allocation: u32, page: u64, data: &[u8; PAGE], bits: &PageBits) {
         let page = self.allocations[allocation as usize].page_mut(page);
         for (w, &mask) in bits.iter().enumerate() {
+            page.init[w] |= mask;
+            if mask == u64::MAX {
+                page.data[w * 64..w * 64 + 64].copy_from_slice(&data[w * 64..w * 64 + 64]);
+                continue;
+            }
             let mut left = mask;
             while left != 0 {
                 let b = w * 64 + left.trailing_zeros() as usize;
                 page.data[b] = data[b];
                 left &= left - 1;
             }
-            page.init[w] |= mask;
         }
     }
 

@@ -32,6 +32,29 @@ pub(crate) fn bit_ranges(from: usize, len: usize) -> impl Iterator<Item = (usize
     })
 }
 
+/// Copies bytes as `copy_from_slice` does, without a call for the sizes that lanes access.
+#[inline]
+pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
+    fn fixed<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
+        match (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
+            (Some(to), Some(from)) => {
+                *to = *from;
+                true
+            }
+            _ => false,
+        }
+    }
+    let done = match to.len() {
+        4 => fixed::<4>(to, from),
+        8 => fixed::<8>(to, from),
+        16 => fixed::<16>(to, from),
+        _ => false,
+    };
+    if !done {
+        to.copy_from_slice(from);
+    }
+}
+
 /// Sets bits `from .. from + len`.
 #[inline]
 pub(crate) fn set_bits(bits: &mut [u64], from: usize, len: usize) {

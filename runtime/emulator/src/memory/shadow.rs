@@ -3,6 +3,8 @@
 //! Cells start as large as the first access allows and are split when a smaller or less aligned access arrives, so the answer is
 //! exact to the byte and costs little where everything moves in 16-byte pieces.
 
+#![allow(clippy::inline_always)] // what is constant where an access is made leaves little of these functions
+
 use crate::hb::{Fenced, Know, LaneClock};
 
 /// Set in [`Entry::pc`]: the access was strong (atomic, volatile, relaxed or stronger).
@@ -32,6 +34,41 @@ struct Cell {
     read: Entry,
 }
 
+impl Cell {
+    /// Records an access if it clashes with nothing and involves no list of readers; else changes nothing.
+    #[inline(always)] // with what is known of the access where it is made
+    fn plain(&mut self, a: &Access) -> bool {
+        if a.clashes_write(&self.write) {
+            return false;
+        }
+        let (r, by) = (&mut self.read, &a.by);
+        if a.write {
+            if r.at.mask != 0 && (r.at.warp == MANY || a.clashes(r)) {
+                return false;
+            }
+            r.at.mask = 0;
+            let w = &mut self.write;
+            let same = w.at.warp == by.at.warp && w.at.clock == by.at.clock && w.pc == by.pc;
+            let mask = if same { w.at.mask } else { 0 };
+            *w = *by;
+            w.at.mask |= mask;
+        } else if r.at.warp == MANY {
+            return false;
+        } else if r.at.warp == by.at.warp
+            && r.at.clock == by.at.clock
+            && r.pc & !PC == by.pc & !PC
+            && r.at.mask != 0
+        {
+            r.at.mask |= by.at.mask;
+        } else if r.at.mask == 0 || a.ordered(r) {
+            *r = *by;
+        } else {
+            return false;
+        }
+        true
+    }
+}
+
 /// The access being checked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access<'a> {
@@ -45,7 +82,7 @@ pub(crate) struct Access<'a> {
 
 impl Access<'_> {
     /// Whether `e` happened before this access, or is this thread's own.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ordered(&self, e: &Entry) -> bool {
         let mut at = e.at;
         let me = self.issuer.map_or(self.by.at, |i| i.0);
@@ -58,13 +95,13 @@ impl Access<'_> {
         self.know.covers(at)
     }
 
-    #[inline]
+    #[inline(always)]
     fn clashes(&self, e: &Entry) -> bool {
         e.at.mask != 0 && (e.pc & IN_FLIGHT != 0 || (e.pc & self.by.pc & STRONG == 0 && !self.ordered(e)))
     }
 
     /// Like `clashes`, of an earlier write: the asynchronous proxy sees an ordinary one only across a proxy fence.
-    #[inline]
+    #[inline(always)]
     fn clashes_write(&self, e: &Entry) -> bool {
         let unfenced =
             |(_, space)| e.at.mask != 0 && e.pc & ASYNC_PROXY == 0 && !self.know.across_fence(space, e.at);
@@ -82,26 +119,91 @@ pub(crate) struct Clash {
     pub(crate) offset: usize,
 }
 
+/// Readers of a cell, in order: a few are kept here, so that lists cost no allocation.
+#[derive(Clone, Debug)]
+struct Readers {
+    /// The first of `few`, unless there are `lots`.
+    len: usize,
+    few: [Entry; Self::FEW],
+    lots: Vec<Entry>,
+}
+
+impl Readers {
+    const FEW: usize = 4;
+
+    fn of(a: Entry, b: Entry) -> Self {
+        Self { len: 2, few: [a, b, NONE, NONE], lots: Vec::new() }
+    }
+
+    fn all(&mut self) -> &mut [Entry] {
+        if self.lots.is_empty() { &mut self.few[..self.len] } else { &mut self.lots }
+    }
+
+    fn first(&self) -> Option<Entry> {
+        if self.lots.is_empty() { self.few[..self.len].first().copied() } else { self.lots.first().copied() }
+    }
+
+    fn push(&mut self, e: Entry) {
+        if self.lots.is_empty() {
+            if self.len < Self::FEW {
+                self.few[self.len] = e;
+                self.len += 1;
+                return;
+            }
+            self.lots.extend(self.few);
+            self.len = 0;
+        }
+        self.lots.push(e);
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+        self.lots.clear();
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
+        if !self.lots.is_empty() {
+            self.lots.retain(keep);
+            return;
+        }
+        let mut kept = 0;
+        for i in 0..self.len {
+            if keep(&self.few[i]) {
+                self.few[kept] = self.few[i];
+                kept += 1;
+            }
+        }
+        self.len = kept;
+    }
+}
+
 /// Shadow of a block of bytes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shadow {
     shift: u32,
     cells: Vec<Cell>,
-    many: Vec<Vec<Entry>>,
+    many: Vec<Readers>,
 }
 
 impl Shadow {
+    /// Records an access to exactly one cell that is simply ordered behind what was there before, as most are; else says no and
+    /// changes nothing.
+    #[inline(always)]
+    pub(crate) fn plain(&mut self, offset: usize, len: usize, a: &Access) -> bool {
+        let whole = len == 1 << self.shift && offset & (len - 1) == 0;
+        whole && self.cells.get_mut(offset >> self.shift).is_some_and(|c| c.plain(a))
+    }
+
     /// Checks and records an access to `len` bytes at `offset` of a block of `size` bytes (a multiple of 16).
     pub(crate) fn access(&mut self, size: usize, offset: usize, len: usize, a: &Access) -> Option<Clash> {
-        let fits = ((offset | len | 16).trailing_zeros()).min(4);
-        if self.cells.is_empty() {
-            self.shift = fits;
-            self.cells = vec![Cell { write: NONE, read: NONE }; size >> fits];
-        } else if fits < self.shift {
-            self.split(fits);
+        let fits = (offset | len | 16).trailing_zeros();
+        if fits < self.shift || self.cells.is_empty() {
+            self.refine(size, fits);
         }
+        let first = offset >> self.shift;
+        let end = (offset + len + (1 << self.shift) - 1) >> self.shift;
         let mut clash = None;
-        for i in offset >> self.shift..(offset + len).div_ceil(1 << self.shift) {
+        for i in first..end {
             let found = if a.write { self.write(i, a) } else { self.read(i, a) };
             if clash.is_none() {
                 clash = found.map(|(with, write)| Clash { with, write, offset: i << self.shift });
@@ -110,7 +212,14 @@ impl Shadow {
         clash
     }
 
-    fn split(&mut self, to: u32) {
+    /// Makes cells of `1 << to` bytes, of larger ones if there are any.
+    #[cold]
+    fn refine(&mut self, size: usize, to: u32) {
+        if self.cells.is_empty() {
+            self.shift = to;
+            self.cells = vec![Cell { write: NONE, read: NONE }; size >> to];
+            return;
+        }
         let times = 1 << (self.shift - to);
         let mut cells = Vec::with_capacity(self.cells.len() * times);
         for c in &self.cells {
@@ -138,7 +247,7 @@ impl Shadow {
         if cell.read.at.mask != 0 {
             if cell.read.at.warp == MANY {
                 let list = &mut self.many[cell.read.at.clock as usize];
-                clash = clash.or_else(|| list.iter().find(|e| a.clashes(e)).map(|e| (*e, false)));
+                clash = clash.or_else(|| list.all().iter().find(|e| a.clashes(e)).map(|e| (*e, false)));
                 list.clear();
             } else if a.clashes(&cell.read) {
                 clash = clash.or(Some((cell.read, false)));
@@ -172,19 +281,27 @@ impl Shadow {
         } else if r.at.warp == MANY {
             let list = &mut self.many[r.at.clock as usize];
             let strong = a.by.pc & (STRONG | ASYNC_PROXY);
-            let same = |e: &Entry| {
-                e.at.warp == a.by.at.warp
-                    && e.at.clock == a.by.at.clock
-                    && e.pc & (STRONG | ASYNC_PROXY) == strong
-            };
-            if let Some(k) = list.iter().position(same) {
-                list[k].at.mask |= a.by.at.mask;
-                let at = list[k].at;
-                list.retain(|e| {
-                    e.at == at || e.at.warp != at.warp || e.at.clock >= at.clock || e.at.mask & !at.mask != 0
-                });
-            } else if let Some(k) = list.iter().position(|e| a.ordered(e)) {
-                list[k] = a.by;
+            let (mut own, mut others) = (None, false);
+            for e in list.all().iter_mut().filter(|e| e.at.warp == a.by.at.warp) {
+                if own.is_none() && e.at.clock == a.by.at.clock && e.pc & (STRONG | ASYNC_PROXY) == strong {
+                    e.at.mask |= a.by.at.mask;
+                    own = Some(e.at);
+                } else {
+                    others = true;
+                }
+            }
+            if let Some(at) = own {
+                // Older reads by these lanes need not be remembered any longer.
+                if others {
+                    list.retain(|e| {
+                        e.at == at
+                            || e.at.warp != at.warp
+                            || e.at.clock >= at.clock
+                            || e.at.mask & !at.mask != 0
+                    });
+                }
+            } else if let Some(e) = list.all().iter_mut().find(|e| a.ordered(e)) {
+                *e = a.by;
             } else {
                 list.push(a.by);
             }
@@ -195,7 +312,7 @@ impl Shadow {
         } else {
             let first = *r;
             *r = Entry { at: LaneClock { warp: MANY, clock: self.many.len() as u32, mask: 1 }, pc: 0 };
-            self.many.push(vec![first, a.by]);
+            self.many.push(Readers::of(first, a.by));
         }
         clash
     }
@@ -222,7 +339,7 @@ impl Shadow {
         let Some(cell) = self.cells.get(offset >> self.shift) else { return (None, None) };
         let read = match cell.read {
             e if e.at.mask == 0 => None,
-            e if e.at.warp == MANY => self.many[e.at.clock as usize].first().copied(),
+            e if e.at.warp == MANY => self.many[e.at.clock as usize].first(),
             e => Some(e),
         };
         ((cell.write.at.mask != 0).then_some(cell.write), read)

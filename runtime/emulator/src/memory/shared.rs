@@ -1,7 +1,9 @@
 //! One CTA's shared memory: bytes, which of them were written, and their shadow.
 
+#![allow(clippy::inline_always)] // what is constant where an access is made leaves little of these functions
+
 use crate::memory::shadow::{Access, Clash, Entry, Shadow};
-use crate::memory::{all_set, set_bits};
+use crate::memory::{all_set, copy, set_bits};
 
 /// Shared addresses start here, so that 0 is none of them; the alignment of a variable holds for its address up to this power of two.
 pub(crate) const SHARED_BASE: u32 = 1024;
@@ -39,18 +41,23 @@ impl Shared {
 
     #[inline]
     pub(crate) fn read(&self, offset: usize, out: &mut [u8]) -> bool {
-        out.copy_from_slice(&self.data[offset..offset + out.len()]);
+        copy(out, &self.data[offset..offset + out.len()]);
         all_set(&self.init, offset, out.len())
     }
 
     #[inline]
     pub(crate) fn write(&mut self, offset: usize, data: &[u8]) {
-        self.data[offset..offset + data.len()].copy_from_slice(data);
+        copy(&mut self.data[offset..offset + data.len()], data);
         set_bits(&mut self.init, offset, data.len());
     }
 
+    /// See [`Shadow::plain`].
+    #[inline(always)]
+    pub(crate) fn plain(&mut self, offset: usize, len: usize, access: &Access) -> bool {
+        self.shadow[offset / BLOCK].plain(offset % BLOCK, len, access)
+    }
+
     /// Checks an access of at most a block against the ones before it; the offset in the clash counts from the start of the memory.
-    #[inline]
     pub(crate) fn check(&mut self, offset: usize, len: usize, access: &Access) -> Option<Clash> {
         let mut clash = None;
         let mut at = offset;

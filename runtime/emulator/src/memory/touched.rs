@@ -24,24 +24,27 @@ pub(crate) struct Touched {
 
 impl Touched {
     /// The page's bitmaps, made if absent.
+    #[inline]
     pub(crate) fn page(&mut self, page: u64, allocation: u32) -> &mut TouchedPage {
+        let slot = page as usize % 64;
+        let i = match self.cache.get(slot) {
+            Some(&(known, i)) if known == page => i,
+            _ => self.find(page, allocation),
+        };
+        &mut self.pages[i as usize]
+    }
+
+    #[inline(never)]
+    fn find(&mut self, page: u64, allocation: u32) -> u32 {
         if self.cache.is_empty() {
             self.cache = vec![(u64::MAX, 0); 64];
         }
-        let slot = page as usize % 64;
-        if self.cache[slot].0 != page {
-            let i = *self.index.entry(page).or_insert_with(|| {
-                self.pages.push(TouchedPage {
-                    page,
-                    allocation,
-                    read: [0; PAGE / 64],
-                    written: [0; PAGE / 64],
-                });
-                self.pages.len() as u32 - 1
-            });
-            self.cache[slot] = (page, i);
-        }
-        &mut self.pages[self.cache[slot].1 as usize]
+        let i = *self.index.entry(page).or_insert_with(|| {
+            self.pages.push(TouchedPage { page, allocation, read: [0; PAGE / 64], written: [0; PAGE / 64] });
+            self.pages.len() as u32 - 1
+        });
+        self.cache[page as usize % 64] = (page, i);
+        i
     }
 
     /// Marks bytes of one page.

@@ -3,12 +3,14 @@
 //! CTAs that do not synchronise with each other get a view each and run in parallel, whatever the number of cores; their views are
 //! merged in grid order afterwards, and any byte that one wrote and another touched is a race. CTAs that do synchronise share a view.
 
+#![allow(clippy::inline_always)] // what is constant where an access is made leaves little of these functions
+
 use std::collections::HashMap;
 
 use crate::memory::global::{Memory, Page};
 use crate::memory::shadow::{Access, Clash, Entry, Shadow};
 use crate::memory::touched::Touched;
-use crate::memory::{PAGE, PageBits, all_set, set_bits};
+use crate::memory::{PAGE, PageBits, all_set, copy, set_bits};
 
 #[derive(Debug)]
 struct ViewPage<'m> {
@@ -67,31 +69,35 @@ impl<'m> View<'m> {
         })
     }
 
+    #[inline]
     fn slot(&mut self, page: u64) -> Option<u32> {
-        let c = &mut self.cache[page as usize % 64];
-        if c.0 != page {
-            let slot = if let Some(&s) = self.index.get(&page) {
-                s
-            } else {
-                let allocation = self.base.owner(page)?;
-                let a = &self.base.allocations[allocation];
-                let base = a.page(page);
-                let init = base.map_or_else(|| a.blank().init, |p| p.init);
-                let slot = self.pages.len() as u32;
-                self.pages.push(ViewPage {
-                    number: page,
-                    allocation: allocation as u32,
-                    base,
-                    own: None,
-                    init,
-                    shadow: Shadow::default(),
-                });
-                self.index.insert(page, slot);
-                slot
-            };
-            *c = (page, slot);
-        }
-        Some(c.1)
+        let (known, slot) = self.cache[page as usize % 64];
+        if known == page { Some(slot) } else { self.find_slot(page) }
+    }
+
+    #[inline(never)]
+    fn find_slot(&mut self, page: u64) -> Option<u32> {
+        let slot = if let Some(&s) = self.index.get(&page) {
+            s
+        } else {
+            let allocation = self.base.owner(page)?;
+            let a = &self.base.allocations[allocation];
+            let base = a.page(page);
+            let init = base.map_or_else(|| a.blank().init, |p| p.init);
+            let slot = self.pages.len() as u32;
+            self.pages.push(ViewPage {
+                number: page,
+                allocation: allocation as u32,
+                base,
+                own: None,
+                init,
+                shadow: Shadow::default(),
+            });
+            self.index.insert(page, slot);
+            slot
+        };
+        self.cache[page as usize % 64] = (page, slot);
+        Some(slot)
     }
 
     /// Reads `out.len()` bytes; whether all of them were written by somebody.
@@ -100,8 +106,8 @@ impl<'m> View<'m> {
         let p = &self.pages[at.slot as usize];
         let range = at.offset..at.offset + out.len();
         match (&p.own, p.base) {
-            (Some(own), _) => out.copy_from_slice(&own[range]),
-            (None, Some(base)) => out.copy_from_slice(&base.data[range]),
+            (Some(own), _) => copy(out, &own[range]),
+            (None, Some(base)) => copy(out, &base.data[range]),
             (None, None) => out.fill(self.base.allocations[p.allocation as usize].blank_byte()),
         }
         all_set(&p.init, at.offset, out.len())
@@ -114,12 +120,17 @@ impl<'m> View<'m> {
             Some(base) => Box::new(base.data),
             None => Box::new([self.base.allocations[p.allocation as usize].blank_byte(); PAGE]),
         });
-        own[at.offset..at.offset + data.len()].copy_from_slice(data);
+        copy(&mut own[at.offset..at.offset + data.len()], data);
         set_bits(&mut p.init, at.offset, data.len());
     }
 
+    /// See [`Shadow::plain`].
+    #[inline(always)]
+    pub(crate) fn plain(&mut self, at: Spot, len: usize, access: &Access) -> bool {
+        self.pages[at.slot as usize].shadow.plain(at.offset, len, access)
+    }
+
     /// Checks an access against the ones before it.
-    #[inline]
     pub(crate) fn check(&mut self, at: Spot, len: usize, access: &Access) -> Option<Clash> {
         self.pages[at.slot as usize].shadow.access(PAGE, at.offset, len, access)
     }
@@ -224,6 +235,10 @@ impl Merged {
                 if bits != 0 {
                     let first = w * 64 + bits.trailing_zeros() as usize;
                     page.writers.extend(view.last(t.page, first).0.map(|e| (first as u16, e)));
+                }
+                if bits == u64::MAX {
+                    page.data[w * 64..w * 64 + 64].copy_from_slice(&own[w * 64..w * 64 + 64]);
+                    continue;
                 }
                 while bits != 0 {
                     let b = w * 64 + bits.trailing_zeros() as usize;
