@@ -74,6 +74,18 @@ __device__ __forceinline__ void store_shared(u32 address, float x, float y) {
   asm volatile("st.shared.v2.f32 [%0], {%1,%2};" ::"r"(address), "f"(x), "f"(y) : "memory");
 }
 
+// Writes 16 bytes if `valid`, without a branch.
+__device__ __forceinline__ void store_global(void* to, const Vec16& v, bool valid) {
+  asm volatile(
+      "{\n"
+      ".reg .pred valid;\n"
+      "setp.ne.b32 valid, %5, 0;\n"
+      "@valid st.global.v4.b32 [%0], {%1,%2,%3,%4};\n"
+      "}" ::"l"(to),
+      "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3]), "r"(static_cast<int>(valid))
+      : "memory");
+}
+
 // 2^x and log2(x), approximate; 2^-inf is 0.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
@@ -87,10 +99,24 @@ __device__ __forceinline__ float log2_fast(float x) {
   return y;
 }
 
+// 1 / x, approximate.
+__device__ __forceinline__ float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Adds 1 and returns the value before, ordered after this thread's earlier writes and before its later reads.
 __device__ __forceinline__ u32 arrive_at(u32* counter) {
   u32 before;
   asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+  return before;
+}
+
+// Adds 1 and returns the value before; orders nothing.
+__device__ __forceinline__ u32 take_ticket(u32* counter) {
+  u32 before;
+  asm volatile("atom.add.relaxed.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
   return before;
 }
 

@@ -44,6 +44,21 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
       : "memory");
 }
 
+// Whether the phase of this parity has ended.
+__device__ __forceinline__ bool barrier_test(u32 barrier, u32 parity) {
+  u32 done;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n"
+      "}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
 // --- copies ---
 
 // Contiguous bytes from global to shared memory; addresses and size are multiples of 16.
@@ -69,12 +84,17 @@ __device__ __forceinline__ void bulk_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
+// What L2 is to keep: policies as `createpolicy` makes them, for data that is read once or again soon.
+constexpr u64 kEvictFirst = 0x12f0000000000000;
+constexpr u64 kEvictLast = 0x14f0000000000000;
+
 // A box of a 4-dimensional tensor to shared memory; what lies outside of the tensor becomes zeros.
-__device__ __forceinline__ void tensor_load(u32 to, const TensorMap* map, u32 barrier, int x, int y, int z, int w) {
+__device__ __forceinline__ void tensor_load(u32 to, const TensorMap* map, u32 barrier, int x, int y, int z, int w,
+                                            u64 policy) {
   asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
-      "[%2];" ::"r"(to),
-      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "l"(policy)
       : "memory");
 }
 
