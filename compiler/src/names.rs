@@ -5,7 +5,7 @@
 
 use moac_runtime::digest::Digest;
 
-use crate::lower::KernelSpec;
+use crate::lower::spec::KernelSpec;
 use crate::nvrtc::{self, Source};
 
 /// The layout of a cache entry and of its key. Raised when either changes: old entries are then never looked at.

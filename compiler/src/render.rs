@@ -49,6 +49,7 @@ struct Variables<'a> {
     group_of_head: &'a [u32],
     head_order: &'a [u32],
     buckets: &'a [BucketSpec],
+    params: &'static str,
     params_bytes: usize,
     threads: u32,
     shared_bytes: u32,
@@ -83,10 +84,11 @@ impl<'a> Variables<'a> {
             group_of_head: &spec.group_of_head,
             head_order: &spec.head_order,
             buckets: &spec.buckets,
+            params: family::params(spec.family, spec.phase),
             params_bytes: Block::abi(spec.family, spec.phase).params_bytes,
             threads: spec.launch.threads,
             shared_bytes: spec.launch.shared_bytes,
-            ctas_per_sm: family::launch_bound(spec.family),
+            ctas_per_sm: family::launch_bound(spec.family, spec.phase),
         }
     }
 }

@@ -4,11 +4,22 @@
 //! by size and offsets, there by a `static_assert` in every rendered kernel. Change both together and raise
 //! [`ABI_VERSION`].
 
+use serde::{Deserialize, Serialize};
+
 /// Raised whenever the meaning or the layout of [`Params`] changes.
 pub const ABI_VERSION: u32 = 1;
 
 /// The most buckets an artifact can hold: the layer's base of each is in the block.
 pub const MAX_BUCKETS: usize = 64;
+
+/// Which parameter block a kernel takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abi {
+    /// [`ABI_VERSION`].
+    pub version: u32,
+    /// Bytes of the block.
+    pub params_bytes: usize,
+}
 
 /// What one launch of an attention kernel does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

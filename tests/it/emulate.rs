@@ -7,21 +7,22 @@ use moac_runtime::backend::LayerBackend;
 use moac_runtime::launch::Phase;
 use moac_runtime::plan::DType;
 use moac_runtime::reference::Spans;
-use moac_tests::emulate::{SHAPES, Shape, failures, harness, plan_names, run, shipped, wrong};
+use moac_tests::emulate::{
+    FAMILIES, SHAPES, Shape, failures, harness, plan_names, run, schedules, shipped, wrong,
+};
 
 use crate::devices::{self, spans};
 
-/// Orders of warps that every small layer is run in.
-const SCHEDULES: u64 = 3;
-
 fn check(shape: &Shape, phase: Phase) {
-    let candidate = shape.candidate(phase);
-    let cases = cases::whole(&candidate);
-    for schedule in 0..SCHEDULES {
-        let failures = failures(&candidate, &cases, schedule);
-        let lines: Vec<String> =
-            failures.iter().map(|(case, failure)| format!("{case}: {failure}")).collect();
-        assert!(lines.is_empty(), "{}, schedule {schedule}:\n{}", shape.name, lines.join("\n"));
+    for arch in FAMILIES {
+        let candidate = shape.candidate(arch, phase);
+        let cases = cases::whole(&candidate);
+        for schedule in 0..schedules() {
+            let failures = failures(&candidate, &cases, schedule);
+            let lines: Vec<String> =
+                failures.iter().map(|(case, failure)| format!("{case}: {failure}")).collect();
+            assert!(lines.is_empty(), "{}, {arch}, schedule {schedule}:\n{}", shape.name, lines.join("\n"));
+        }
     }
 }
 
@@ -93,25 +94,37 @@ fn batch(phase: Phase) -> Case {
     }
 }
 
+/// A kernel of each family and phase.
+fn kernels() -> impl Iterator<Item = (Arch, Phase)> {
+    FAMILIES.into_iter().flat_map(|arch| [Phase::Prefill, Phase::Decode].map(|phase| (arch, phase)))
+}
+
 #[test]
 fn the_same_call_gives_the_same_bytes_and_no_alarm_in_any_order_of_arrival() {
-    for phase in [Phase::Prefill, Phase::Decode] {
-        let candidate = SHAPES[2].candidate(phase);
+    for (arch, phase) in kernels() {
+        let candidate = SHAPES[2].candidate(arch, phase);
         let outcomes: Vec<_> = (0..20)
             .map(|schedule| run(&mut harness(&candidate, schedule), &candidate, &batch(phase)))
             .collect();
         for (schedule, outcome) in outcomes.iter().enumerate() {
-            assert!(outcome.failures.is_empty(), "{phase:?}, schedule {schedule}: {:?}", outcome.failures);
+            assert!(
+                outcome.failures.is_empty(),
+                "{arch}, {phase:?}, schedule {schedule}: {:?}",
+                outcome.failures
+            );
         }
         let digests: Vec<_> = outcomes.iter().map(|outcome| &outcome.digests).collect();
-        assert!(digests[0].len() == 4 && digests.iter().all(|digest| *digest == digests[0]), "{phase:?}");
+        assert!(
+            digests[0].len() == 4 && digests.iter().all(|digest| *digest == digests[0]),
+            "{arch}, {phase:?}"
+        );
     }
 }
 
 #[test]
 fn what_others_say_changes_no_bit_of_a_request() {
-    for phase in [Phase::Prefill, Phase::Decode] {
-        let candidate = SHAPES[2].candidate(phase);
+    for (arch, phase) in kernels() {
+        let candidate = SHAPES[2].candidate(arch, phase);
         let mut harness = harness(&candidate, 0);
         let mut case = batch(phase);
         let before = run(&mut harness, &candidate, &case).digests;
@@ -120,14 +133,14 @@ fn what_others_say_changes_no_bit_of_a_request() {
         }
         let after = run(&mut harness, &candidate, &case).digests;
         let same: Vec<bool> = before.iter().zip(&after).map(|(a, b)| a == b).collect();
-        assert_eq!(same, [false, false, true, false], "{phase:?}");
+        assert_eq!(same, [false, false, true, false], "{arch}, {phase:?}");
     }
 }
 
 /// Every kernel of a shipped plan, in both element types, at the edges of its own spans.
 fn check_shipped(name: &str) {
     for dtype in [DType::Bf16, DType::F16] {
-        let candidates = shipped(name, dtype, &[Arch::Sm90]);
+        let candidates = shipped(name, dtype, &FAMILIES);
         let wrong = wrong(&candidates);
         assert!(!candidates.is_empty() && wrong.is_empty(), "{name}, {dtype}:\n{}", wrong.join("\n"));
     }
@@ -191,16 +204,18 @@ fn no_shipped_plan_is_forgotten() {
 /// Two buckets are enough for the laws; the cases above know the rest.
 #[test]
 fn the_laws_hold() {
-    for (dtype, spans) in [
-        (DType::Bf16, spans(&[128, 256, 192, 256], 2, 128, 256)),
-        (DType::F16, spans(&[256, 128, 192, 128, 128, 256], 2, 64, 256)),
+    for (arch, dtype, spans) in [
+        (Arch::Sm90, DType::Bf16, spans(&[128, 256, 192, 256], 2, 128, 256)),
+        (Arch::Sm90, DType::F16, spans(&[256, 128, 192, 128, 128, 256], 2, 64, 256)),
+        (Arch::Sm90a, DType::F16, spans(&[128, 256, 192, 256], 2, 128, 256)),
+        (Arch::Sm90a, DType::Bf16, spans(&[256, 128, 192, 128, 128, 256], 2, 64, 256)),
     ] {
         let make = |requests: &[Spans]| -> Box<dyn LayerBackend> {
             let (plan, lengths) = devices::plan_of(requests);
-            let artifact = devices::artifact(&plan, &lengths, dtype, Arch::Sm90);
+            let artifact = devices::artifact(&plan, &lengths, dtype, arch);
             let bucket = |spans: &Spans| lengths.binary_search(&spans.length).unwrap();
             let buckets: Vec<usize> = requests.iter().map(bucket).collect();
-            Box::new(EmulatedLayer::new(&artifact, 0, Arch::Sm90, &buckets).unwrap())
+            Box::new(EmulatedLayer::new(&artifact, 0, arch, &buckets).unwrap())
         };
         devices::laws_hold(&make, &spans, 192, 12, dtype);
     }

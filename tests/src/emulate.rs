@@ -38,6 +38,14 @@ pub struct Shape {
     pub lengths: &'static [u32],
 }
 
+/// An architecture of each family of kernels.
+pub const FAMILIES: [Arch; 2] = [Arch::Sm90, Arch::Sm90a];
+
+/// Orders of warps that small layers are run in: one for a developer, three in CI.
+pub fn schedules() -> u64 {
+    if std::env::var_os("CI").is_some() { 3 } else { 1 }
+}
+
 /// Every group size with a path of its own, both head dimensions, both element types; one to three buckets; spans
 /// that are the whole context, that fill a fraction of it, and that wrap many times.
 pub const SHAPES: [Shape; 5] = [
@@ -123,12 +131,12 @@ impl Shape {
     ///
     /// # Panics
     /// If it does not lower, which is a mistake in the shape.
-    pub fn lowered(&self) -> Lowered {
+    pub fn lowered(&self, arch: Arch) -> Lowered {
         let target = Target {
             kv_heads: 0..self.kv_heads,
             lengths: self.lengths.to_vec(),
             dtype: self.dtype,
-            archs: vec![Arch::Sm90],
+            archs: vec![arch],
         };
         lower(&self.plan(), &target).expect("the shapes are sound")
     }
@@ -137,8 +145,8 @@ impl Shape {
     ///
     /// # Panics
     /// If it does not render.
-    pub fn source(&self, phase: Phase) -> Source {
-        let lowered = self.lowered();
+    pub fn source(&self, arch: Arch, phase: Phase) -> Source {
+        let lowered = self.lowered(arch);
         let kernel = lowered.layers[0][0].of(phase);
         build::sources(&lowered).expect("the template renders").swap_remove(kernel)
     }
@@ -149,10 +157,11 @@ impl Shape {
     /// What the compiler says.
     pub fn compile(
         &self,
+        arch: Arch,
         phase: Phase,
         source: &Source,
     ) -> Result<Candidate, moac_compiler::nvrtc::CompileError> {
-        let lowered = self.lowered();
+        let lowered = self.lowered(arch);
         let kernel = lowered.layers[0][0].of(phase);
         Ok(Candidate::of_lowered(&self.plan(), &lowered, kernel, nvrtc().compile(source)?))
     }
@@ -161,8 +170,9 @@ impl Shape {
     ///
     /// # Panics
     /// If it does not compile.
-    pub fn candidate(&self, phase: Phase) -> Candidate {
-        self.compile(phase, &self.source(phase)).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    pub fn candidate(&self, arch: Arch, phase: Phase) -> Candidate {
+        self.compile(arch, phase, &self.source(arch, phase))
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 }
 

@@ -6,7 +6,7 @@
 mod dump;
 pub mod family;
 mod lengths;
-mod spec;
+pub(crate) mod spec;
 
 use std::ops::Range;
 

@@ -67,6 +67,7 @@ fn flat<S: Serializer>(rule: &LaunchRule, serializer: S) -> Result<S::Ok, S::Err
     let LaunchRule { threads, shared_bytes, grid } = *rule;
     let (tile_m, ctas_per_sm) = match grid {
         Grid::Tiles { rows } => (rows, 0),
+        Grid::Items { rows } => (rows, 1),
         Grid::Split { per_sm } => (0, per_sm),
     };
     Flat { threads, shared_bytes, tile_m, ctas_per_sm }.serialize(serializer)

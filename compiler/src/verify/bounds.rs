@@ -1,16 +1,16 @@
-//! How many bytes and matrix operations a launch may take, worked out from the visibility rule alone.
+//! How many bytes and matrix operations a launch may take: the law of every family, from the visibility rule alone.
 //!
-//! Decode reads every visible row of K and V once and no other. A prefill CTA loads a tile iff one of its query rows
-//! sees a key in it, and a warp multiplies a tile iff one of its own rows does. An append reads and writes each row
-//! that stays once. Query rows, outputs and split results are counted apart.
+//! Decode reads every visible row of K and V once and no other. An append reads and writes each row that stays once. What
+//! a prefill may read and multiply depends on the blocks of its family: `budget.rs`. Query rows, outputs and split
+//! results are counted apart.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use moac_runtime::abi::Task;
-use moac_runtime::launch::Phase;
+use moac_runtime::launch::{Grid, Phase};
 use moac_runtime::plan::TILE;
 
+use super::budget::{self, TileWork};
 use super::candidate::{Candidate, Tile};
 use super::case::{Case, Layout, Work};
 use super::compare::{Failure, Kind};
@@ -21,11 +21,6 @@ use super::image;
 /// [`LONG`] tokens.
 const PARTIALS: f64 = 0.03;
 const LONG: u64 = 4096;
-
-/// Bank conflicts may take this share of the passes over shared memory. Prefill has none to speak of; where decode's
-/// warps meet, once a segment, some rows share banks, which shows in segments as short as the tests'.
-const PREFILL_CONFLICTS: f64 = 0.02;
-const DECODE_CONFLICTS: f64 = 0.25;
 
 /// What a launch counted against what it may have.
 pub fn check(
@@ -46,20 +41,6 @@ pub fn check(
     bounds.failures
 }
 
-/// Whether some query at a position in `queries` sees some key of tile `tile`.
-pub fn sees_tile(queries: &Range<u32>, tile: u32, sink: u32, window: u32) -> bool {
-    let (begin, end) = (tile * TILE, tile * TILE + TILE - 1);
-    !queries.is_empty()
-        && begin < queries.end
-        && (begin < sink || end >= queries.start || queries.start - end < window)
-}
-
-/// The tiles of keys that some query at a position in `queries` sees, ascending.
-pub fn tiles_seen(queries: &Range<u32>, sink: u32, window: u32) -> impl Iterator<Item = u32> {
-    let queries = queries.clone();
-    (0..queries.end.div_ceil(TILE)).filter(move |&tile| sees_tile(&queries, tile, sink, window))
-}
-
 struct Bounds<'a> {
     candidate: &'a Candidate,
     case: &'a Case,
@@ -69,10 +50,7 @@ struct Bounds<'a> {
 impl Bounds<'_> {
     fn banks(&mut self, total: &Count) {
         let Count { shared_passes, bank_conflicts, .. } = total;
-        let share = match self.candidate.phase() {
-            Phase::Prefill => PREFILL_CONFLICTS,
-            Phase::Decode => DECODE_CONFLICTS,
-        };
+        let share = budget::conflicts(self.candidate.facts);
         if *bank_conflicts as f64 > share * *shared_passes as f64 {
             let what =
                 format!("{bank_conflicts} of {shared_passes} passes over shared memory are bank conflicts");
@@ -118,8 +96,11 @@ impl Bounds<'_> {
             ("lse", lse),
             ("slab", appended * layer.row_bytes()),
         ]);
-        let scratch =
-            |label: &str| candidate.phase() == Phase::Decode && matches!(label, "partials" | "counters");
+        let scratch = |label: &str| match candidate.facts.rule.grid {
+            Grid::Split { .. } => matches!(label, "partials" | "counters"),
+            Grid::Items { .. } => label == "counters",
+            Grid::Tiles { .. } => false,
+        };
         for label in total.written.keys() {
             if !expected.contains_key(label.as_str()) && !scratch(label) {
                 self.failures.push(Failure::new(Kind::Stray, format!("`{label}` was written to")));
@@ -181,19 +162,39 @@ impl Bounds<'_> {
 
     fn attend(&mut self, grid: [u32; 3], counts: &Counts) {
         let Self { candidate, case, .. } = *self;
-        let by_cta: BTreeMap<_, _> = counts.ctas.iter().map(|(cta, count)| (*cta, count)).collect();
-        let nothing = Count::default();
-        for tile in self.tiles() {
-            let found = by_cta.get(&candidate.prefill_cta(grid, tile)).copied().unwrap_or(&nothing);
-            let expected = self.tile(&tile);
-            let at = |what: &str| format!("{what} by the CTA of {tile:?}");
-            let pair = 2 * candidate.layer.row_bytes();
-            self.expect(|| at("bytes of the slab read"), found.read_of(is_slab), expected.old * pair);
-            if case.layout != Layout::Fused {
-                self.expect(|| at("bytes of K and V read"), found.read_of(is_new), expected.new * pair);
+        if candidate.one_tile_a_cta(grid, case) {
+            let by_cta: BTreeMap<_, _> = counts.ctas.iter().map(|(cta, count)| (*cta, count)).collect();
+            let nothing = Count::default();
+            for tile in self.tiles() {
+                let found = by_cta.get(&candidate.prefill_cta(case, grid, tile)).copied().unwrap_or(&nothing);
+                let work = budget::tile(candidate, case, &tile);
+                self.tile_work(&format!("the CTA of {tile:?}"), found, work);
             }
-            self.at_most(|| at("matrix operations"), found.matrix_flops, expected.flops);
+        } else {
+            let work = self.tiles().iter().map(|tile| budget::tile(candidate, case, tile)).sum();
+            self.tile_work("all CTAs", &counts.total, work);
         }
+    }
+
+    /// Holds the counts of some CTAs against what their tiles may take.
+    fn tile_work(&mut self, who: &str, found: &Count, work: TileWork) {
+        let pair = 2 * self.candidate.layer.row_bytes();
+        let exact = budget::reads_exactly(self.candidate.facts.family);
+        let at = |what: &str| format!("{what} by {who}");
+        let (old, new) = (found.read_of(is_slab), found.read_of(is_new));
+        if exact {
+            self.expect(|| at("bytes of the slab read"), old, work.old * pair);
+        } else {
+            self.at_most(|| at("bytes of the slab read"), old, work.old * pair);
+        }
+        if self.case.layout != Layout::Fused {
+            if exact {
+                self.expect(|| at("bytes of K and V read"), new, work.new * pair);
+            } else {
+                self.at_most(|| at("bytes of K and V read"), new, work.new * pair);
+            }
+        }
+        self.at_most(|| at("matrix operations"), found.matrix_flops, work.flops);
     }
 
     /// The tiles of the case, all or those chosen.
@@ -203,42 +204,6 @@ impl Bounds<'_> {
             _ => all_tiles(self.candidate, self.case),
         }
     }
-
-    fn tile(&self, tile: &Tile) -> TileWork {
-        let Self { candidate, case, .. } = self;
-        let layer = &candidate.layer;
-        let request = &case.requests[tile.request as usize];
-        let (cached, end) = (request.cached, request.cached + request.chunk);
-        let window = layer.window(request.bucket, tile.head);
-        let at = |rows: Range<u32>| cached + rows.start..cached + rows.end;
-        let rows = case.tile_rows(tile, candidate.tile_m());
-        let mut work = TileWork::default();
-        for keys in tiles_seen(&at(rows.clone()), layer.sink, window) {
-            let (first, last) = (keys * TILE, end.min((keys + 1) * TILE));
-            let split = cached.clamp(first, last);
-            work.old += u64::from(split - first);
-            work.new += u64::from(last - split);
-        }
-        let warps = candidate.facts.rule.threads / 32;
-        let warp_rows = candidate.tile_m() / warps;
-        for warp in 0..warps {
-            let first = rows.start + warp * warp_rows;
-            let own = first.min(rows.end)..(first + warp_rows).min(rows.end);
-            let tiles = tiles_seen(&at(own), layer.sink, window).count() as u64;
-            work.flops += tiles * 4 * u64::from(warp_rows) * u64::from(TILE) * u64::from(layer.head_dim);
-        }
-        work
-    }
-}
-
-/// What one CTA of a prefill may take.
-#[derive(Clone, Copy, Debug, Default)]
-struct TileWork {
-    /// Rows of K, and as many of V, from the slab.
-    old: u64,
-    /// Rows of K, and as many of V, from the chunk.
-    new: u64,
-    flops: u64,
 }
 
 /// Every tile of query rows of a case.
@@ -259,27 +224,4 @@ fn is_slab(label: &str) -> bool {
 
 fn is_new(label: &str) -> bool {
     label == "k" || label == "v"
-}
-
-#[cfg(test)]
-mod tests {
-    use moac_runtime::geometry::visible;
-
-    use super::*;
-
-    #[test]
-    fn a_tile_is_seen_iff_some_query_sees_some_key_of_it() {
-        for (sink, window) in [(64, 64), (64, 128), (128, 192)] {
-            for (first, count) in
-                [(0, 1), (0, 16), (60, 8), (127, 1), (128, 128), (255, 2), (300, 33), (64, 0)]
-            {
-                let queries = first..first + count;
-                for tile in 0..8 {
-                    let keys = tile * TILE..(tile + 1) * TILE;
-                    let brute = queries.clone().any(|i| keys.clone().any(|j| visible(i, j, sink, window)));
-                    assert_eq!(sees_tile(&queries, tile, sink, window), brute, "{queries:?} {tile} {window}");
-                }
-            }
-        }
-    }
 }

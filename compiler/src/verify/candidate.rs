@@ -6,10 +6,12 @@ use moac_runtime::arch::Arch;
 use moac_runtime::artifact::{self, Artifact, Resources};
 use moac_runtime::attention::{HeadShape, KernelFacts};
 use moac_runtime::geometry::{BucketGeometry, LayerGeometry};
-use moac_runtime::launch::{Family, Phase, RingLayout};
+use moac_runtime::launch::{Family, Grid, Phase, RingLayout};
 use moac_runtime::plan::{DType, Plan};
 use moac_runtime::reference::Spans;
 
+use super::case::Case;
+pub use crate::lower::family::Tile;
 use crate::lower::{self, Lowered, family};
 use crate::nvrtc::Compiled;
 
@@ -188,26 +190,46 @@ impl Candidate {
         self.facts.rule.tile_rows()
     }
 
-    /// The CTA of a prefill grid that attends a tile of query rows.
-    pub fn prefill_cta(&self, grid: [u32; 3], tile: Tile) -> (u32, u32, u32) {
-        let order = lower::head_order(&self.layer.geometry);
-        let rank = order.iter().position(|&head| head == tile.head).unwrap_or_default();
-        family::prefill_cta(self.facts.family, grid, tile.request, rank as u32, tile.index)
+    /// The CTA of a prefill grid that attends a tile of query rows, where each CTA has at most one.
+    pub fn prefill_cta(&self, case: &Case, grid: [u32; 3], tile: Tile) -> (u32, u32, u32) {
+        let rows = self.tile_m();
+        match self.facts.rule.grid {
+            Grid::Items { .. } => {
+                let chunks: Vec<[u32; 2]> = case.requests.iter().map(|it| [it.cached, it.chunk]).collect();
+                (family::sm90::item(&chunks, self.layer.shape(), rows, tile), 0, 0)
+            }
+            _ => {
+                let order = lower::head_order(&self.layer.geometry);
+                let rank = order.iter().position(|&head| head == tile.head).unwrap_or_default();
+                family::sm80::prefill_cta(grid, tile.request, rank as u32, tile.index)
+            }
+        }
+    }
+
+    /// Whether no CTA of a prefill grid attends more than one tile of query rows.
+    pub fn one_tile_a_cta(&self, grid: [u32; 3], case: &Case) -> bool {
+        match self.facts.rule.grid {
+            Grid::Items { .. } => grid[0] >= self.items(case),
+            _ => true,
+        }
+    }
+
+    /// The prefill grid in which no CTA attends more than one tile of query rows, where `usual` is the launch's.
+    pub fn grid_of_tiles(&self, case: &Case, usual: [u32; 3]) -> [u32; 3] {
+        match self.facts.rule.grid {
+            Grid::Items { .. } => [self.items(case).max(1), 1, 1],
+            _ => usual,
+        }
+    }
+
+    /// Tiles of query rows of a case, over all heads and requests.
+    fn items(&self, case: &Case) -> u32 {
+        let tiles = case.requests.iter().map(|request| request.chunk.div_ceil(self.tile_m()));
+        tiles.sum::<u32>() * self.layer.heads()
     }
 
     /// Prefill or decode.
     pub fn phase(&self) -> Phase {
         self.facts.phase
     }
-}
-
-/// The work of one prefill CTA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tile {
-    /// The request, by index in the batch.
-    pub request: u32,
-    /// The query head.
-    pub head: u32,
-    /// Which `tile_m` rows of the chunk.
-    pub index: u32,
 }

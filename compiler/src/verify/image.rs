@@ -71,9 +71,8 @@ pub fn written(layout: RingLayout, slots: u32, row_bytes: u64) -> Vec<Range<u64>
                 let start = layout.vector(tiles * tile, n * PANEL_ROW, row_bytes) / PANEL_ROW * PANEL_ROW;
                 start..start + rows * PANEL_ROW
             };
-            std::iter::once(0..tiles * tile * row_bytes)
-                .chain((0..row_bytes / PANEL_ROW).map(panel))
-                .collect()
+            let panels = if rows == 0 { 0 } else { row_bytes / PANEL_ROW };
+            std::iter::once(0..tiles * tile * row_bytes).chain((0..panels).map(panel)).collect()
         }
     }
 }

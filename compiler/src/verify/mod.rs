@@ -5,6 +5,7 @@
 //! byte, and, where the device tells, its findings and counts.
 
 pub mod bounds;
+pub mod budget;
 pub mod candidate;
 pub mod case;
 pub mod cases;

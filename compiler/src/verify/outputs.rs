@@ -8,7 +8,6 @@ use sha2::{Digest as _, Sha256};
 use super::case::element;
 use super::compare::{self, Kind};
 use super::device::{Device, DeviceError, POISON};
-use super::run::Harness;
 use super::stage::Staged;
 use super::verdict::{Row, Run};
 
@@ -25,82 +24,80 @@ pub(super) fn digests(rows: &[Row], found: &[Found], requests: usize) -> Vec<[u8
     digests.into_iter().map(|digest| digest.finalize().into()).collect()
 }
 
-impl<D: Device> Harness<D> {
-    /// The rows to check, out of the whole of o and lse; everything that must be written is, and nothing else.
-    pub(super) fn read_all(
-        &mut self,
-        run: &mut Run<'_>,
-        staged: &Staged,
-        rows: &[Row],
-    ) -> Result<Vec<Found>, DeviceError> {
-        let (candidate, case) = (run.candidate, run.case);
-        let (layer, dtype) = (&candidate.layer, candidate.layer.dtype);
-        let starts = case.starts();
-        let mut written = vec![false; case.rows() as usize];
-        for (request, &start) in case.requests.iter().zip(&starts) {
-            written[start as usize..][..request.chunk as usize].fill(true);
-        }
-        let lse = self.read_lse(run, staged, &written)?;
-        let (buffer, view) = &staged.placement.o;
-        let o = self.device.read(staged.o, buffer.elements * 2)?;
-        let row_bytes = layer.row_bytes() as usize;
-        let find = |row: &Row| {
-            let at = starts[row.request] + u64::from(row.token);
-            let from = element(view, at, row.head) as usize * 2;
-            let lse = lse.get(element(&staged.placement.lse.1, at, row.head) as usize).copied();
-            (o[from..from + row_bytes].to_vec(), lse)
+/// The rows to check, out of the whole of o and lse; everything that must be written is, and nothing else.
+pub(super) fn read_all(
+    device: &mut impl Device,
+    run: &mut Run<'_>,
+    staged: &Staged,
+    rows: &[Row],
+) -> Result<Vec<Found>, DeviceError> {
+    let (candidate, case) = (run.candidate, run.case);
+    let (layer, dtype) = (&candidate.layer, candidate.layer.dtype);
+    let starts = case.starts();
+    let mut written = vec![false; case.rows() as usize];
+    for (request, &start) in case.requests.iter().zip(&starts) {
+        written[start as usize..][..request.chunk as usize].fill(true);
+    }
+    let lse = read_lse(device, run, staged, &written)?;
+    let (buffer, view) = &staged.placement.o;
+    let o = device.read(staged.o, buffer.elements * 2)?;
+    let row_bytes = layer.row_bytes() as usize;
+    let find = |row: &Row| {
+        let at = starts[row.request] + u64::from(row.token);
+        let from = element(view, at, row.head) as usize * 2;
+        let lse = lse.get(element(&staged.placement.lse.1, at, row.head) as usize).copied();
+        (o[from..from + row_bytes].to_vec(), lse)
+    };
+    let found = rows.iter().map(find).collect();
+    let finite = |bytes: &[u8]| compare::is_finite(dtype, bytes);
+    run.fail_all(regions("o", o, view, row_bytes, 2, &written, finite));
+    Ok(found)
+}
+
+/// All of lse, as it lies in memory; nothing where it was not asked for.
+fn read_lse(
+    device: &mut impl Device,
+    run: &mut Run<'_>,
+    staged: &Staged,
+    written: &[bool],
+) -> Result<Vec<f32>, DeviceError> {
+    if !run.case.lse {
+        return Ok(Vec::new());
+    }
+    let (buffer, view) = &staged.placement.lse;
+    let lse = device.read(staged.lse, buffer.elements * 4)?;
+    let values = f32_from_bytes(lse);
+    let finite = |bytes: &[u8]| single(bytes).is_some_and(f32::is_finite);
+    run.fail_all(regions("lse", lse, view, 4, 4, written, finite));
+    Ok(values)
+}
+
+/// The rows of some tiles. That nothing else was written the counts tell.
+pub(super) fn read_rows(
+    device: &mut impl Device,
+    run: &mut Run<'_>,
+    staged: &Staged,
+    rows: &[Row],
+) -> Result<Vec<Found>, DeviceError> {
+    let (layer, starts) = (&run.candidate.layer, run.case.starts());
+    let mut found = Vec::new();
+    for row in rows {
+        let at = starts[row.request] + u64::from(row.token);
+        let from = staged.o + element(&staged.placement.o.1, at, row.head) * 2;
+        let o = device.read(from, layer.row_bytes())?.to_vec();
+        let lse = if run.case.lse {
+            let from = staged.lse + element(&staged.placement.lse.1, at, row.head) * 4;
+            single(device.read(from, 4)?)
+        } else {
+            None
         };
-        let found = rows.iter().map(find).collect();
-        let finite = |bytes: &[u8]| compare::is_finite(dtype, bytes);
-        run.fail_all(regions("o", o, view, row_bytes, 2, &written, finite));
-        Ok(found)
-    }
-
-    /// All of lse, as it lies in memory; nothing where it was not asked for.
-    fn read_lse(
-        &mut self,
-        run: &mut Run<'_>,
-        staged: &Staged,
-        written: &[bool],
-    ) -> Result<Vec<f32>, DeviceError> {
-        if !run.case.lse {
-            return Ok(Vec::new());
+        if !compare::is_finite(layer.dtype, &o) || lse.is_some_and(|lse| !lse.is_finite()) {
+            let what = format!("o or lse: {row:?} is not written or not finite");
+            run.fail(Kind::Unwritten, what);
         }
-        let (buffer, view) = &staged.placement.lse;
-        let lse = self.device.read(staged.lse, buffer.elements * 4)?;
-        let values = f32_from_bytes(lse);
-        let finite = |bytes: &[u8]| single(bytes).is_some_and(f32::is_finite);
-        run.fail_all(regions("lse", lse, view, 4, 4, written, finite));
-        Ok(values)
+        found.push((o, lse));
     }
-
-    /// The rows of some tiles. That nothing else was written the counts tell.
-    pub(super) fn read_rows(
-        &mut self,
-        run: &mut Run<'_>,
-        staged: &Staged,
-        rows: &[Row],
-    ) -> Result<Vec<Found>, DeviceError> {
-        let (layer, starts) = (&run.candidate.layer, run.case.starts());
-        let mut found = Vec::new();
-        for row in rows {
-            let at = starts[row.request] + u64::from(row.token);
-            let from = staged.o + element(&staged.placement.o.1, at, row.head) * 2;
-            let o = self.device.read(from, layer.row_bytes())?.to_vec();
-            let lse = if run.case.lse {
-                let from = staged.lse + element(&staged.placement.lse.1, at, row.head) * 4;
-                single(self.device.read(from, 4)?)
-            } else {
-                None
-            };
-            if !compare::is_finite(layer.dtype, &o) || lse.is_some_and(|lse| !lse.is_finite()) {
-                let what = format!("o or lse: {row:?} is not written or not finite");
-                run.fail(Kind::Unwritten, what);
-            }
-            found.push((o, lse));
-        }
-        Ok(found)
-    }
+    Ok(found)
 }
 
 /// The f32 in four bytes.

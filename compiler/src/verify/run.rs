@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use moac_runtime::abi::Task;
 use moac_runtime::backend::LayerError;
 use moac_runtime::element::from_bytes;
-use moac_runtime::launch::Phase;
+use moac_runtime::launch::{Phase, counters_bytes};
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -16,7 +16,7 @@ use super::device::{Device, DeviceError};
 use super::expect::{Expectations, Query};
 use super::image::Image;
 use super::inputs::Inputs;
-use super::outputs::digests;
+use super::outputs::{self, digests};
 use super::stage::{Kept, Staged, stage};
 use super::verdict::{Outcome, Run};
 
@@ -94,9 +94,7 @@ impl<D: Device> Harness<D> {
         if !matches!(case.work, Work::Tiles(_)) {
             self.check_slabs(&mut run, &staged, appends || candidate.phase() == Phase::Decode)?;
         }
-        if candidate.phase() == Phase::Decode {
-            self.check_counters(&mut run, &staged)?;
-        }
+        self.check_counters(&mut run, &staged)?;
         Ok(run.finish())
     }
 
@@ -106,7 +104,7 @@ impl<D: Device> Harness<D> {
             let Run { candidate, case, .. } = run;
             let ctas: Option<Vec<_>> = match &case.work {
                 Work::Tiles(tiles) => {
-                    Some(tiles.iter().map(|&tile| candidate.prefill_cta(launch.grid, tile)).collect())
+                    Some(tiles.iter().map(|&tile| candidate.prefill_cta(case, launch.grid, tile)).collect())
                 }
                 _ => None,
             };
@@ -119,8 +117,8 @@ impl<D: Device> Harness<D> {
     fn check_outputs(&mut self, run: &mut Run<'_>, staged: &Staged) -> Result<(), Error> {
         let rows = run.checked(self.seed);
         let found = match &run.case.work {
-            Work::Tiles(_) => self.read_rows(run, staged, &rows)?,
-            _ => self.read_all(run, staged, &rows)?,
+            Work::Tiles(_) => outputs::read_rows(&mut self.device, run, staged, &rows)?,
+            _ => outputs::read_all(&mut self.device, run, staged, &rows)?,
         };
         run.outcome.digests = digests(&rows, &found, run.case.requests.len());
         let queries: Vec<Query> = rows.iter().map(|row| run.query(row)).collect();
@@ -170,12 +168,12 @@ impl<D: Device> Harness<D> {
         Ok(())
     }
 
-    /// The arrival counters are zero again.
+    /// The counters are zero again.
     fn check_counters(&mut self, run: &mut Run<'_>, staged: &Staged) -> Result<(), DeviceError> {
-        let counters = run.case.requests.len() as u64 * u64::from(run.candidate.layer.kv_heads());
-        let found = self.device.read(staged.scratch.counters, counters * 4)?;
+        let bytes = counters_bytes(run.case.requests.len() as u32, run.candidate.layer.kv_heads());
+        let found = self.device.read(staged.scratch.counters, bytes)?;
         if found.iter().any(|&byte| byte != 0) {
-            run.fail(Kind::Scratch, "the arrival counters are not zero after the launch");
+            run.fail(Kind::Scratch, "the counters are not zero after the launch");
         }
         Ok(())
     }

@@ -6,10 +6,9 @@ use std::ops::Range;
 use moac_runtime::abi::MAX_BUCKETS;
 use moac_runtime::attention::{self, Batch, Launch, LayerCall, Scratch, StepTable, Table, Tensors, View};
 use moac_runtime::launch::{counters_bytes, partials_bytes};
-use moac_runtime::plan::TILE;
 use rayon::prelude::*;
 
-use super::bounds::tiles_seen;
+use super::budget;
 use super::candidate::{Candidate, Layer};
 use super::case::{Case, Layout, Placement, Request, Work, element};
 use super::device::{Device, DeviceError, Fresh, POISON};
@@ -104,8 +103,12 @@ pub(super) fn stage(
     let mut launches = call
         .launches(&candidate.facts, &tensors, &step, scratch, device.sms())
         .expect("the tensors of a case are valid");
-    if let Work::Decode { .. } = case.work {
-        launches.iter_mut().for_each(|launch| launch.grid = [ctas, 1, 1]);
+    for launch in &mut launches {
+        match case.work {
+            Work::Decode { .. } => launch.grid = [ctas, 1, 1],
+            Work::Tiles(_) => launch.grid = candidate.grid_of_tiles(case, launch.grid),
+            Work::Prefill | Work::Fill => {}
+        }
     }
     Ok(Staged { launches, scratch, o, lse, placement, slabs })
 }
@@ -211,10 +214,12 @@ fn put_inputs(
     placement: &Placement,
 ) -> Result<Vec<u64>, DeviceError> {
     if device.is_sparse() {
+        let whole_boxes = budget::reads_whole_boxes(candidate.facts.family);
+        let fresh = if whole_boxes { Fresh::Poison } else { Fresh::Unwritten };
         let buffers: Vec<u64> = placement
             .inputs
             .iter()
-            .map(|buffer| device.alloc(buffer.label, 0, buffer.elements * 2, Fresh::Unwritten))
+            .map(|buffer| device.alloc(buffer.label, 0, buffer.elements * 2, fresh))
             .collect::<Result<_, _>>()?;
         let starts = case.starts();
         for rows in needed(candidate, case) {
@@ -332,13 +337,9 @@ fn needed(candidate: &Candidate, case: &Case) -> Vec<Rows> {
     };
     for tile in tiles {
         let request = tile.request as usize;
-        let Request { bucket, cached, chunk, .. } = case.requests[request];
         let tokens = case.tile_rows(tile, candidate.tile_m());
-        let queries = cached + tokens.start..cached + tokens.end;
         needed.push(Rows { request, tensor: Tensor::Q, head: tile.head, tokens });
-        for keys in tiles_seen(&queries, layer.sink, layer.window(bucket, tile.head)) {
-            let end = ((keys + 1) * TILE).saturating_sub(cached).min(chunk);
-            let tokens = (keys * TILE).saturating_sub(cached)..end;
+        for tokens in budget::own_rows(candidate, case, tile) {
             needed.extend([Tensor::K, Tensor::V].map(|tensor| {
                 let head = layer.kv_head(tile.head);
                 Rows { request, tensor, head, tokens: tokens.clone() }

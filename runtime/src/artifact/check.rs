@@ -5,14 +5,15 @@
 //! are taken apart exhaustively: a new field does not compile until somebody has decided who checks it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{Debug, Display};
 use std::ops::Range;
 
 use super::container::{self, Envelope};
 use super::error::OpenError;
-use super::manifest::{Abi, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, Manifest, Resources};
+use super::manifest::{FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, Manifest, Resources};
+use super::message::list;
 use super::recompute;
 use super::values::{self, value};
+use crate::abi::Abi;
 use crate::arch::Arch;
 use crate::attention::Block;
 use crate::digest::Digest;
@@ -229,23 +230,4 @@ fn same_abi(kernel: &Kernel) -> Result<(), OpenError> {
     };
     same("version", u64::from(version), u64::from(current.version))?;
     same("parameter block bytes", params_bytes as u64, current.params_bytes as u64)
-}
-
-/// Names for a message.
-pub(super) fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
-}
-
-/// The first difference of two lists, as (index, found, expected); a difference in length has no index.
-pub(super) fn difference<T: PartialEq + Debug>(
-    found: &[T],
-    expected: &[T],
-) -> Option<(Option<usize>, String, String)> {
-    if found.len() != expected.len() {
-        let entries = |list: &[T]| format!("{} entries", list.len());
-        return Some((None, entries(found), entries(expected)));
-    }
-    let index = found.iter().zip(expected).position(|(found, expected)| found != expected)?;
-    Some((Some(index), format!("{:?}", found[index]), format!("{:?}", expected[index])))
 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::abi::Abi;
 use crate::arch::Arch;
 use crate::attention::KernelFacts;
 use crate::digest::Digest;
@@ -60,15 +61,6 @@ pub struct Producer {
     pub nvrtc: String,
     /// The options it was called with, without the architecture's.
     pub options: Vec<String>,
-}
-
-/// Which parameter block a kernel takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Abi {
-    /// [`ABI_VERSION`](crate::abi::ABI_VERSION).
-    pub version: u32,
-    /// Bytes of the block.
-    pub params_bytes: usize,
 }
 
 /// The kernels of one layer.

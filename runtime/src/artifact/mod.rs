@@ -14,6 +14,7 @@ mod check;
 mod container;
 mod error;
 mod manifest;
+mod message;
 mod recompute;
 mod values;
 
@@ -26,7 +27,7 @@ use std::time::Instant;
 pub use container::encode;
 pub use error::{LoadError, OpenError};
 pub use manifest::{
-    Abi, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, METADATA_KEY, Manifest, Producer, Resources,
+    FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, METADATA_KEY, Manifest, Producer, Resources,
 };
 pub use values::plan as check_plan;
 

@@ -5,9 +5,9 @@
 
 use std::fmt::Debug;
 
-use super::check::difference;
 use super::error::OpenError;
 use super::manifest::Manifest;
+use super::message::difference;
 use crate::geometry::{BucketGeometry, Geometry, LayerGeometry};
 
 /// Compares `manifest.geometry` with the plan's. The plan, the range and the lengths are valid.

@@ -6,8 +6,8 @@
 use std::fmt::Display;
 use std::ops::Range;
 
-use super::check::{difference, list};
 use super::error::OpenError;
+use super::message::{difference, list};
 use crate::abi::MAX_BUCKETS;
 use crate::arch::Arch;
 use crate::plan::{MAX_GROUP, MAX_HEADS, MAX_LAYERS, MAX_LENGTH, ModelShape, PLAN_FORMAT, Plan, TILE};

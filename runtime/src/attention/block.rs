@@ -3,8 +3,7 @@
 //! The layouts are those of `moac/params.cuh`, `moac/sm90/params.cuh` and `moac/sm90/decode_params.cuh`, whose sizes
 //! every rendered kernel asserts. A tensor map's bytes are the device's own, so whoever launches encodes it.
 
-use crate::abi::{ABI_VERSION, PARAMS_BYTES, Params};
-use crate::artifact::Abi;
+use crate::abi::{ABI_VERSION, Abi, PARAMS_BYTES, Params};
 use crate::launch::{Family, Phase};
 
 /// Bytes of an encoded tensor map, and what it is aligned to.

@@ -34,8 +34,21 @@ pub struct Launch {
     pub threads: u32,
     /// Bytes of dynamic shared memory of a CTA.
     pub shared_bytes: u32,
+    /// What must have ended when it begins.
+    pub waits_for: WaitsFor,
     /// Its parameters.
     pub block: Block,
+}
+
+/// What must have ended when a launch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// All that was given to the stream before it.
+    AllBefore,
+    /// All but the kernel right before it, which may still run: the kernel itself waits for that one before it touches
+    /// anything that another kernel of the step reads or writes. Until then it reads old keys and the step's table, which no
+    /// kernel of the step before it writes.
+    AllButTheLast,
 }
 
 /// The workspace of a launch: split results and counters.
@@ -122,8 +135,12 @@ impl LayerCall {
                     Block::HopperDecode { call, first_tiles: step.table.first_tiles_of(self.layer) }
                 }
             };
+            let waits_for = match (family, phase) {
+                (Family::Sm90, Phase::Decode) => WaitsFor::AllButTheLast,
+                _ => WaitsFor::AllBefore,
+            };
             let LaunchRule { threads, shared_bytes, grid } = rule;
-            Ok(Launch { task, grid: grid.ctas(task, &shape), threads, shared_bytes, block })
+            Ok(Launch { task, grid: grid.ctas(task, &shape), threads, shared_bytes, waits_for, block })
         };
         tasks.iter().map(launch).collect()
     }

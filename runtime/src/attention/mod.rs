@@ -1,7 +1,7 @@
 //! What a call is: from a kernel's facts, tensors and a batch of requests to an ordered list of launches, as data.
 //!
 //! Every check that a call gets is made here, and no device is named: a GPU, the emulator and the verifier execute the
-//! same list. A launch begins when all launches before it in the list have ended.
+//! same list, each launch after what it says it waits for.
 //!
 //! `tensors` where q, k, v, o and lse lie; `batch` the requests and their arrays on the device; `launches` the list;
 //! `block` the parameter block of each kernel family.
@@ -15,7 +15,7 @@ mod tensors;
 pub use batch::{Batch, MAX_BATCH, Request, Table};
 pub use block::{Block, MAX_BLOCK_BYTES, TensorMap};
 pub use error::CallError;
-pub use launches::{KernelFacts, Launch, LayerCall, Scratch, StepTable};
+pub use launches::{KernelFacts, Launch, LayerCall, Scratch, StepTable, WaitsFor};
 pub use tensors::{HeadShape, Tensors, View};
 
 #[cfg(test)]

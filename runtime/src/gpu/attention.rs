@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::load::{Inner, LoadedLayer};
 use super::module::LoadedKernel;
 use super::tensor::Placed;
-use super::{GpuError, LseMut, Step, Stream, Tensor, TensorMut};
+use super::{GpuError, LoadedArtifact, LseMut, Step, Stream, Tensor, TensorMut};
 use crate::attention::{self, StepTable};
 
 /// The tensors of a call, a row per new token of the step. `RoPE` has been applied to q and k.
@@ -30,6 +30,18 @@ pub struct Tensors<'a> {
 pub struct Layer<'a> {
     owner: &'a Arc<Inner>,
     own: &'a LoadedLayer,
+}
+
+impl LoadedArtifact {
+    /// One layer, to run.
+    ///
+    /// # Errors
+    /// [`GpuError::NoLayer`].
+    pub fn layer(&self, layer: usize) -> Result<Layer<'_>, GpuError> {
+        let own = self.inner.layers.get(layer);
+        let own = own.ok_or(GpuError::NoLayer { layer, layers: self.inner.layers.len() })?;
+        Ok(Layer::new(&self.inner, own))
+    }
 }
 
 impl<'a> Layer<'a> {

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::module::LoadedKernel;
-use super::{Device, DriverVersion, GpuError, Layer, Slab, SlabPool, Stream, Workspace};
+use super::{Device, DriverVersion, GpuError};
 use crate::arch::Arch;
 use crate::artifact::{Artifact, LoadError};
 use crate::attention::LayerCall;
 use crate::geometry::{Geometry, LayerGeometry};
 use crate::launch::{self, Family, Phase};
 use crate::plan::DType;
-use crate::space::ALIGNMENT;
 
 /// An artifact loaded on a device, for one architecture. Cheap to clone, and shared between threads.
 #[derive(Clone, Debug)]
@@ -116,43 +115,6 @@ impl LoadedArtifact {
     /// Layers.
     pub fn layers(&self) -> usize {
         self.inner.layers.len()
-    }
-
-    /// One layer, to run.
-    ///
-    /// # Errors
-    /// [`GpuError::NoLayer`].
-    pub fn layer(&self, layer: usize) -> Result<Layer<'_>, GpuError> {
-        let own = self.inner.layers.get(layer);
-        let own = own.ok_or(GpuError::NoLayer { layer, layers: self.inner.layers.len() })?;
-        Ok(Layer::new(&self.inner, own))
-    }
-
-    /// A reservation of `bytes` bytes of device memory for slabs of any bucket.
-    ///
-    /// # Errors
-    /// [`GpuError::OutOfMemory`], or what the driver says.
-    pub fn pool(&self, bytes: u64) -> Result<SlabPool, GpuError> {
-        SlabPool::new(self.inner.clone(), bytes)
-    }
-
-    /// An empty slab with memory of its own, for a request of at most `max_len` tokens, prompt and generation together: a
-    /// pool of one. Many requests share a [`pool`](Self::pool).
-    ///
-    /// # Errors
-    /// [`GpuError::NoBucket`], [`GpuError::OutOfMemory`], or what the driver says.
-    pub fn slab(&self, max_len: u32) -> Result<Slab, GpuError> {
-        let geometry = self.geometry();
-        let bytes = geometry.bucket_for(max_len).map_or(0, |bucket| geometry.slab_bytes[bucket]);
-        self.pool(bytes.next_multiple_of(ALIGNMENT))?.slab(max_len)
-    }
-
-    /// The workspace of calls with at most `capacity` requests. It is cleared in the order of `stream`.
-    ///
-    /// # Errors
-    /// [`CallError::BatchSize`](crate::attention::CallError::BatchSize), [`GpuError::OutOfMemory`], or what the driver says.
-    pub fn workspace(&self, stream: &Stream, capacity: u32) -> Result<Workspace, GpuError> {
-        Workspace::new(self.inner.clone(), stream, capacity)
     }
 }
 

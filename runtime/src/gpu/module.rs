@@ -4,14 +4,14 @@
 
 use std::ffi::c_void;
 
-use cudarc::driver::sys::{CUfunction_attribute as Attribute, CUresult};
-use cudarc::driver::{CudaFunction, DriverError, result};
+use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUresult};
+use cudarc::driver::{CudaFunction, DriverError};
 use cudarc::nvrtc::Ptx;
 
 use super::error::{Doing, is_out_of_memory};
 use super::{Device, GpuError, Stream, tensor_map};
 use crate::artifact::{Kernel, LoadError, Resources};
-use crate::attention::{KernelFacts, Launch};
+use crate::attention::{KernelFacts, Launch, WaitsFor};
 use crate::launch::LaunchRule;
 
 /// A kernel in a device's memory.
@@ -73,19 +73,35 @@ impl LoadedKernel {
         stream.bind(&self.device)?;
         let mut params = launch.block.bytes(tensor_map::encode)?;
         let [x, y, z] = launch.grid;
+        let mut early = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: launch.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared_bytes,
+            hStream: stream.raw(),
+            attrs: &raw mut early,
+            numAttrs: u32::from(launch.waits_for == WaitsFor::AllButTheLast),
+        };
         // SAFETY: the function and its module live in `self`. The kernel takes exactly one parameter, a block of these
-        // bytes (its size and version were checked on opening), which the driver copies before it returns. What the
-        // kernel does with it is the caller's promise.
+        // bytes (its size and version were checked on opening), which the driver copies before it returns, as it does the
+        // configuration and its one attribute. What the kernel does with it is the caller's promise.
         unsafe {
-            result::launch_kernel(
+            sys::cuLaunchKernelEx(
+                &raw const config,
                 self.function.cu_function(),
-                (x, y, z),
-                (launch.threads, 1, 1),
-                launch.shared_bytes,
-                stream.raw(),
-                &mut [params.as_mut_ptr().cast::<c_void>()],
+                [params.as_mut_ptr().cast::<c_void>()].as_mut_ptr(),
+                std::ptr::null_mut(),
             )
         }
+        .result()
         .doing("launch a kernel")
     }
 }

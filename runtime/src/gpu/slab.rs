@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::load::Inner;
-use super::{Buffer, GpuError, Stream};
-use crate::space::Space;
+use super::{Buffer, GpuError, LoadedArtifact, Stream};
+use crate::space::{ALIGNMENT, Space};
 
 /// One reservation of device memory for the slabs of a loaded artifact. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -28,6 +28,27 @@ impl Pool {
     fn with<R>(&self, act: impl FnOnce(&mut Space) -> R) -> R {
         // A panic elsewhere leaves the ranges as they were: each change of them is whole.
         act(&mut self.space.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl LoadedArtifact {
+    /// A reservation of `bytes` bytes of device memory for slabs of any bucket.
+    ///
+    /// # Errors
+    /// [`GpuError::OutOfMemory`], or what the driver says.
+    pub fn pool(&self, bytes: u64) -> Result<SlabPool, GpuError> {
+        SlabPool::new(self.inner.clone(), bytes)
+    }
+
+    /// An empty slab with memory of its own, for a request of at most `max_len` tokens, prompt and generation together: a
+    /// pool of one. Many requests share a [`pool`](Self::pool).
+    ///
+    /// # Errors
+    /// [`GpuError::NoBucket`], [`GpuError::OutOfMemory`], or what the driver says.
+    pub fn slab(&self, max_len: u32) -> Result<Slab, GpuError> {
+        let geometry = self.geometry();
+        let bytes = geometry.bucket_for(max_len).map_or(0, |bucket| geometry.slab_bytes[bucket]);
+        self.pool(bytes.next_multiple_of(ALIGNMENT))?.slab(max_len)
     }
 }
 

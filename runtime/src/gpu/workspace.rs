@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::load::Inner;
 use super::memory::Pinned;
 use super::slab::SlabState;
-use super::{Buffer, Event, GpuError, Slab, Stream};
+use super::{Buffer, Event, GpuError, LoadedArtifact, Slab, Stream};
 use crate::attention::{self, Batch, CallError, MAX_BATCH, Scratch, StepTable, Table};
 
 /// Steps whose tables may be on their way to the device at once; the host waits when it is further ahead.
@@ -85,6 +85,16 @@ pub struct Step {
     pub(super) prefill: Option<StepTable>,
     rows: u64,
     slabs: Vec<(Arc<SlabState>, u32)>,
+}
+
+impl LoadedArtifact {
+    /// The workspace of calls with at most `capacity` requests. It is cleared in the order of `stream`.
+    ///
+    /// # Errors
+    /// [`CallError::BatchSize`](crate::attention::CallError::BatchSize), [`GpuError::OutOfMemory`], or what the driver says.
+    pub fn workspace(&self, stream: &Stream, capacity: u32) -> Result<Workspace, GpuError> {
+        Workspace::new(self.inner.clone(), stream, capacity)
+    }
 }
 
 impl Workspace {

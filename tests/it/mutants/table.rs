@@ -1,5 +1,6 @@
 //! The seeded defects: one small edit of a kernel header each, as a tired author might make it.
 
+use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
 
 /// An edit that replaces the only occurrence of `find` in `file`.
@@ -15,6 +16,7 @@ pub(crate) struct Mutant {
 /// A mutant that no check finds, and why that is right.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Survivor {
+    pub(crate) arch: Arch,
     pub(crate) phase: Phase,
     pub(crate) name: &'static str,
     #[expect(dead_code, reason = "for the reader")]
@@ -24,12 +26,14 @@ pub(crate) struct Survivor {
 /// The defects that stay unfound.
 pub(crate) const SURVIVORS: &[Survivor] = &[
     Survivor {
+        arch: Arch::Sm90,
         phase: Phase::Prefill,
         name: "sink one key short",
         why: "prefill asks key by key only in tiles that the diagonal or a window's edge cuts, and where the diagonal cuts \
               the sink its last key is in the window too",
     },
     Survivor {
+        arch: Arch::Sm90,
         phase: Phase::Decode,
         name: "place in the workspace mixed up",
         why: "writer and reader agree on it, and a range that begins with a split KV head holds no other split segment, so \

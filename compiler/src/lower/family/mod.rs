@@ -5,6 +5,7 @@
 //! [`moac_runtime::attention`]'s, and what a kernel may read is `verify::budget`'s.
 
 pub mod sm80;
+pub mod sm90;
 
 use moac_runtime::arch::Arch;
 pub use moac_runtime::launch::Family;
@@ -41,28 +42,45 @@ pub struct KernelShape {
 }
 
 /// The family of a kernel for `arch`.
-pub fn of(_arch: Arch, _shape: KernelShape) -> Family {
-    Family::Sm80
+pub fn of(arch: Arch, _shape: KernelShape) -> Family {
+    match arch {
+        Arch::Sm90a => Family::Sm90,
+        _ => Family::Sm80,
+    }
 }
 
 /// The tiles of a kernel and how it is launched.
 pub fn configure(family: Family, shape: KernelShape, arch: Arch) -> (TileConfig, LaunchRule) {
     match family {
-        Family::Sm80 | Family::Sm90 => sm80::configure(shape, arch),
+        Family::Sm80 => sm80::configure(shape, arch),
+        Family::Sm90 => sm90::configure(shape),
+    }
+}
+
+/// The type of a kernel's parameter block.
+pub fn params(family: Family, phase: Phase) -> &'static str {
+    match (family, phase) {
+        (Family::Sm80, _) => "moac::Params",
+        (Family::Sm90, Phase::Prefill) => "moac::sm90::PrefillParams",
+        (Family::Sm90, Phase::Decode) => "moac::sm90::DecodeParams",
     }
 }
 
 /// CTAs that the launch bounds make room for on a multiprocessor.
-pub fn launch_bound(family: Family) -> u32 {
+pub fn launch_bound(family: Family, phase: Phase) -> u32 {
     match family {
-        Family::Sm80 | Family::Sm90 => sm80::CTAS_PER_SM,
+        Family::Sm80 => sm80::CTAS_PER_SM,
+        Family::Sm90 => sm90::launch_bound(phase),
     }
 }
 
-/// The CTA of a prefill grid that attends the query rows of tile `index` of a chunk, for query head number `rank` of the
-/// kernel's head order: what lets a verifier launch a single one.
-pub fn prefill_cta(family: Family, grid: [u32; 3], request: u32, rank: u32, index: u32) -> (u32, u32, u32) {
-    match family {
-        Family::Sm80 | Family::Sm90 => sm80::prefill_cta(grid, request, rank, index),
-    }
+/// One tile of query rows of a prefill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tile {
+    /// The request, by index in the batch.
+    pub request: u32,
+    /// The query head.
+    pub head: u32,
+    /// Which rows of the chunk, by index: as many as a CTA takes.
+    pub index: u32,
 }

@@ -1,7 +1,7 @@
 //! Every kernel on the PTX emulator: small layers whole, the shipped plans' kernels at the edges of their spans.
 //!
 //! Without `--full` it is what the tests run: three schedules of the small layers, one of the shipped kernels, for one
-//! architecture. With it: twenty and three, for every architecture.
+//! architecture of each family. With it: twenty and three, for every architecture.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use moac_compiler::verify::session::{Status, Verdict};
 use moac_compiler::verify::{Candidate, cases};
 use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
-use moac_tests::emulate::{SHAPES, failures, verdicts};
+use moac_tests::emulate::{FAMILIES, SHAPES, failures, verdicts};
 
 use super::{Result, bar, nvrtc, validate};
 
@@ -23,7 +23,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let nvrtc = nvrtc::ensure()?;
     let mut wrong = small(if args.full { 20 } else { 3 });
-    let archs = if args.full { &Arch::ALL[..] } else { &[Arch::Sm90] };
+    let archs = if args.full { &Arch::ALL[..] } else { &FAMILIES };
     let schedules: Vec<u64> = (0..if args.full { 3 } else { 1 }).collect();
     for (shipped, built) in validate::build(&nvrtc, archs, None)? {
         let start = Instant::now();
@@ -57,21 +57,23 @@ fn small(schedules: u64) -> usize {
     for shape in &SHAPES {
         for phase in [Phase::Prefill, Phase::Decode] {
             let start = Instant::now();
-            let candidate = shape.candidate(phase);
-            let cases = cases::whole(&candidate);
-            let found: Vec<_> =
-                (0..schedules).flat_map(|schedule| failures(&candidate, &cases, schedule)).collect();
-            for (case, failure) in &found {
-                println!("{}: {case}: {failure}", candidate.symbol);
+            for arch in FAMILIES {
+                let candidate = shape.candidate(arch, phase);
+                let cases = cases::whole(&candidate);
+                let found: Vec<_> =
+                    (0..schedules).flat_map(|schedule| failures(&candidate, &cases, schedule)).collect();
+                for (case, failure) in &found {
+                    println!("{}: {case}: {failure}", candidate.symbol);
+                }
+                let (name, phase) = (shape.name, phase.name());
+                println!(
+                    "{phase} of {name} for {arch}: {} failures in {} cases under {schedules} schedules, {:.0?}",
+                    found.len(),
+                    cases.len(),
+                    start.elapsed(),
+                );
+                wrong += usize::from(!found.is_empty());
             }
-            let (name, phase) = (shape.name, phase.name());
-            println!(
-                "{phase} of {name}: {} failures in {} cases under {schedules} schedules, {:.0?}",
-                found.len(),
-                cases.len(),
-                start.elapsed(),
-            );
-            wrong += usize::from(!found.is_empty());
         }
     }
     wrong
