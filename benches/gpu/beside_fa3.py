@@ -29,6 +29,7 @@ args = parser.parse_args()
 
 HEADS, KV_HEADS, DIM, LAYERS = 32, 8, 128, 32
 GPU = torch.cuda.get_device_name()
+COMMAND = "benches/gpu/beside_fa3.py moac plan.moac dense.moac OUT " + " ".join(sys.argv[5:])
 points = lambda text: [tuple(map(int, point.split("x"))) for point in text.split(",") if point]
 
 
@@ -89,7 +90,7 @@ def bench(artifact, phase, wanted):
 
 
 def record(name, what, ours, peer, ratio, cells, **more):
-    content = {"what": what, "gpu": GPU, "command": "benches/gpu/beside_fa3.py " + " ".join(sys.argv[1:]), "commit": args.commit}
+    content = {"what": what, "gpu": GPU, "command": COMMAND, "commit": args.commit}
     content |= {"ours": ours, "peer": peer, "ratio": round(ratio, 4), "cells": cells, **more}
     with open(os.path.join(args.out, name + ".json"), "w") as file:
         json.dump(content, file, indent=1)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The bytes that kernels read, as the profiler of a GPU counts them, beside what the emulator counts.
 
-usage: bytes.py MOAC ARTIFACT [--context 16384]
+usage: bytes.py MOAC ARTIFACT [--context 16384], an artifact of portable kernels (`--arch sm_90`)
 Decode of one request, every layer: DRAM reads, of caches that the profiler empties before each launch, against K and V
 as the emulator counts them, and q. Prefill: sectors read from L2, against the tiles that each CTA walks, a rule that
 the emulator's counts of single CTAs are checked with first. Sectors are shown both of all units and of the SMs alone:
@@ -28,7 +28,7 @@ plan, geometry = manifest["plan"], manifest["geometry"]
 layers = geometry["layers"]
 row_bytes = 2 * plan["model"]["head_dim"]
 bucket = next(n for n, length in enumerate(geometry["lengths"]) if length >= args.context)
-tile_m = next(kernel for kernel in manifest["kernels"] if kernel["phase"] == "prefill")["launch"]["tile_m"]
+tile_m = next(kernel for kernel in manifest["kernels"] if kernel["phase"] == "prefill")["launch"]["grid"]["tiles"]["rows"]
 bench = ["bench", args.artifact, "--batch", "1", "--context", str(args.context), "--phase"]
 
 

@@ -88,7 +88,7 @@ impl<'a> Variables<'a> {
             params_bytes: Block::abi(spec.family, spec.phase).params_bytes,
             threads: spec.launch.threads,
             shared_bytes: spec.launch.shared_bytes,
-            ctas_per_sm: family::launch_bound(spec.family, spec.phase),
+            ctas_per_sm: family::launch_bound(spec.family),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use moac_compiler::lower::{self, Error, KernelSpec, Lowered, Target};
+use moac_compiler::lower::{self, Error, Family, KernelSpec, Lowered, Target};
 use moac_compiler::render::Renderer;
 use moac_compiler::{headers, names};
 use moac_runtime::arch::Arch;
@@ -58,6 +58,24 @@ fn the_source_of_one_layer_of_every_shipped_plan() {
                 let spec = &lowered.specs[lowered.kernels[kernels.of(phase)].spec];
                 insta::assert_snapshot!(format!("{name}-{}", phase.name()), renderer.render(spec).unwrap());
             }
+        }
+    });
+}
+
+/// The portable family's text, of one plan: the others differ in numbers only.
+#[test]
+fn the_source_of_a_portable_kernel() {
+    let mut settings = settings();
+    settings.set_snapshot_path("snapshots/render");
+    settings.bind(|| {
+        let plan = plans::shipped("llama-3-8b");
+        let target =
+            Target { kv_heads: 0..8, lengths: vec![1024, 4096], dtype: DType::Bf16, archs: vec![Arch::Sm80] };
+        let lowered = lower::lower(&plan, &target).unwrap();
+        for phase in [Phase::Prefill, Phase::Decode] {
+            let spec = lowered.specs.iter().rfind(|spec| spec.phase == phase).unwrap();
+            let text = Renderer::new().unwrap().render(spec).unwrap();
+            insta::assert_snapshot!(format!("llama-3-8b-{}-portable", phase.name()), text);
         }
     });
 }
@@ -150,12 +168,19 @@ fn architectures_of_one_family_share_specs_and_differ_as_kernels() {
         archs: vec![Arch::Sm80, Arch::Sm90, Arch::Sm90a],
     };
     let lowered = lower::lower(&plan, &target).unwrap();
-    assert_eq!(lowered.kernels.len(), 3 * lowered.specs.len());
+    let of_family = |family| lowered.specs.iter().filter(|spec| spec.family == family).count();
+    let (portable, hopper) = (of_family(Family::Sm80), of_family(Family::Sm90));
+    assert_eq!((portable, portable + hopper), (hopper, lowered.specs.len()));
+    assert_eq!(lowered.kernels.len(), 2 * portable + hopper);
     for of in &lowered.layers {
         assert_eq!(of.len(), 3);
+        let symbol = |n: usize| &lowered.kernels[of[n].decode].symbol;
+        assert_eq!(symbol(0), symbol(1));
+        assert_ne!(symbol(0), symbol(2));
         for (arch, kernels) in target.archs.iter().zip(of) {
             assert_eq!(lowered.kernels[kernels.prefill].arch, *arch);
-            assert_eq!(lowered.kernels[kernels.decode].symbol, lowered.kernels[of[0].decode].symbol);
+            let family = lowered.specs[lowered.kernels[kernels.decode].spec].family;
+            assert_eq!(family == Family::Sm90, *arch == Arch::Sm90a);
         }
     }
     assert!(lowered.specs.iter().all(|spec| (spec.heads, spec.kv_heads, spec.dtype) == (6, 2, DType::F16)));

@@ -193,17 +193,13 @@ impl Candidate {
     /// The CTA of a prefill grid that attends a tile of query rows, where each CTA has at most one.
     pub fn prefill_cta(&self, case: &Case, grid: [u32; 3], tile: Tile) -> (u32, u32, u32) {
         let rows = self.tile_m();
-        match self.facts.rule.grid {
-            Grid::Items { .. } => {
-                let chunks: Vec<[u32; 2]> = case.requests.iter().map(|it| [it.cached, it.chunk]).collect();
-                (family::sm90::item(&chunks, self.layer.shape(), rows, tile), 0, 0)
-            }
-            _ => {
-                let order = lower::head_order(&self.layer.geometry);
-                let rank = order.iter().position(|&head| head == tile.head).unwrap_or_default();
-                family::sm80::prefill_cta(grid, tile.request, rank as u32, tile.index)
-            }
+        if let Grid::Items { .. } = self.facts.rule.grid {
+            let chunks: Vec<[u32; 2]> = case.requests.iter().map(|it| [it.cached, it.chunk]).collect();
+            return (family::sm90::item(&chunks, self.layer.shape(), rows, tile), 0, 0);
         }
+        let order = lower::head_order(&self.layer.geometry);
+        let rank = order.iter().position(|&head| head == tile.head).unwrap_or_default();
+        family::sm80::prefill_cta(grid, tile.request, rank as u32, tile.index)
     }
 
     /// Whether no CTA of a prefill grid attends more than one tile of query rows.

@@ -64,7 +64,7 @@ impl Ring {
 pub fn written(layout: RingLayout, slots: u32, row_bytes: u64) -> Vec<Range<u64>> {
     let (slots, tile) = (u64::from(slots), u64::from(TILE));
     match layout {
-        RingLayout::Rows => vec![0..slots * row_bytes],
+        RingLayout::Rows => std::iter::once(0..slots * row_bytes).collect(),
         RingLayout::Swizzled => {
             let (tiles, rows) = (slots / tile, slots % tile);
             let panel = |n: u64| {

@@ -67,10 +67,10 @@ pub fn params(family: Family, phase: Phase) -> &'static str {
 }
 
 /// CTAs that the launch bounds make room for on a multiprocessor.
-pub fn launch_bound(family: Family, phase: Phase) -> u32 {
+pub fn launch_bound(family: Family) -> u32 {
     match family {
         Family::Sm80 => sm80::CTAS_PER_SM,
-        Family::Sm90 => sm90::launch_bound(phase),
+        Family::Sm90 => sm90::CTAS_PER_SM,
     }
 }
 

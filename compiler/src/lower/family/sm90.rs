@@ -64,13 +64,8 @@ fn decode_shared_bytes(shape: KernelShape, warps: u32, stages: u32) -> u32 {
     stages * (2 * tile + 16) + 2 * (queries + segment + 16) + meeting.max(sets) + 16
 }
 
-/// CTAs that the launch bounds make room for on a multiprocessor.
-pub fn launch_bound(phase: Phase) -> u32 {
-    match phase {
-        Phase::Prefill => 1,
-        Phase::Decode => 1,
-    }
-}
+/// CTAs that the launch bounds make room for on a multiprocessor: one, which takes its shared memory.
+pub const CTAS_PER_SM: u32 = 1;
 
 /// Bytes of K and V of a section of KV heads, which are to stay in the L2 cache while their items are taken.
 const SECTION_BYTES: u32 = 32 << 20;
