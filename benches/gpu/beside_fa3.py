@@ -74,7 +74,7 @@ def fa3_decode(batch, context):
 def fa3_prefill(batch, context):
     q = torch.randn(batch, context, HEADS, DIM, device="cuda", dtype=torch.bfloat16)
     k, v = (torch.randn(batch, context, KV_HEADS, DIM, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    return graph_us(lambda: flash_attn_func(q, k, v, causal=True), 5)
+    return graph_us(lambda: flash_attn_func(q, k, v, causal=True), LAYERS)
 
 
 def bench(artifact, phase, wanted):

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes the runs that OWED.md lists, on a machine with a GPU, a driver, torch and NVRTC, and nothing to build with.
-# usage: benches/gpu/owed.sh MOAC PLANS OUT [PART...]
+# Makes the runs whose results stand in benches/NOTES.md, on a machine with a GPU, a driver, torch and NVRTC, and nothing
+# to build with; `beside_fa3.py` stands beside it.
+# usage: benches/gpu/all.sh MOAC PLANS OUT [PART...]
 #   MOAC   the moac binary (cargo build --release -p moac)
 #   PLANS  a folder with the published plans llama-3-8b.moa.json and vicuna-7b.moa.json
 #   OUT    where logs, artifacts and results go
@@ -27,17 +28,17 @@ llama() { # compiles what is timed and compared, once
   [ -f "$out/llama.moac" ] ||
     step compile 1 "$moac" compile "$plans/llama-3-8b.moa.json" -m llama-3-8b --arch sm_90a -o "$out/llama.moac"
 }
-part_shipped() { # rows 1
+part_shipped() {
   for dtype in bf16 f16; do
     step "verify-shipped-$dtype" 1 "$moac" verify "${shipped[@]}" --dtype $dtype "${archs[@]}" --record "$out/ledger.json"
   done
 }
-part_speed() { # rows 6 and 7
+part_speed() {
   llama
   step load 12 env MOAC_LOG=moac_runtime=debug "$moac" bench "$out/llama.moac" --batch 1 --context 1024
   step peers 12 python3 "$here/peers.py" "$moac" "$out/llama.moac" "$out/peers.json"
 }
-part_torch() { # row 5
+part_torch() {
   llama
   for dtype in bf16 f16; do
     local artifact=$out/llama.moac
@@ -48,17 +49,17 @@ part_torch() { # row 5
     step "exec-vs-torch-$dtype" 12 python3 "$here/exec_vs_torch.py" "$moac" "$artifact"
   done
 }
-part_sanitizer() { # row 4
+part_sanitizer() {
   for tool in memcheck racecheck; do
     step "sanitizer-$tool" 2 compute-sanitizer --tool $tool --error-exitcode 1 \
       "$moac" verify "$here/../../plans/odd-heads.json" --lengths 512 --arch sm_90a
   done
 }
-part_bytes() { # row 9
+part_bytes() {
   llama
   step bytes 6 python3 "$here/bytes.py" "$moac" "$out/llama.moac"
 }
-part_emulator() { # row 8; the plans side by side, for most of the time is the emulator's
+part_emulator() { # the plans side by side, for most of the time is the emulator's
   local plan job jobs=()
   for plan in "${shipped[@]}"; do
     against_emulator "$plan" &
@@ -75,7 +76,7 @@ against_emulator() { # PLAN; in a shell of its own
     --device gpu --device emulator --tokens 300 --distinct
   return $failures
 }
-part_published() { # rows 2 and 3
+part_published() {
   for dtype in bf16 f16; do
     for plan in llama-3-8b vicuna-7b; do
       step "verify-$plan-$dtype" 1 "$moac" verify "$plans/$plan.moa.json" -m $plan --dtype $dtype "${archs[@]}"
