@@ -155,7 +155,7 @@ impl Table {
     /// The arrays from request `first` on. Only kernels that do not split keys may be called with them: the tiles before
     /// each request are counted from the first one.
     #[must_use]
-    pub const fn from(&self, first: u32) -> Self {
+    pub const fn skip(&self, first: u32) -> Self {
         let n = first as u64;
         Self {
             slabs: self.slabs + 8 * n,

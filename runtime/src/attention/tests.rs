@@ -84,8 +84,12 @@ fn hopper_kernels_get_their_tensors_as_maps_and_their_own_part_of_the_table() {
     assert_eq!((k.address, k.extents[3], k.box_extents()), (0x1200, 2, [64, 128, 1, 1]));
     let list = launches(&kernel(Family::Sm90, Phase::Decode), &fused(), 1).unwrap();
     let Block::HopperDecode { first_tiles, .. } = list[0].block else { panic!("{list:?}") };
+    assert_eq!(list[0].waits_for, WaitsFor::AllButTheLast);
     // The third layer's: behind 8 requests' arrays of 28 bytes, and two layers of 9 entries.
     assert_eq!(first_tiles, 0x100 + 8 * 28 + 2 * 36);
+    // The requests behind the first two, as a step's prefills get them.
+    let (all, rest) = (Table::addresses(0x100, 8), Table::addresses(0x100, 8).skip(2));
+    assert_eq!([rest.slabs - all.slabs, rest.starts - all.starts, rest.cached - all.cached], [16, 16, 8]);
     let mut wide = fused();
     wide.k.token_stride = 1 << 40;
     let error = launches(&kernel(Family::Sm90, Phase::Prefill), &wide, 3).unwrap_err();

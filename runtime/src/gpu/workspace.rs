@@ -179,7 +179,7 @@ impl Workspace {
         let table = Table::addresses(self.memory.table.address(), *capacity);
         let part = |from: usize, part: &[Request<'_>]| {
             (!part.is_empty()).then(|| StepTable {
-                table: table.from(from as u32),
+                table: table.skip(from as u32),
                 batch: part.len() as u32,
                 rows: batch.rows(),
                 longest_chunk: longest(part),
