@@ -8,7 +8,7 @@ use moac_runtime::launch::Phase;
 use moac_runtime::plan::DType;
 use moac_runtime::reference::Spans;
 use moac_tests::emulate::{
-    FAMILIES, SHAPES, Shape, failures, harness, plan_names, run, schedules, shipped, wrong,
+    FAMILIES, MANY_SPLITS, SHAPES, Shape, failures, harness, plan_names, run, schedules, shipped, wrong,
 };
 
 use crate::devices::{self, spans};
@@ -74,6 +74,11 @@ fn decode_of_groups_of_sixteen() {
 #[test]
 fn decode_of_dense_heads() {
     check(&SHAPES[4], Phase::Decode);
+}
+
+#[test]
+fn decode_of_many_splits() {
+    check(&MANY_SPLITS, Phase::Decode);
 }
 
 /// Some requests of two buckets, each in the middle of its life.

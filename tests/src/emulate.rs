@@ -102,6 +102,19 @@ pub const SHAPES: [Shape; 5] = [
     },
 ];
 
+/// A head long enough for decode to split it into more parts than one of its threads reads at once. Prefill gains
+/// nothing from it.
+pub const MANY_SPLITS: Shape = Shape {
+    name: "many splits",
+    heads: 16,
+    kv_heads: 1,
+    head_dim: 64,
+    dtype: DType::Bf16,
+    sink: 64,
+    rules: &[(0.0, 1.0), (0.0, 0.75)],
+    lengths: &[1408],
+};
+
 impl Shape {
     /// A plan of one layer.
     pub fn plan(&self) -> Plan {

@@ -30,7 +30,7 @@ pub enum Layout {
     Packed,
     /// q, k and v are views of one `[row][heads + 2 kv heads][head_dim]`; o has padded rows, lse is `[head][row]`.
     Fused,
-    /// `[head][row][head_dim]`, a tensor each; lse too.
+    /// `[head][row][head_dim]`, a tensor each; lse too. But v is packed: it need not lie as k does.
     HeadMajor,
 }
 
@@ -146,8 +146,9 @@ impl Placement {
         match layout {
             Layout::Packed | Layout::HeadMajor => {
                 let head_major = layout == Layout::HeadMajor;
-                let [q, k, v, o] = [("q", heads), ("k", kv_heads), ("v", kv_heads), ("o", heads)]
+                let [q, k, o] = [("q", heads), ("k", kv_heads), ("o", heads)]
                     .map(|(label, heads)| alone(label, heads, head_major));
+                let v = alone("v", kv_heads, false);
                 Self { inputs: vec![q.0, k.0, v.0], q: (0, q.1), k: (1, k.1), v: (2, v.1), o, lse }
             }
             Layout::Fused => {

@@ -26,13 +26,14 @@ pub fn whole(candidate: &Candidate) -> Vec<Case> {
 
 fn whole_prefill(layer: &Layer) -> Vec<Case> {
     let mut cases = Vec::new();
-    // From the first token: whole buckets, odd lengths, one token, none.
+    // From the first token: whole buckets, odd lengths, none.
     let mut requests = Vec::new();
     for bucket in buckets(layer) {
         let length = layer.bucket(bucket).length;
         requests.extend([(bucket, 0, length), (bucket, 0, length - 37), (bucket, 0, 0)]);
     }
-    requests.push((0, 0, 1));
+    // One token, and one token less than a block of 128.
+    requests.extend([(0, 0, 1), (0, 0, layer.bucket(0).length.min(127))]);
     cases.push(case("from the first token", requests, Work::Prefill, Layout::Packed, true));
     // In the middle: chunks of all kinds of lengths that cross all kinds of edges.
     for (bucket, layout) in
@@ -48,12 +49,15 @@ fn whole_prefill(layer: &Layer) -> Vec<Case> {
         let name = format!("chunks in the bucket of {length}");
         cases.push(case(name, requests, Work::Prefill, layout, layout != Layout::Fused));
     }
-    // The last row of some 32 stands exactly a window behind the first key of a tile: the one key it does not see.
+    // The last row of some 32 stands exactly a window behind the first key of a tile: the one key it does not see. In
+    // every other request it is also the last row of the chunk.
     let aligned = |length: u32| length * 3 / 4 / 64 * 64 + 33;
     let requests = buckets(layer)
         .map(|bucket| (bucket, layer.bucket(bucket).length))
         .filter(|&(_, length)| aligned(length) < length)
-        .map(|(bucket, length)| (bucket, aligned(length), (length - aligned(length)).min(70)))
+        .flat_map(|(bucket, length)| {
+            [70, 32].map(|rows| (bucket, aligned(length), (length - aligned(length)).min(rows)))
+        })
         .collect();
     cases.push(case("rows a window behind a tile", requests, Work::Prefill, Layout::Packed, true));
     // A chunk longer than every ring, behind a ring that has wrapped.
@@ -87,8 +91,8 @@ fn whole_decode(layer: &Layer) -> Vec<Case> {
     let layouts = [Layout::Packed, Layout::Fused, Layout::HeadMajor];
     let mut cases = Vec::new();
     for (n, ctas) in [0, 1, 3, 61].into_iter().enumerate() {
-        // The slow grids get a part of the batch each.
-        let part: Vec<_> = batch.iter().skip(n).step_by(if ctas == 0 { 1 } else { 4 }).copied().collect();
+        // The slow grids get a part of the batch each. One CTA alone takes more requests than a warp has lanes.
+        let part: Vec<_> = batch.iter().skip(n).step_by(if ctas <= 1 { 1 } else { 4 }).copied().collect();
         let name = format!("{} requests, {ctas} CTAs", part.len());
         cases.push(case(name, part, Work::Decode { ctas }, layouts[n % 3], n != 1));
     }
