@@ -115,7 +115,7 @@ if limits:
     record("decode-limit", what, worst["us_a_layer"], worst["limit_us"], worst["ratio"], limits, read_gb_per_s=read)
     singles = [cell for cell in fa3 if cell["batch"] == 1]
     worst = max(singles, key=lambda cell: cell["ratio"])
-    what = "decode of one request: time of a layer (mean of 32) over dense FA3's, the worst context"
+    what = "decode: time of a layer (mean of 32) over dense FA3's; the ratio is the worst of one request"
     record("decode-fa3-b1", what, worst["us_a_layer"], worst["fa3_dense_us"], worst["ratio"], fa3, read_gb_per_s=read)
 names = {(8, 1024): "8x1k", (8, 2048): "8x2k", (1, 8192): "8k", (1, 16384): "16k"}
 prefills = {plan: bench(file, "prefill", points(args.prefill)) for plan, file in (("plan", args.plan), ("dense", args.dense))}

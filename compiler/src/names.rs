@@ -74,7 +74,7 @@ mod tests {
         let changes: [fn(&mut KernelSpec); 24] = [
             |it| it.phase = Phase::Prefill,
             |it| it.dtype = moac_runtime::plan::DType::F16,
-            |it| it.family = Family::Sm90,
+            |it| it.family = Family::Sm80,
             |it| it.heads = 16,
             |it| it.kv_heads = 4,
             |it| it.head_dim = 64,
@@ -93,7 +93,7 @@ mod tests {
             |it| it.tiles.min_tiles += 1,
             |it| it.launch.threads += 32,
             |it| it.launch.shared_bytes += 16,
-            |it| it.launch.grid = Grid::Split { per_sm: 1 },
+            |it| it.launch.grid = Grid::Split { per_sm: 3 },
             |it| it.launch.grid = Grid::Tiles { rows: 16 },
             |it| drop(it.buckets.pop()),
         ];

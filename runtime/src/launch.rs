@@ -144,6 +144,15 @@ impl LaunchRule {
 }
 
 impl Grid {
+    /// The name in a manifest.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tiles { .. } => "tiles",
+            Self::Items { .. } => "items",
+            Self::Split { .. } => "split",
+        }
+    }
+
     /// CTAs that split keys among them on a device of `sms` multiprocessors, each of which may leave split results.
     pub const fn split_ctas(self, sms: u32) -> u32 {
         match self {

@@ -3,7 +3,8 @@
 //!
 //! What must hold: ranges that are taken never overlap, free ranges never touch each other, and what is given back can be
 //! taken again at once. A range comes from the smallest free one that holds it. Where requests of many sizes come and go at
-//! random, and each waits for its turn, that leaves about an eighth of the reservation unused: the tests simulate it.
+//! random, and each waits for its turn, at least six sevenths of what an ideal reservation would have in use are: the tests
+//! simulate it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

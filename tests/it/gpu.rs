@@ -216,7 +216,7 @@ fn strided_views_and_copies_of_slabs() {
         bytes
     };
     assert_eq!(decode(&slab), decode(&copy), "the same state gives the same bytes");
-    slab.clear();
+    slab.clear().unwrap();
     assert!(slab.is_empty());
 }
 
@@ -265,14 +265,16 @@ fn what_cannot_be_done_is_refused() {
     let error = layer.attend(&stream, &step, &token.tensors(1, &spans)).unwrap_err();
     assert!(matches!(error, GpuError::Elements { tensor: "q", found: DType::F16, .. }), "{error}");
     token.dtype = DType::Bf16;
-    let next = workspace.begin(&stream, &[Request::new(&slab, 1)], &[]).unwrap();
+    let busy = workspace.begin(&stream, &[Request::new(&slab, 1)], &[]).unwrap_err();
+    assert!(matches!(busy, GpuError::InStep { .. }), "{busy}");
+    let next = workspace.begin(&stream, &[Request::new(&small, 1)], &[]).unwrap();
     let error = layer.attend(&stream, &step, &token.tensors(1, &spans)).unwrap_err();
     assert!(matches!(error, GpuError::StepOver), "{error}");
     drop((step, next));
     assert_eq!(slab.len(), 0);
     let bounds = token.q.tensor(DType::Bf16, Shape::new(2, 2, 64)).unwrap_err();
     assert!(matches!(bounds, GpuError::Range { start: 0, end: 512, bytes: 256 }), "{bounds}");
-    slab.clear();
+    slab.clear().unwrap();
 }
 
 /// Slabs of several buckets out of one reservation, given back while a step still holds one; and a step in which one

@@ -167,7 +167,7 @@ impl EmulatedLayer {
         };
         let batch = Batch::new(requests.iter().zip(rows.chunk).map(request).collect())?;
         let split = std::slice::from_ref(geometry);
-        let table = memory.alloc_from("table", &batch.table(batch.len(), split));
+        let table = memory.alloc_from("table", &batch.table(batch.len(), split, batch.len() as usize));
         let step = StepTable {
             table: Table::addresses(table, batch.len()),
             batch: batch.len(),

@@ -30,7 +30,7 @@ pub enum Layout {
     Packed,
     /// q, k and v are views of one `[row][heads + 2 kv heads][head_dim]`; o has padded rows, lse is `[head][row]`.
     Fused,
-    /// `[head][row][head_dim]`, a tensor each; lse too. But v is packed: it need not lie as k does.
+    /// `[head][row][head_dim]`, a tensor each; lse too. The heads of v lie a row further apart than those of k.
     HeadMajor,
 }
 
@@ -148,7 +148,12 @@ impl Placement {
                 let head_major = layout == Layout::HeadMajor;
                 let [q, k, o] = [("q", heads), ("k", kv_heads), ("o", heads)]
                     .map(|(label, heads)| alone(label, heads, head_major));
-                let v = alone("v", kv_heads, false);
+                // In a head-major layout the heads of v lie a row further apart than those of k.
+                let mut v = alone("v", kv_heads, head_major);
+                if head_major {
+                    v.0.elements += kv_heads * dim;
+                    v.1.head_stride += dim;
+                }
                 Self { inputs: vec![q.0, k.0, v.0], q: (0, q.1), k: (1, k.1), v: (2, v.1), o, lse }
             }
             Layout::Fused => {

@@ -17,7 +17,7 @@ use crate::abi::Abi;
 use crate::arch::Arch;
 use crate::attention::Block;
 use crate::digest::Digest;
-use crate::launch::{Grid, LaunchRule, Phase};
+use crate::launch::{Family, Grid, LaunchRule, Phase};
 
 /// A file that passed.
 pub(super) struct Checked {
@@ -134,17 +134,23 @@ fn kernel(index: usize, kernel: &Kernel, archs: &[Arch]) -> Result<(), OpenError
     if !(32..=1024).contains(&threads) || threads % 32 != 0 {
         return Err(value(&at("launch.threads"), threads, "whole warps, at most 1024 threads"));
     }
-    match (phase, grid) {
-        (Phase::Prefill, Grid::Tiles { rows }) => within(&at("launch.grid.tiles.rows"), rows, &(1..=1024))?,
-        (Phase::Prefill, Grid::Items { rows }) => within(&at("launch.grid.items.rows"), rows, &(1..=1024))?,
-        (Phase::Decode, Grid::Split { per_sm }) => {
+    if *family == Family::Sm90 && *arch != Arch::Sm90a {
+        return Err(value(&at("family"), "sm90", format!("sm80, the family for {arch}")));
+    }
+    let wrong = |found, expected| Err(value(&at("launch.grid"), found, expected));
+    match (family, phase, grid) {
+        (Family::Sm80, Phase::Prefill, Grid::Tiles { rows }) => {
+            within(&at("launch.grid.tiles.rows"), rows, &(1..=1024))?;
+        }
+        (Family::Sm90, Phase::Prefill, Grid::Items { rows }) => {
+            within(&at("launch.grid.items.rows"), rows, &(1..=1024))?;
+        }
+        (_, Phase::Decode, Grid::Split { per_sm }) => {
             within(&at("launch.grid.split.per_sm"), per_sm, &(1..=32))?;
         }
-        (Phase::Prefill, Grid::Split { .. }) => {
-            return Err(value(&at("launch.grid"), "split", "tiles or items"));
-        }
-        (Phase::Decode, Grid::Tiles { .. }) => return Err(value(&at("launch.grid"), "tiles", "split")),
-        (Phase::Decode, Grid::Items { .. }) => return Err(value(&at("launch.grid"), "items", "split")),
+        (Family::Sm80, Phase::Prefill, _) => return wrong(grid.name(), "tiles"),
+        (Family::Sm90, Phase::Prefill, _) => return wrong(grid.name(), "items"),
+        (_, Phase::Decode, _) => return wrong(grid.name(), "split"),
     }
     let Resources {
         registers: _, // compared with the loaded kernel's, as are the stack and the static shared memory
@@ -196,9 +202,11 @@ fn layer_kernels(
                     return Err(value(&format!("{at}.{arch}.{}", phase.name()), id, expected));
                 }
             }
-            if layout(Phase::Prefill) != layout(Phase::Decode) {
+            let first = layers[0].kernels.get(&arch).and_then(|ids| kernels.get(ids.of(Phase::Prefill)));
+            let of_all = first.map(|kernel| kernel.ring_layout);
+            if [Phase::Prefill, Phase::Decode].iter().any(|&phase| layout(phase) != of_all) {
                 let found = "kernels of two ring layouts";
-                return Err(value(&format!("{at}.{arch}"), found, "one layout for the layer's rings"));
+                return Err(value(&format!("{at}.{arch}"), found, "one layout for all rings of a slab"));
             }
         }
     }

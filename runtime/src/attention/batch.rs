@@ -64,11 +64,13 @@ impl Batch {
     }
 
     /// The arrays that [`Table::addresses`] finds: per request, `u64` slabs, `i64` starts, `i32` buckets, cached and
-    /// chunks, each `capacity` long; then for each of `split` layers the [`first_tiles`](Self::first_tiles).
+    /// chunks, each `capacity` long; then for each of `split` layers the [`first_tiles`](Self::first_tiles) of the first
+    /// `decodes` requests, whose last entry fills up the rest: a graph that was captured with more requests finds that they
+    /// have nothing to do.
     ///
     /// # Panics
     /// If there are more requests than `capacity`.
-    pub fn table(&self, capacity: u32, split: &[LayerGeometry]) -> Vec<u8> {
+    pub fn table(&self, capacity: u32, split: &[LayerGeometry], decodes: usize) -> Vec<u8> {
         assert!(self.len() <= capacity, "{} requests in a table of {capacity}", self.len());
         let mut bytes = vec![0; Table::bytes(capacity, split.len()) as usize];
         let Table { slabs, starts, buckets, cached, chunk, first_tiles, .. } = Table::addresses(0, capacity);
@@ -87,8 +89,12 @@ impl Batch {
         }
         for (layer, geometry) in split.iter().enumerate() {
             let to = first_tiles as usize + layer * Table::first_tiles_bytes(capacity) as usize;
-            for (entry, tiles) in bytes[to..].chunks_exact_mut(4).zip(self.first_tiles(geometry)) {
-                entry.copy_from_slice(&tiles.to_le_bytes());
+            let own = &mut bytes[to..to + Table::first_tiles_bytes(capacity) as usize];
+            let mut tiles = self.first_tiles(geometry).take(decodes + 1);
+            let mut last = 0;
+            for entry in own.chunks_exact_mut(4) {
+                last = tiles.next().unwrap_or(last);
+                entry.copy_from_slice(&last.to_le_bytes());
             }
         }
         bytes

@@ -11,6 +11,8 @@ const QUERY_BOX_ROWS: u32 = 64;
 const KEY_BOX_ROWS: u32 = 128;
 /// A tensor copy's strides are below this many bytes.
 const MAP_STRIDE_LIMIT: u64 = 1 << 40;
+/// Kernels count rows, and what a box takes beyond the last, in 32 bits.
+const MAP_ROWS_LIMIT: u64 = i32::MAX as u64 - 256;
 
 /// What a launch needs to know of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +150,10 @@ impl LayerCall {
     fn maps(&self, tensors: &Tensors) -> Result<[TensorMap; 3], CallError> {
         let map = |tensor, view: &View, box_rows| {
             let View { address, rows, heads, token_stride, head_stride } = *view;
-            let strides = [token_stride * 2, 128, head_stride * 2];
-            if strides.iter().any(|&stride| stride >= MAP_STRIDE_LIMIT) || rows > u64::from(u32::MAX) {
+            // The stride of a dimension of one is never used.
+            let stride = |extent: u64, elements: u64| if extent > 1 { elements * 2 } else { 128 };
+            let strides = [stride(rows, token_stride), 128, stride(u64::from(heads), head_stride)];
+            if strides.iter().any(|&stride| stride >= MAP_STRIDE_LIMIT) || rows > MAP_ROWS_LIMIT {
                 return Err(CallError::TooLarge { tensor });
             }
             let extents = [64, rows, u64::from(self.shape.head_dim / 64), u64::from(heads)];

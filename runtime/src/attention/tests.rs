@@ -161,7 +161,7 @@ fn the_table_holds_what_the_kernels_look_up() {
     let request = |slab, chunk, rows| Request { slab, bucket: 3, cached: 11, chunk, rows };
     let batch = Batch::new(vec![request(0xaa00, 5, 5), request(0, 0, 1), request(0xbb00, 2, 4)]).unwrap();
     assert_eq!((batch.len(), batch.rows(), batch.longest_chunk()), (3, 10, 5));
-    let bytes = batch.table(4, &[]);
+    let bytes = batch.table(4, &[], 3);
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     let at = Table::addresses(0, 4);
@@ -189,11 +189,16 @@ fn the_table_holds_the_tiles_before_each_request() {
     let batch = Batch::new(vec![request(0, 1), request(64, 1), request(9, 0), request(900, 1)]).unwrap();
     let expected = [0, 2, 6, 6, 17];
     assert_eq!(batch.first_tiles(&geometry).collect::<Vec<_>>(), expected);
-    let bytes = batch.table(6, &[geometry.clone(), geometry]);
+    let bytes = batch.table(6, &[geometry.clone(), geometry.clone()], 4);
     let table = Table::addresses(0, 6);
     for layer in 0..2 {
         let at = table.first_tiles_of(layer) as usize;
         let half = |n: usize| i32::from_le_bytes(bytes[at + 4 * n..at + 4 * n + 4].try_into().unwrap());
-        assert_eq!([0, 1, 2, 3, 4].map(half), expected);
+        assert_eq!([0, 1, 2, 3, 4, 5, 6].map(half), [0, 2, 6, 6, 17, 17, 17]);
     }
+    // Two decodes before two prefills: the others have no tiles to split.
+    let bytes = batch.table(6, &[geometry], 2);
+    let at = table.first_tiles_of(0) as usize;
+    let half = |n: usize| i32::from_le_bytes(bytes[at + 4 * n..at + 4 * n + 4].try_into().unwrap());
+    assert_eq!([0, 1, 2, 3, 4, 5, 6].map(half), [0, 2, 6, 6, 6, 6, 6]);
 }

@@ -169,6 +169,12 @@ pub enum GpuError {
     /// A step that is over: its workspace has begun another one.
     #[error("the step is over: its workspace has begun another one since")]
     StepOver,
+    /// A slab that a step has, neither committed nor dropped.
+    #[error("{what} takes part in a step that is neither committed nor dropped")]
+    InStep {
+        /// What it was wanted for.
+        what: &'static str,
+    },
     /// A slab twice in one step.
     #[error("requests {first} and {second} of the step have the same slab")]
     SameSlab {

@@ -3,9 +3,10 @@
 //! A pool is one reservation of device memory. A slab is a range of it: to make one or to drop one allocates nothing, clears
 //! nothing and waits for nothing. So a pool and its slabs belong to one stream at a time: the order of the stream keeps the
 //! next request's work behind what a dropped slab was still needed for. Kernels never use a slot that no token was written
-//! to, whatever a range held before.
+//! to, whatever a range held before. A graph refers to slabs by the table of the newest step: it is replayed only after a
+//! `begin` of its own, or it writes to ranges that may be another request's by now.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::load::Inner;
@@ -73,7 +74,14 @@ impl SlabPool {
             let (free, largest) = (space.bytes() - space.taken(), space.largest_free());
             space.take(bytes).ok_or(GpuError::PoolFull { needed: bytes, free, largest })
         })?;
-        Ok(Slab(Arc::new(SlabState { pool: self.0.clone(), offset, bytes, bucket, len: AtomicU32::new(0) })))
+        Ok(Slab(Arc::new(SlabState {
+            pool: self.0.clone(),
+            offset,
+            bytes,
+            bucket,
+            len: AtomicU32::new(0),
+            in_step: AtomicBool::new(false),
+        })))
     }
 
     /// Bytes of the reservation.
@@ -100,6 +108,8 @@ pub(super) struct SlabState {
     bytes: u64,
     bucket: usize,
     len: AtomicU32,
+    /// Whether a step has it that is neither committed nor dropped: its position is that step's to move.
+    in_step: AtomicBool,
 }
 
 impl Drop for SlabState {
@@ -108,9 +118,19 @@ impl Drop for SlabState {
     }
 }
 
-impl SlabState {
+/// A slab's part in a step, from the step's begin to its commit or end.
+#[derive(Debug)]
+pub(super) struct InStep(Arc<SlabState>);
+
+impl InStep {
     pub(super) fn advance(&self, tokens: u32) {
-        self.len.fetch_add(tokens, Ordering::Relaxed);
+        self.0.len.fetch_add(tokens, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InStep {
+    fn drop(&mut self) {
+        self.0.in_step.store(false, Ordering::Release);
     }
 }
 
@@ -141,15 +161,25 @@ impl Slab {
     }
 
     /// Forgets all tokens, for the next request of the same bucket. Work in flight is not disturbed.
-    pub fn clear(&mut self) {
+    ///
+    /// # Errors
+    /// [`GpuError::InStep`].
+    pub fn clear(&mut self) -> Result<(), GpuError> {
+        self.idle("the slab to clear")?;
         self.0.len.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn idle(&self, what: &'static str) -> Result<(), GpuError> {
+        if self.0.in_step.load(Ordering::Acquire) { Err(GpuError::InStep { what }) } else { Ok(()) }
     }
 
     /// Copies the state to another slab of the same bucket, in stream order: two requests that share a prefix start
     /// from one prefill.
     ///
     /// # Errors
-    /// [`GpuError::Bucket`], [`GpuError::Foreign`], or what the driver says; the other is as before then.
+    /// [`GpuError::Bucket`], [`GpuError::Foreign`], [`GpuError::InStep`], or what the driver says; the other is as before
+    /// then.
     pub fn clone_to(&self, stream: &Stream, other: &mut Self) -> Result<(), GpuError> {
         let (from, to) = (&self.0, &other.0);
         if !Arc::ptr_eq(&from.pool.owner, &to.pool.owner) {
@@ -158,6 +188,8 @@ impl Slab {
         if from.bucket != to.bucket {
             return Err(GpuError::Bucket { from: self.length(), to: other.length() });
         }
+        self.idle("the slab to copy")?;
+        other.idle("the slab to copy to")?;
         from.pool.memory.copy_range(stream, from.offset, &to.pool.memory, to.offset, from.bytes)?;
         to.len.store(self.len(), Ordering::Relaxed);
         Ok(())
@@ -171,7 +203,11 @@ impl Slab {
         self.0.pool.memory.address() + self.0.offset
     }
 
-    pub(super) fn state(&self) -> Arc<SlabState> {
-        self.0.clone()
+    /// Takes part in a step; none but one at a time.
+    pub(super) fn enter(&self) -> Result<InStep, GpuError> {
+        if self.0.in_step.swap(true, Ordering::AcqRel) {
+            return Err(GpuError::InStep { what: "a slab of the batch" });
+        }
+        Ok(InStep(self.0.clone()))
     }
 }

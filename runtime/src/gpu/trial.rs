@@ -11,9 +11,9 @@ use super::module::LoadedKernel;
 use super::{Buffer, Device, GpuError, Stream};
 use crate::abi::Task;
 use crate::artifact::Kernel;
-use crate::attention::{Block, Launch};
+use crate::attention::{Block, KernelFacts, Launch};
 use crate::geometry::LayerGeometry;
-use crate::launch::{Phase, counters_bytes, partials_bytes};
+use crate::launch::{Family, Grid, Phase, counters_bytes, partials_bytes};
 
 /// A device with memory of its own, by address.
 #[derive(Debug)]
@@ -28,7 +28,6 @@ pub struct Trial {
 #[derive(Debug)]
 pub struct TrialKernel {
     kernel: LoadedKernel,
-    phase: Phase,
     head_dim: u32,
     layer: LayerGeometry,
 }
@@ -46,7 +45,7 @@ impl TrialKernel {
         head_dim: u32,
     ) -> Result<Self, GpuError> {
         let loaded = LoadedKernel::load(device, kernel, cubin)?;
-        Ok(Self { kernel: loaded, phase: kernel.phase, head_dim, layer: layer.clone() })
+        Ok(Self { kernel: loaded, head_dim, layer: layer.clone() })
     }
 }
 
@@ -158,6 +157,16 @@ impl Trial {
     fn check(&self, kernel: &TrialKernel, launch: &Launch) -> Result<(), GpuError> {
         let (params, grid) = (launch.block.call(), launch.grid);
         let layer = &kernel.layer;
+        let KernelFacts { phase, family, rule } = kernel.kernel.facts;
+        let fits = matches!(
+            (family, phase, &launch.block),
+            (Family::Sm80, _, Block::Portable(_))
+                | (Family::Sm90, Phase::Prefill, Block::HopperPrefill { .. })
+                | (Family::Sm90, Phase::Decode, Block::HopperDecode { .. })
+        );
+        if !fits {
+            return Err(GpuError::Foreign { what: "the parameter block" });
+        }
         let heads = layer.group_of_head.len() as u64;
         let kv_heads = layer.buckets.first().map_or(0, |bucket| bucket.kv_span.len()) as u64;
         let dim = u64::from(kernel.head_dim);
@@ -199,23 +208,41 @@ impl Trial {
                 self.inside(address, elements.saturating_add(dim).saturating_mul(element))?;
             }
         }
-        if kernel.phase == Phase::Decode && params.task == Task::Attend as i32 {
+        if params.task == Task::Attend as i32 && !matches!(rule.grid, Grid::Tiles { .. }) {
+            self.inside(params.counters, counters_bytes(batch as u32, kv_heads as u32))?;
+        }
+        if phase == Phase::Decode && params.task == Task::Attend as i32 {
             let group = (heads / kv_heads.max(1)) as u32;
             self.inside(params.partials, partials_bytes(grid[0], group, kernel.head_dim))?;
-            self.inside(params.counters, counters_bytes(batch as u32, kv_heads as u32))?;
         }
         match &launch.block {
             Block::Portable(_) => {}
             Block::HopperPrefill { maps, .. } => {
                 for map in maps {
                     let [columns, rows, panels, heads] = map.extents;
-                    let last = rows.saturating_sub(1).saturating_mul(map.strides[0])
-                        + (panels - 1) * map.strides[1]
-                        + (heads - 1).saturating_mul(map.strides[2]);
-                    self.inside(map.address, last.saturating_add(columns * 2))?;
+                    let [row, panel, head] = map.strides;
+                    let last = [(rows, row), (panels, panel), (heads, head)]
+                        .into_iter()
+                        .map(|(extent, stride)| extent.saturating_sub(1).saturating_mul(stride))
+                        .fold(columns.saturating_mul(2), u64::saturating_add);
+                    self.inside(map.address, last)?;
                 }
             }
-            Block::HopperDecode { first_tiles, .. } => self.inside(*first_tiles, (batch + 1) * 4)?,
+            Block::HopperDecode { first_tiles, .. } => {
+                // The kernel finds requests by them: they have to be those of the requests checked above.
+                let found = self.array::<4>(*first_tiles, batch + 1)?;
+                let mut before = 0;
+                for request in 0..=batch as usize {
+                    if i32::from_le_bytes(found[request]) != before {
+                        return Err(outside(*first_tiles, 0));
+                    }
+                    let Some(chunk) = chunks.get(request) else { break };
+                    if i32::from_le_bytes(*chunk) != 0 {
+                        let (bucket, length) = (buckets[request], i32::from_le_bytes(cached[request]) + 1);
+                        before += layer.tiles(i32::from_le_bytes(bucket) as usize, length as u32) as i32;
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::load::Inner;
 use super::memory::Pinned;
-use super::slab::SlabState;
+use super::slab::InStep;
 use super::{Buffer, Event, GpuError, LoadedArtifact, Slab, Stream};
 use crate::attention::{self, Batch, CallError, MAX_BATCH, Scratch, StepTable, Table};
 
@@ -84,7 +84,7 @@ pub struct Step {
     pub(super) decode: Option<StepTable>,
     pub(super) prefill: Option<StepTable>,
     rows: u64,
-    slabs: Vec<(Arc<SlabState>, u32)>,
+    slabs: Vec<(InStep, u32)>,
 }
 
 impl LoadedArtifact {
@@ -148,7 +148,7 @@ impl Workspace {
     ///
     /// # Errors
     /// [`GpuError::ContextFull`], [`GpuError::Capacity`], [`GpuError::Foreign`], [`GpuError::SameSlab`],
-    /// [`GpuError::Capturing`], [`CallError`], or what the driver says.
+    /// [`GpuError::InStep`], [`GpuError::Capturing`], [`CallError`], or what the driver says.
     pub fn begin(
         &mut self,
         stream: &Stream,
@@ -170,12 +170,17 @@ impl Workspace {
         if stream.is_capturing()? {
             return Err(GpuError::Capturing { what: "the start of a step" });
         }
+        let enter = |request: &Request<'_>| Some(request.slab?.enter().map(|slab| (slab, request.tokens)));
+        let slabs = requests.iter().filter_map(enter).collect::<Result<_, GpuError>>()?;
+        // From here on the step before is over, whatever becomes of this one.
+        let turn = self.memory.turn.fetch_add(1, Ordering::Relaxed) + 1;
         let staging = &mut self.staging[self.next];
+        self.next = (self.next + 1) % IN_FLIGHT;
         staging.read.synchronize()?;
-        staging.memory.bytes_mut().copy_from_slice(&batch.table(*capacity, owner.split_layers()));
+        let bytes = batch.table(*capacity, owner.split_layers(), decode.len());
+        staging.memory.bytes_mut().copy_from_slice(&bytes);
         self.memory.table.upload_pinned(stream, &staging.memory)?;
         staging.read.record(stream)?;
-        self.next = (self.next + 1) % IN_FLIGHT;
         let table = Table::addresses(self.memory.table.address(), *capacity);
         let part = |from: usize, part: &[Request<'_>]| {
             (!part.is_empty()).then(|| StepTable {
@@ -185,13 +190,12 @@ impl Workspace {
                 longest_chunk: longest(part),
             })
         };
-        let slab = |request: &Request<'_>| Some((request.slab?.state(), request.tokens));
         Ok(Step {
             decode: part(0, decode),
             prefill: part(decode.len(), prefill),
             rows: batch.rows(),
-            slabs: requests.iter().filter_map(slab).collect(),
-            turn: self.memory.turn.fetch_add(1, Ordering::Relaxed) + 1,
+            slabs,
+            turn,
             memory: self.memory.clone(),
         })
     }

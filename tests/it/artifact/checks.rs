@@ -236,7 +236,7 @@ fn check_3_values() {
         (
             "/kernels/0/launch/grid",
             json!({"split": {"per_sm": 1}}),
-            "`kernels[0].launch.grid` is split, expected tiles or items",
+            "`kernels[0].launch.grid` is split, expected tiles",
         ),
         (
             "/kernels/1/launch/grid",

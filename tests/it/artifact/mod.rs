@@ -56,9 +56,10 @@ fn sample() -> (Manifest, BTreeMap<String, Vec<u8>>) {
             let mut ids = LayerKernels { prefill: 0, decode: 0 };
             for phase in [Phase::Prefill, Phase::Decode] {
                 let family = if arch == Arch::Sm90a { Family::Sm90 } else { Family::Sm80 };
-                let grid = match phase {
-                    Phase::Prefill => Grid::Tiles { rows: 64 },
-                    Phase::Decode => Grid::Split { per_sm: 2 },
+                let grid = match (phase, family) {
+                    (Phase::Prefill, Family::Sm80) => Grid::Tiles { rows: 64 },
+                    (Phase::Prefill, Family::Sm90) => Grid::Items { rows: 64 },
+                    (Phase::Decode, _) => Grid::Split { per_sm: 2 },
                 };
                 match phase {
                     Phase::Prefill => ids.prefill = kernels.len(),
