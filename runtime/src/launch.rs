@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::abi::Task;
+use crate::plan::TILE;
 
 /// Which half of attention a kernel computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,10 +59,11 @@ impl Family {
 }
 
 /// Slots of a tile of a ring.
-const TILE_SLOTS: u64 = 64;
-/// Bytes of a row of a [`RingLayout::Swizzled`] panel, and of what kernels move at once.
-const PANEL_ROW_BYTES: u64 = 128;
-const VECTOR_BYTES: u64 = 16;
+const TILE_SLOTS: u64 = TILE as u64;
+/// Bytes of a row of a [`RingLayout::Swizzled`] panel.
+pub const PANEL_ROW_BYTES: u64 = 128;
+/// Bytes that kernels move at once.
+pub const VECTOR_BYTES: u64 = 16;
 
 /// How the slots of a ring lie. All layouts keep the bytes of a tile of 64 slots together and in order of tiles, so
 /// ring offsets and slab sizes do not depend on it.
@@ -90,10 +92,11 @@ impl RingLayout {
         }
     }
 
-    /// Copies the elements of slot `slot` between `ring` and `row`, vector by vector: `copy(in the ring, in the row)`.
-    pub fn each_vector(self, slot: u64, row_bytes: u64, mut copy: impl FnMut(usize, usize)) {
+    /// Calls `visit` for each vector of slot `slot` with where it starts, in bytes from the ring's start and in bytes from
+    /// the row's.
+    pub fn each_vector(self, slot: u64, row_bytes: u64, mut visit: impl FnMut(usize, usize)) {
         for byte in (0..row_bytes).step_by(VECTOR_BYTES as usize) {
-            copy(self.vector(slot, byte, row_bytes) as usize, byte as usize);
+            visit(self.vector(slot, byte, row_bytes) as usize, byte as usize);
         }
     }
 }

@@ -79,7 +79,7 @@ impl KernelSpec {
         let model = &plan.model;
         let group_size = model.group_size();
         let shape = KernelShape { phase, dtype, head_dim: model.head_dim, group_size };
-        let family = family::of(arch, shape);
+        let family = family::of(arch);
         let (tiles, launch) = family::configure(family, shape, arch);
         let buckets: Vec<BucketSpec> = layer
             .buckets

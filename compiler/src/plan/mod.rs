@@ -21,7 +21,7 @@ pub use self::problem::{Problem, Problems};
 use self::stated::Stated;
 use crate::hint::Hint;
 
-/// Why there is no plan, or no shape.
+/// What is wrong with a plan file, or with a model's shape.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {

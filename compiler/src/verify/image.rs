@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use moac_runtime::geometry::{position, slot};
-use moac_runtime::launch::RingLayout;
+use moac_runtime::launch::{PANEL_ROW_BYTES as PANEL_ROW, RingLayout, VECTOR_BYTES};
 use moac_runtime::plan::TILE;
 use rayon::prelude::*;
 
@@ -139,8 +139,7 @@ impl Image {
     }
 }
 
-/// Bytes that kernels move at once, and of a row of a swizzled panel.
-const VECTOR: usize = 16;
-const PANEL_ROW: u64 = 128;
+/// Bytes of what [`RingLayout::each_vector`] visits.
+const VECTOR: usize = VECTOR_BYTES as usize;
 /// Bytes of a row at `head_dim` 128, the largest.
 const MOST_ROW_BYTES: usize = 256;

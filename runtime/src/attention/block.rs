@@ -13,8 +13,6 @@ const MAP_ALIGNMENT: usize = 64;
 const HOPPER_PREFILL_BYTES: usize = (3 * MAP_BYTES + PARAMS_BYTES).next_multiple_of(MAP_ALIGNMENT);
 /// Bytes of the block of Hopper's decode: a pointer behind [`Params`].
 const HOPPER_DECODE_BYTES: usize = PARAMS_BYTES + 8;
-/// Bytes of the largest block.
-pub const MAX_BLOCK_BYTES: usize = HOPPER_PREFILL_BYTES;
 
 /// A tensor `[rows, heads, head_dim]` of 16-bit elements as a tensor copy sees it, and the box that a copy moves:
 /// `box_rows` rows of one head, in panels of 64 elements, with the 128-byte swizzle and zeros outside.
@@ -82,7 +80,7 @@ impl Block {
     /// # Errors
     /// Those of `encode`.
     pub fn bytes<E>(&self, encode: impl Fn(&TensorMap) -> Result<[u8; MAP_BYTES], E>) -> Result<Vec<u8>, E> {
-        let mut bytes = Vec::with_capacity(MAX_BLOCK_BYTES);
+        let mut bytes = Vec::with_capacity(HOPPER_PREFILL_BYTES);
         match self {
             Self::Portable(call) => bytes.extend(call.to_bytes()),
             Self::HopperPrefill { maps, call } => {

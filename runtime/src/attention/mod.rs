@@ -13,7 +13,7 @@ mod launches;
 mod tensors;
 
 pub use batch::{Batch, MAX_BATCH, Request, Table};
-pub use block::{Block, MAX_BLOCK_BYTES, TensorMap};
+pub use block::{Block, TensorMap};
 pub use error::CallError;
 pub use launches::{KernelFacts, Launch, LayerCall, Scratch, StepTable, WaitsFor};
 pub use tensors::{HeadShape, Tensors, View};

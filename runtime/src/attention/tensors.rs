@@ -1,9 +1,8 @@
 //! The tensors of a call: where they lie, and what must hold of them before a kernel sees them.
 
 use super::CallError;
+use crate::launch::VECTOR_BYTES;
 
-/// The bytes that kernels read and write at once: rows and heads start at multiples of it.
-const VECTOR_BYTES: u64 = 16;
 /// Bytes of an element of q, k, v and o, and of lse.
 const ELEMENT_BYTES: u64 = 2;
 const LSE_BYTES: u64 = 4;

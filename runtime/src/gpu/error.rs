@@ -140,17 +140,15 @@ pub enum GpuError {
         /// Bytes of the largest free range.
         largest: u64,
     },
-    /// A part of a tensor that is not inside it.
-    #[error("{what} {start}..{end} of a tensor of {of}")]
-    Part {
-        /// `heads` or `rows`.
-        what: &'static str,
+    /// A range of heads that a tensor does not have.
+    #[error("heads {start}..{end} of a tensor that has {heads}: the range must be within 0..{heads}")]
+    Heads {
         /// The first.
-        start: u64,
+        start: u32,
         /// Behind the last.
-        end: u64,
-        /// How many there are.
-        of: u64,
+        end: u32,
+        /// How many the tensor has.
+        heads: u32,
     },
     /// A tensor of other elements or another head dimension than the artifact's.
     #[error("`{tensor}` has heads of {found_dim} {found}, expected {expected_dim} {expected}")]

@@ -1,6 +1,6 @@
 //! Tensors in device memory, with their shape and element type: what calls read and write.
 //!
-//! A tensor is made of a buffer, whose extent is checked, or of a raw address. Views of heads and rows of it stay inside.
+//! A tensor is made of a buffer, whose extent is checked, or of a raw address. A view of some of its heads stays inside.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -66,20 +66,10 @@ impl Placed {
     fn heads(self, heads: Range<u32>) -> Result<Self, GpuError> {
         let all = self.view.heads;
         if heads.start > heads.end || heads.end > all {
-            let (start, end) = (u64::from(heads.start), u64::from(heads.end));
-            return Err(GpuError::Part { what: "heads", start, end, of: u64::from(all) });
+            return Err(GpuError::Heads { start: heads.start, end: heads.end, heads: all });
         }
         let address = self.view.address + u64::from(heads.start) * self.view.head_stride * self.element();
         Ok(Self { view: View { address, heads: heads.end - heads.start, ..self.view }, ..self })
-    }
-
-    fn rows(self, rows: Range<u64>) -> Result<Self, GpuError> {
-        if rows.start > rows.end || rows.end > self.view.rows {
-            let Range { start, end } = rows;
-            return Err(GpuError::Part { what: "rows", start, end, of: self.view.rows });
-        }
-        let address = self.view.address + rows.start * self.view.token_stride * self.element();
-        Ok(Self { view: View { address, rows: rows.end - rows.start, ..self.view }, ..self })
     }
 
     fn element(&self) -> u64 {
@@ -107,17 +97,9 @@ impl Tensor<'_> {
     /// Some of its heads: of a fused product of q, k and v, say.
     ///
     /// # Errors
-    /// [`GpuError::Part`].
+    /// [`GpuError::Heads`].
     pub fn heads(self, heads: Range<u32>) -> Result<Self, GpuError> {
         Ok(Self { placed: self.placed.heads(heads)?, ..self })
-    }
-
-    /// Some of its rows.
-    ///
-    /// # Errors
-    /// [`GpuError::Part`].
-    pub fn rows(self, rows: Range<u64>) -> Result<Self, GpuError> {
-        Ok(Self { placed: self.placed.rows(rows)?, ..self })
     }
 }
 
@@ -136,22 +118,6 @@ impl TensorMut<'_> {
     /// it are done; for a captured call, until its last replay is.
     pub unsafe fn from_raw(view: View, head_dim: u32, dtype: DType) -> Self {
         Self { placed: Placed { view, head_dim, dtype }, memory: PhantomData }
-    }
-
-    /// Some of its heads.
-    ///
-    /// # Errors
-    /// [`GpuError::Part`].
-    pub fn heads(self, heads: Range<u32>) -> Result<Self, GpuError> {
-        Ok(Self { placed: self.placed.heads(heads)?, ..self })
-    }
-
-    /// Some of its rows.
-    ///
-    /// # Errors
-    /// [`GpuError::Part`].
-    pub fn rows(self, rows: Range<u64>) -> Result<Self, GpuError> {
-        Ok(Self { placed: self.placed.rows(rows)?, ..self })
     }
 }
 

@@ -23,7 +23,7 @@ struct SoftmaxRow {
       next = fmaxf(next, fmaxf(s.value[i][2 * half], s.value[i][2 * half + 1]));
     }
     next = quad_max(next);
-    // While a row has seen no key its peak is -inf, and -inf - -inf is no number: subtract 0 instead.
+    // While a row has seen no key its peak is -inf, and -inf - -inf is NaN: subtract 0 instead.
     const float offset = next == neg_inf() ? 0.f : next * scale_log2;
     const float factor = exp2_fast(peak * scale_log2 - offset);
     peak = next;

@@ -27,7 +27,7 @@ use crate::search::tables::{Cost, Space, Tables};
 use crate::tasks::Corpus;
 use crate::validate::{self, Candidate, Losses, ValidateError, Validation, validate};
 
-/// Why there is no plan.
+/// What ended the pipeline before it had a plan.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PipelineError {

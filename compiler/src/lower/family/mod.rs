@@ -1,6 +1,6 @@
 //! What a family of kernels decides: its tiles, how it is launched, and in which order its CTAs take their work.
 //!
-//! A family is chosen by architecture, phase and head dimension. Everything that depends on the choice is a function of
+//! A family is chosen by architecture. Everything that depends on the choice is a function of
 //! this module, so that nobody else matches on a [`Family`]; the parameter blocks are
 //! [`moac_runtime::attention`]'s, and what a kernel may read is `verify::budget`'s.
 
@@ -42,7 +42,7 @@ pub struct KernelShape {
 }
 
 /// The family of a kernel for `arch`.
-pub fn of(arch: Arch, _shape: KernelShape) -> Family {
+pub fn of(arch: Arch) -> Family {
     match arch {
         Arch::Sm90a => Family::Sm90,
         _ => Family::Sm80,

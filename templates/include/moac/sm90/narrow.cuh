@@ -164,7 +164,7 @@ struct NarrowRows {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const float next = head_max(fmaxf(peak[n][j], fmaxf(s[j], s[2 + j])));
-      // While a head has seen no key its peak is -inf, and -inf - -inf is no number: subtract 0 instead.
+      // While a head has seen no key its peak is -inf, and -inf - -inf is NaN: subtract 0 instead.
       const float offset = next == neg_inf() ? 0.f : next * Spec::kScaleLog2;
       factor[j] = exp2_fast(fmaf(peak[n][j], Spec::kScaleLog2, -offset));
       peak[n][j] = next;

@@ -96,7 +96,7 @@ struct Rows {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       SoftmaxRow& row = softmax[half];
-      // While a row has seen no key its peak is -inf, and -inf - -inf is no number: subtract 0 instead.
+      // While a row has seen no key its peak is -inf, and -inf - -inf is NaN: subtract 0 instead.
       const float offset = peak[half] == neg_inf() ? 0.f : peak[half] * Spec::kScaleLog2;
       factor[half] = exp2_fast(row.peak * Spec::kScaleLog2 - offset);
       row.peak = peak[half];

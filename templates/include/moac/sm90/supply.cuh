@@ -126,7 +126,7 @@ struct Supply {
     stages.desk.next();
   }
 
-  // The clerk's last word: there is no more.
+  // The clerk tells the math warps that no segment follows.
   __device__ __forceinline__ void stop() {
     barrier_wait(stages.desk_empty(), stages.desk.phase ^ 1);
     if ((threadIdx.x & 31) == 0) {
