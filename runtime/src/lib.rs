@@ -54,6 +54,7 @@ pub mod digest;
 pub mod element;
 pub mod file;
 pub mod geometry;
+pub mod glue;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod launch;

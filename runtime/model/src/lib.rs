@@ -20,46 +20,23 @@
 //! # Ok::<(), moac_model::ModelError>(())
 //! ```
 
-#![deny(unsafe_code)] // but in mmap.rs
+#![deny(unsafe_code)] // but in files/mmap.rs
 
-mod ablation;
-pub mod backward;
-mod cache;
-pub mod candle;
-mod chat;
-mod config;
-mod conversation;
+mod cpu;
+pub mod engine;
 mod error;
-mod forward;
-mod generate;
-mod gguf;
-mod json;
-#[allow(unsafe_code)]
-mod mmap;
-pub mod ops;
-mod sample;
-mod shards;
+mod files;
 #[cfg(test)]
 mod tests;
-mod tokenizer;
-mod weights;
+mod text;
 
 use std::path::Path;
 
-pub use ablation::Ablation;
-pub use cache::{Attention, Batch, Branches, Cache};
-pub use chat::{CHATML, ChatTemplate, Message};
-pub use config::{Config, Rope, RopeScaling};
-pub use conversation::Conversation;
+pub use cpu::{Ablation, Attention, Batch, Branches, CHUNK, Cache, Decoder, backward, candle, ops};
+pub use engine::{Conversation, Generator, Sampler, Sampling, Stop};
 pub use error::{ModelError, TensorProblem};
-pub use forward::{CHUNK, Decoder};
-pub use generate::{Generator, Stop};
-pub use gguf::Gguf;
-pub use mmap::Mapped;
-pub use sample::{Sampler, Sampling};
-pub use shards::Shards;
-pub use tokenizer::{TextStream, Tokenizer};
-pub use weights::{LayerWeights, Source, Weights};
+pub use files::{Config, Gguf, LayerWeights, Mapped, Rope, RopeScaling, Shards, Source, Weights};
+pub use text::{CHATML, ChatTemplate, Message, TextStream, Tokenizer};
 
 use moac_runtime::plan::{DEFAULT_MIN_SPAN, DEFAULT_SINK, ModelShape, PLAN_FORMAT, Plan};
 
@@ -94,7 +71,7 @@ impl Model {
         }
         let config = Config::from_folder(folder)?;
         let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-        let template = chat::template_of_folder(folder)?;
+        let template = text::chat::template_of_folder(folder)?;
         Self::assemble(config, &Source::Folder(Shards::open(folder)?), tokenizer, template)
     }
 

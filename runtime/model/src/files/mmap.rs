@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use super::ModelError;
+use crate::ModelError;
 
 /// The bytes of a file, paged in as they are read.
 #[derive(Debug)]

@@ -22,9 +22,10 @@ use self::attention::{Attended, Reversed};
 use self::influence::HeadSums;
 use self::mask::Mask;
 use self::windows::WindowSums;
+use super::CHUNK;
 use super::cache::{by_head, spans, view};
 use super::ops::{Rotation, rms_norm};
-use super::{CHUNK, Config, Decoder, ModelError};
+use crate::{Config, Decoder, ModelError};
 
 /// What a forward pass over one item leaves.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 use candle_core::Tensor;
 
 use super::cache::Narrowed;
-use super::{Branches, Cache, Decoder, ModelError};
+use crate::{Branches, Cache, Decoder, ModelError};
 
 /// A question on a context, whose answer is known.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tokenizers::decoders::DecoderWrapper;
 
-use super::ModelError;
-use super::gguf::Gguf;
+use crate::Gguf;
+use crate::ModelError;
 
 /// How Llama 3 splits text into words.
 const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";

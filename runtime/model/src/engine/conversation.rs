@@ -2,11 +2,11 @@
 
 use moac_runtime::plan::Plan;
 
-use super::cache::Cache;
-use super::chat::Message;
 use super::generate::Generator;
 use super::sample::Sampling;
-use super::{Model, ModelError};
+use crate::Cache;
+use crate::Message;
+use crate::{Model, ModelError};
 
 /// The turns so far, and a cache that holds the tokens of most of them.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
-use crate::forward::{VOCAB_TILE, maximum, sum_of_exp};
-use crate::ops::f32s;
-use crate::sample::uniform;
+use crate::cpu::forward::{VOCAB_TILE, maximum, sum_of_exp};
+use crate::cpu::ops::f32s;
+use crate::engine::sample::uniform;
 use crate::{Decoder, ModelError};
 
 /// Rows whose logits are kept at a time to draw from.

@@ -11,9 +11,9 @@ use std::path::Path;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 
-use super::ModelError;
-use super::error::TensorProblem;
 use super::mmap::Mapped;
+use crate::ModelError;
+use crate::error::TensorProblem;
 
 /// The most metadata keys, and the most tensors, of a file that is read. Real files have some hundreds.
 const MAX_ENTRIES: u64 = 1 << 16;

@@ -9,11 +9,11 @@ use std::path::Path;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::ModelError;
 use super::config::{Config, ROPE_DIVISORS};
-use super::error::TensorProblem;
 use super::gguf::Gguf;
 use super::shards::Shards;
+use crate::ModelError;
+use crate::error::TensorProblem;
 
 /// One decoder layer.
 #[derive(Clone, Debug)]

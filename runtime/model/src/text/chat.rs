@@ -9,7 +9,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
-use super::{ModelError, json};
+use crate::ModelError;
+use crate::files::json;
 
 /// The layout of many models, as a template: to put into the folder of one that ships none.
 pub const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
@@ -78,7 +79,7 @@ fn failed(error: &Error) -> ModelError {
 }
 
 /// The template of a Hugging Face folder: `chat_template.jinja`, or the one in `tokenizer_config.json`.
-pub(super) fn template_of_folder(folder: &Path) -> Result<Option<String>, ModelError> {
+pub(crate) fn template_of_folder(folder: &Path) -> Result<Option<String>, ModelError> {
     #[derive(Deserialize)]
     struct TokenizerConfig {
         chat_template: Option<Templates>,

@@ -5,14 +5,14 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use moac_runtime::simd::{exp, vectorized};
 use rayon::prelude::*;
 
-use crate::ops::{GRAIN, f32s};
+use crate::cpu::ops::{GRAIN, f32s};
 
-/// The gradient of `x` through [`rms_norm`](crate::ops::rms_norm), from that of its result.
+/// The gradient of `x` through [`rms_norm`](crate::cpu::ops::rms_norm), from that of its result.
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, gradient: &Tensor, eps: f32) -> Result<Tensor> {
     x.apply_op3_no_bwd(weight, gradient, &RmsNorm { eps })
 }
 
-/// The gradient of `gate_up`, `[rows, 2 n]`, through [`swiglu`](crate::ops::swiglu), from that of its result,
+/// The gradient of `gate_up`, `[rows, 2 n]`, through [`swiglu`](crate::cpu::ops::swiglu), from that of its result,
 /// `[rows, n]`.
 pub(super) fn swiglu(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     gate_up.apply_op2_no_bwd(gradient, &SwiGlu)

@@ -2,10 +2,10 @@
 
 use candle_core::Tensor;
 
-use super::cache::{Batch, Cache};
 use super::sample::{Sampler, Sampling};
-use super::tokenizer::TextStream;
-use super::{Model, ModelError};
+use crate::TextStream;
+use crate::{Batch, Cache};
+use crate::{Model, ModelError};
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::gguf::Gguf;
-use super::{ModelError, json};
+use super::json;
+use crate::ModelError;
 
 /// The tensor with a divisor for each rotary pair.
-pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
+pub(crate) const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 /// Keys of GGUF files that, when not 0, change what is computed.
 const REFUSED_GGUF: [&str; 11] = [

@@ -8,7 +8,7 @@ use moac_runtime::reference::{Attended, LayerCache, Spans};
 use ndarray::{Array3, ArrayView3, Axis, ShapeBuilder, concatenate};
 use rayon::prelude::*;
 
-use super::ModelError;
+use crate::ModelError;
 
 /// The caches of a batch of requests, all layers: what a forward pass hands its q, k and v to.
 ///

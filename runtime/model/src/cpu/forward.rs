@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::cache::{Attention, Batch, Cache};
 use super::ops::{Rotation, add_to, linear, rms_norm, swiglu};
-use super::{Config, ModelError, Weights};
+use crate::{Config, ModelError, Weights};
 
 /// Rows of a chunk: enough to fill the matrix units, and few enough that activations stay in cache.
 pub const CHUNK: usize = 512;

@@ -8,9 +8,10 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::error::TensorProblem;
+use super::json;
 use super::mmap::Mapped;
-use super::{ModelError, json};
+use crate::ModelError;
+use crate::error::TensorProblem;
 
 /// The most shards of a model that is read.
 const MAX_SHARDS: usize = 4096;
