@@ -33,7 +33,7 @@ mod text;
 use std::path::Path;
 
 pub use cpu::{Ablation, Attention, Batch, Branches, CHUNK, Cache, Decoder, backward, candle, ops};
-pub use engine::{Conversation, Generator, Sampler, Sampling, Stop};
+pub use engine::{Conversation, Generator, Sampling, Stop};
 pub use error::{ModelError, TensorProblem};
 pub use files::{Config, Gguf, LayerWeights, Mapped, Rope, RopeScaling, Shards, Source, Weights};
 pub use text::{CHATML, ChatTemplate, Message, TextStream, Tokenizer};

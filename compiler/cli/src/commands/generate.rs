@@ -46,10 +46,16 @@ pub struct Args {
     pub temperature: f32,
     /// Choose among this many of the likeliest tokens only
     #[arg(long, value_name = "K")]
-    pub top_k: Option<usize>,
+    pub top_k: Option<u32>,
     /// Choose among the likeliest tokens that together have this probability only
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     pub top_p: f32,
+    /// Choose among tokens that are at least this many times as likely as the likeliest only
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Divides the logits of tokens that prompt and answer have already; 1 changes nothing
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    pub repetition_penalty: f32,
     /// The same seed gives the same text
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -105,7 +111,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
 impl Args {
     /// One question, answered with the likeliest tokens under the plan of an artifact.
     pub fn asking(model: PathBuf, artifact: PathBuf, question: &str) -> Self {
-        let Sampling { temperature, top_k, top_p, seed } = Sampling::greedy();
+        let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = Sampling::greedy();
         Self {
             model,
             input: Input { prompt: Some(question.to_owned()), prompts: None, chat: false },
@@ -118,14 +124,16 @@ impl Args {
             temperature,
             top_k,
             top_p,
+            min_p,
+            repetition_penalty,
             seed,
             json: false,
         }
     }
 
     fn sampling(&self) -> Sampling {
-        let &Self { temperature, top_k, top_p, seed, .. } = self;
-        Sampling { temperature, top_k, top_p, seed }
+        let &Self { temperature, top_k, top_p, min_p, repetition_penalty, seed, .. } = self;
+        Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed }
     }
 
     /// The plan, and the context lengths that it may be run at, if they are limited.

@@ -1,8 +1,10 @@
 //! Text out of a model, piece by piece.
 
 use candle_core::Tensor;
+use moac_runtime::glue::Outcome;
 
-use super::sample::{Sampler, Sampling};
+use super::runner::Choice;
+use super::sample::{Sampling, Seen, choose};
 use crate::TextStream;
 use crate::{Batch, Cache};
 use crate::{Model, ModelError};
@@ -23,7 +25,8 @@ pub enum Stop {
 pub struct Generator<'m> {
     model: &'m Model,
     cache: Cache,
-    sampler: Sampler,
+    sampling: Sampling,
+    seen: Seen,
     text: Option<TextStream<'m>>,
     /// The hidden state that the next token is chosen from.
     hidden: Tensor,
@@ -42,13 +45,16 @@ impl<'m> Generator<'m> {
         mut cache: Cache,
         sampling: &Sampling,
     ) -> Result<Self, ModelError> {
-        let sampler = Sampler::new(sampling)?;
+        sampling.check()?;
         let hidden = model.decoder.prefill(prompt, &mut cache)?;
+        let mut seen = Seen::new(model.decoder.config().vocab_size);
+        prompt.iter().for_each(|&token| seen.insert(token));
         let text = Some(model.tokenizer.stream());
         Ok(Self {
             model,
             cache,
-            sampler,
+            sampling: *sampling,
+            seen,
             text,
             hidden,
             past: prompt.to_vec(),
@@ -101,8 +107,18 @@ impl<'m> Generator<'m> {
             }
             self.hidden = self.model.decoder.forward(&[newest], &mut Batch::one(&mut self.cache, 1))?;
         }
-        let logits = self.model.decoder.logits(&self.hidden)?.flatten_all()?.to_vec1()?;
-        let token = self.sampler.choose(&logits)?;
+        let logits: Vec<f32> = self.model.decoder.logits(&self.hidden)?.flatten_all()?.to_vec1()?;
+        let counter = self.tokens.len() as u32;
+        let choice = Choice { sampling: &self.sampling, counter, top_logprobs: 0 };
+        let (Outcome { token, logprob }, _) = choose(&logits, &self.seen, choice);
+        if logprob.is_nan() {
+            return Err(ModelError::Argument {
+                what: "the largest logit",
+                found: "not finite".into(),
+                expected: "a number".into(),
+            });
+        }
+        self.seen.insert(token);
         if self.model.decoder.config().eos.contains(&token) {
             return self.end(Stop::EndOfText);
         }

@@ -3,8 +3,8 @@
 mod conversation;
 mod generate;
 pub mod runner;
-pub(crate) mod sample;
+mod sample;
 
 pub use conversation::Conversation;
 pub use generate::{Generator, Stop};
-pub use sample::{Sampler, Sampling};
+pub use sample::{Sampling, Seen, choose};

@@ -2,32 +2,47 @@
 //!
 //! A step takes one token of some requests and a chunk of the prompts of others through all layers. Steps are queued: the
 //! engine starts the next one before it has read the tokens of the one before, so a runner keeps the newest token of each
-//! lane to itself and takes it from there.
+//! lane to itself and takes it from there. All calls take effect in the order in which they are made, as on a stream.
 
 use moac_runtime::glue::Outcome;
 
 use super::sample::Sampling;
 use crate::ModelError;
 
+/// Steps that are started and not finished, at most.
+pub const IN_FLIGHT: usize = 2;
+
+/// A context length that requests can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// The context length, in tokens.
+    pub length: u32,
+    /// Bytes of a slab, as they are counted against [`Limits::slab_bytes`].
+    pub slab_bytes: u64,
+}
+
 /// What a runner can hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Lanes: requests that run at once.
     pub lanes: u32,
-    /// Rows of a step: one per decode, one per token of a chunk.
+    /// Rows of a step, one per decode and one per token of a chunk: at least as many as lanes.
     pub rows: u32,
-    /// Context lengths of the buckets, ascending, and the bytes of a slab of each.
-    pub buckets: Vec<(u32, u64)>,
+    /// Ascending by length, at least one.
+    pub buckets: Vec<Bucket>,
     /// Bytes that there are for slabs.
     pub slab_bytes: u64,
-    /// Rows of the output head.
+    /// Rows of the output head: tokens are below it.
     pub vocab: u32,
+    /// Whether a row has the same bits whatever else is in its step. The engine then keeps the borders of chunks the same too,
+    /// so that a request's answer does not depend on others at all.
+    pub deterministic: bool,
 }
 
 /// How a step's token is to be chosen: the request's parameters and the token's number in its answer, from 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice<'a> {
-    /// The request's parameters.
+    /// The request's parameters, which are checked.
     pub sampling: &'a Sampling,
     /// The token's number in the answer.
     pub counter: u32,
@@ -40,7 +55,7 @@ pub struct Choice<'a> {
 pub struct Decode<'a, S> {
     /// Its place among the running requests.
     pub lane: u32,
-    /// Its cache.
+    /// Its cache, which has room.
     pub slab: &'a mut S,
     /// How the next token is chosen.
     pub choice: Choice<'a>,
@@ -51,9 +66,9 @@ pub struct Decode<'a, S> {
 pub struct Prefill<'a, S> {
     /// Its place among the running requests.
     pub lane: u32,
-    /// Its cache.
+    /// Its cache, which has room.
     pub slab: &'a mut S,
-    /// The chunk, at least one token.
+    /// The chunk, at least one token, each below the vocabulary's size.
     pub tokens: &'a [u32],
     /// With the prompt's last chunk: how the first token is chosen.
     pub choice: Option<Choice<'a>>,
@@ -64,42 +79,43 @@ pub struct Prefill<'a, S> {
 pub struct Chosen {
     /// The lane.
     pub lane: u32,
-    /// The token and its log-probability.
+    /// The token and its log-probability; NaN where the logits are no numbers, which ends the request and no other.
     pub outcome: Outcome,
     /// The likeliest tokens and their log-probabilities, as many as were asked for.
     pub top: Vec<(u32, f32)>,
 }
 
-/// Runs steps.
-pub trait Runner {
-    /// The cache of one request.
+/// Runs steps. An error is the end of all requests.
+pub trait Runner: Send {
+    /// The cache of one request. To drop it gives its bytes back, perhaps only when the last step that it is in is finished.
     type Slab: Send;
 
-    /// What it can hold.
+    /// What it can hold. The same at every call.
     fn limits(&self) -> &Limits;
 
-    /// An empty slab for at most `max_len` tokens; none while there is no room for it.
+    /// An empty slab of the smallest bucket for `max_len` tokens; none while there is no room for it.
     ///
     /// # Errors
     /// A length beyond the largest bucket, or what the device says.
     fn slab(&mut self, max_len: u32) -> Result<Option<Self::Slab>, ModelError>;
 
-    /// Copies a prefix's state to an empty slab of the same bucket.
+    /// Copies a prefix's state, position included, to an empty slab of the same bucket.
     ///
     /// # Errors
     /// Slabs of different buckets, or what the device says.
     fn copy(&mut self, from: &Self::Slab, to: &mut Self::Slab) -> Result<(), ModelError>;
 
-    /// A lane changes hands: what it remembers of tokens seen is forgotten.
+    /// A lane changes hands. For the repetition penalty it forgets the tokens that it has seen and takes `seen` instead: those
+    /// that the request's slab holds already. A lane adds every token of its decodes and prefills by itself.
     ///
     /// # Errors
     /// What the device says.
-    fn reset(&mut self, lane: u32) -> Result<(), ModelError>;
+    fn reset(&mut self, lane: u32, seen: &[u32]) -> Result<(), ModelError>;
 
-    /// Queues a step. Slabs' positions move with it.
+    /// Queues a step. Slabs' positions move with it. No lane is in it twice.
     ///
     /// # Errors
-    /// What the device says; no slab has moved then.
+    /// What the device says.
     fn start(
         &mut self,
         decodes: &mut [Decode<'_, Self::Slab>],

@@ -2,6 +2,7 @@
 
 mod backward;
 mod damage;
+mod engine;
 mod files;
 mod forward;
 mod text;

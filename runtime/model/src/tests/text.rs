@@ -107,49 +107,6 @@ fn templates_run_in_bounds() {
 }
 
 #[test]
-fn sampling_follows_its_parameters() {
-    let logits = [1.0f32, 4.0, 3.0, 4.0, f32::NEG_INFINITY];
-    let tally = |sampling: Sampling| {
-        let mut sampler = Sampler::new(&sampling).unwrap();
-        let mut count = [0u32; 5];
-        for _ in 0..20_000 {
-            count[sampler.choose(&logits).unwrap() as usize] += 1;
-        }
-        count
-    };
-    let base = Sampling { temperature: 1.0, top_k: None, top_p: 1.0, seed: 5 };
-    assert_eq!(tally(Sampling::greedy()), [0, 20_000, 0, 0, 0]);
-    let count = tally(base);
-    let total: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
-    for (&count, &logit) in count.iter().zip(&logits) {
-        let expected = 20_000.0 * f64::from(logit).exp() / total;
-        assert!((f64::from(count) - expected).abs() <= 5.0 * expected.sqrt(), "{count} and {expected}");
-    }
-    let count = tally(Sampling { top_k: Some(2), ..base });
-    assert!(count[1] > 9500 && count[3] > 9500 && count[1] + count[3] == 20_000, "{count:?}");
-    // The two likeliest have 0.83 of the probability, with the third it is 0.98.
-    assert_eq!(tally(Sampling { top_p: 0.8, ..base })[2], 0);
-    let count = tally(Sampling { top_p: 0.9, ..base });
-    assert!(count[2] > 2000 && count[0] == 0, "{count:?}");
-    assert_eq!(tally(Sampling { top_p: 1e-6, ..base }), [0, 20_000, 0, 0, 0]);
-    let cold = tally(Sampling { temperature: 0.1, ..base });
-    assert!(cold[2] < 10, "{cold:?}");
-    assert_eq!(tally(base), tally(base));
-    assert_ne!(tally(base), tally(Sampling { seed: 6, ..base }));
-    for wrong in [
-        Sampling { temperature: f32::NAN, ..base },
-        Sampling { temperature: -1.0, ..base },
-        Sampling { top_k: Some(0), ..base },
-        Sampling { top_p: 0.0, ..base },
-        Sampling { top_p: 1.5, ..base },
-    ] {
-        assert!(Sampler::new(&wrong).is_err(), "{wrong:?}");
-    }
-    assert!(Sampler::new(&base).unwrap().choose(&[f32::NAN; 4]).is_err());
-    assert!(Sampler::new(&base).unwrap().choose(&[]).is_err());
-}
-
-#[test]
 fn generation_is_greedy_prefill_one_token_at_a_time() {
     let model = model();
     let plan = dense_plan(&model.decoder.config().shape());
@@ -162,8 +119,9 @@ fn generation_is_greedy_prefill_one_token_at_a_time() {
     let mut so_far = prompt.clone();
     for &token in generator.tokens() {
         let hidden = model.decoder.prefill(&so_far, &mut cache()).unwrap();
-        let logits = model.decoder.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        assert_eq!(Sampler::new(&Sampling::greedy()).unwrap().choose(&logits).unwrap(), token);
+        let logits: Vec<f32> =
+            model.decoder.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(logits[token as usize], logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         so_far.push(token);
     }
     // The end of the context: every slot is used, and one more token comes from the last.

@@ -3,12 +3,11 @@
 use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Shape, Tensor};
 use moac_runtime::simd::{exp, vectorized};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 
 use crate::cpu::forward::{VOCAB_TILE, maximum, sum_of_exp};
 use crate::cpu::ops::f32s;
-use crate::engine::sample::uniform;
 use crate::{Decoder, ModelError};
 
 /// Rows whose logits are kept at a time to draw from.
@@ -57,6 +56,11 @@ pub(super) fn cross_entropy(
         gradient = (gradient + logits.matmul(&tile)?)?;
     }
     Ok((loss, gradient))
+}
+
+/// A number in [0, 1).
+fn uniform(rng: &mut ChaCha8Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// A token per row of hidden states, `[rows, hidden]` behind the last norm, drawn from what the model predicts there.

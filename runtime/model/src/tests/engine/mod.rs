@@ -1,0 +1,3 @@
+//! The engine: sampling, schedules, streams.
+
+mod sampling;
