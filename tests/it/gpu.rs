@@ -3,6 +3,8 @@
 //! Ignored unless asked for, since they need a device, its driver and NVRTC:
 //! `cargo test -p moac-tests gpu:: -- --ignored --test-threads 1`.
 
+mod products;
+
 use moac_runtime::arch::Arch;
 use moac_runtime::attention::CallError;
 use moac_runtime::backend::{LayerBackend, Qkv};

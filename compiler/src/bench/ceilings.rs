@@ -1,7 +1,7 @@
 //! What the device can do at best, measured: reading memory, and multiplying matrices.
 
 use moac_runtime::arch::Arch;
-use moac_runtime::gpu::blas::MatrixProduct;
+use moac_runtime::gpu::blas::{Product, Products, ResultType};
 use moac_runtime::gpu::ceiling::{READ_SOURCE, READ_SYMBOL, ReadPass};
 use moac_runtime::gpu::{Buffer, Device, GpuError, Stream};
 use moac_runtime::plan::DType;
@@ -13,7 +13,7 @@ use crate::nvrtc::{Allowance, Nvrtc, Source};
 /// Bytes that the read pass reads: far more than any cache.
 const READ_BYTES: u64 = 2 << 30;
 /// Rows and columns of the matrices.
-const MATRIX: u64 = 8192;
+const MATRIX: u32 = 8192;
 
 /// The ceilings of a run.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -67,12 +67,19 @@ fn read(device: &Device, stream: &Stream, arch: Arch) -> Result<f64, String> {
 }
 
 fn matrix(device: &Device, stream: &Stream) -> Result<Option<f64>, GpuError> {
+    let Some(mut products) = Products::new(device, None)? else { return Ok(None) };
+    let (rows, out, inner) = (MATRIX, MATRIX, MATRIX);
+    let (dtype, result) = (DType::Bf16, ResultType::Elements);
+    let product = Product { rows, out, inner, dtype, result, add: false };
     let mut seed = 0;
-    let fill = |buffer: &mut Buffer| {
+    let mut matrix = |bytes| -> Result<Buffer, GpuError> {
+        let mut buffer = device.alloc(bytes, "the matrix ceiling")?;
         seed += 1;
-        random(buffer, stream, DType::Bf16, seed)
+        random(&mut buffer, stream, dtype, seed)?;
+        Ok(buffer)
     };
-    let Some(product) = MatrixProduct::new(device, MATRIX, fill)? else { return Ok(None) };
-    let ms = median_ms(device, stream, || Ok(()), || product.run(stream))?;
+    let [x, w, y] = product.bytes();
+    let (x, w, mut y) = (matrix(x)?, matrix(w)?, matrix(y)?);
+    let ms = median_ms(device, stream, || Ok(()), || products.run(stream, &product, &x, &w, &mut y))?;
     Ok(Some(product.flops() as f64 / ms / 1e9))
 }

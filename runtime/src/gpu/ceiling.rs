@@ -1,7 +1,7 @@
 //! What a device's memory can do at best, to hold kernels against: a pass that only reads.
 //!
 //! It only launches; the caller times it with events, in the same run as what it compares with it, and compiles it from
-//! [`READ_SOURCE`]. The ceiling of arithmetic is [`blas::MatrixProduct`](super::blas::MatrixProduct).
+//! [`READ_SOURCE`]. The ceiling of arithmetic is a product of [`blas`](super::blas).
 
 use std::ffi::c_void;
 

@@ -181,6 +181,12 @@ pub enum GpuError {
         /// A later one.
         second: usize,
     },
+    /// More tables asked for than there are places to put them.
+    #[error("{turns} tables were asked for and not taken, and there is no place for another")]
+    Unread {
+        /// Places.
+        turns: usize,
+    },
     /// More requests than the workspace was made for.
     #[error("{found} requests in a workspace for {capacity}")]
     Capacity {

@@ -45,13 +45,25 @@ impl Buffer {
 
     /// As [`fill`](Self::fill), for memory whose users are ordered by the stream.
     pub(super) fn fill_shared(&self, stream: &Stream, value: u8) -> Result<(), GpuError> {
+        self.fill_part(stream, 0, self.bytes, value)
+    }
+
+    /// Sets `bytes` bytes from `start` on to `value`, in stream order.
+    ///
+    /// # Errors
+    /// [`GpuError::Range`], or what the driver says.
+    pub fn fill_range(&mut self, stream: &Stream, start: u64, bytes: u64, value: u8) -> Result<(), GpuError> {
+        self.fill_part(stream, start, bytes, value)
+    }
+
+    fn fill_part(&self, stream: &Stream, start: u64, bytes: u64, value: u8) -> Result<(), GpuError> {
+        let address = self.range(start, bytes)?;
         stream.bind(&self.device)?;
-        if self.bytes == 0 {
+        if bytes == 0 {
             return Ok(());
         }
-        // SAFETY: the range is this allocation, and any byte is a valid one.
-        unsafe { result::memset_d8_async(self.address, value, self.bytes as usize, stream.raw()) }
-            .doing("fill memory")
+        // SAFETY: the range is within this allocation, and any byte is a valid one.
+        unsafe { result::memset_d8_async(address, value, bytes as usize, stream.raw()) }.doing("fill memory")
     }
 
     /// Copies `from` to the bytes from `offset` on, and waits for it.
@@ -66,12 +78,46 @@ impl Buffer {
         stream.synchronize()
     }
 
-    /// Copies pinned memory to the beginning of this, in stream order. The caller keeps it unchanged until then.
-    pub(super) fn upload_pinned(&self, stream: &Stream, from: &Pinned) -> Result<(), GpuError> {
-        let address = self.range(0, from.bytes().len() as u64)?;
+    /// Copies the first `bytes` bytes of pinned memory to those from `offset` on, in stream order. The caller keeps it
+    /// unchanged until then.
+    pub(super) fn upload_pinned(
+        &self,
+        stream: &Stream,
+        offset: u64,
+        from: &Pinned,
+        bytes: usize,
+    ) -> Result<(), GpuError> {
+        let (address, from) = (self.range(offset, bytes as u64)?, &from.bytes()[..bytes]);
         stream.bind(&self.device)?;
         // SAFETY: the target range is within this allocation; the source is kept by the caller until it was read.
-        unsafe { result::memcpy_htod_async(address, from.bytes(), stream.raw()) }.doing("copy to the device")
+        unsafe { result::memcpy_htod_async(address, from, stream.raw()) }.doing("copy to the device")
+    }
+
+    /// Copies the beginning of this to pinned memory, in stream order. The caller leaves it alone until then.
+    pub(super) fn download_pinned(&self, stream: &Stream, to: &mut [u8]) -> Result<(), GpuError> {
+        let address = self.range(0, to.len() as u64)?;
+        stream.bind(&self.device)?;
+        // SAFETY: the source range is within this allocation; the target is kept by the caller until it was written.
+        unsafe { result::memcpy_dtoh_async(to, address, stream.raw()) }.doing("copy from the device")
+    }
+
+    /// Fills all of this with repetitions of `pattern`'s bytes, from byte `start` of it on, in stream order.
+    ///
+    /// # Errors
+    /// [`GpuError::Range`] for a start that is not inside `pattern`, or what the driver says.
+    pub fn repeat(&mut self, stream: &Stream, pattern: &Self, start: u64) -> Result<(), GpuError> {
+        if start >= pattern.bytes {
+            return Err(GpuError::Range { start, end: start + 1, bytes: pattern.bytes });
+        }
+        let mut filled = (pattern.bytes - start).min(self.bytes);
+        pattern.copy_range(stream, start, self, 0, filled)?;
+        // What is there is copied behind itself, twice as much each time.
+        while filled < self.bytes {
+            let more = filled.min(self.bytes - filled);
+            self.copy_range(stream, 0, self, filled, more)?;
+            filled += more;
+        }
+        Ok(())
     }
 
     /// Copies the bytes from `offset` on to `to`, and waits for it.
@@ -86,8 +132,7 @@ impl Buffer {
         stream.synchronize()
     }
 
-    /// Copies `bytes` bytes from `start` to `to_start` of another range, in stream order. The ranges are of slabs, each of
-    /// which has a range to itself.
+    /// Copies `bytes` bytes from `start` to `to_start` of another range, in stream order. The ranges do not overlap.
     pub(super) fn copy_range(
         &self,
         stream: &Stream,
@@ -99,7 +144,8 @@ impl Buffer {
         let (from, target) = (self.range(start, bytes)?, to.range(to_start, bytes)?);
         stream.bind(&self.device)?;
         stream.bind(&to.device)?;
-        // SAFETY: both ranges are within their allocations, and two slabs' ranges do not overlap.
+        // SAFETY: both ranges are within their allocations, and do not overlap by the caller's promise, without which bytes
+        // would be copied in no certain order and nothing else would happen.
         unsafe { result::memcpy_dtod_async(target, from, bytes as usize, stream.raw()) }
             .doing("copy on the device")
     }

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::load::Inner;
-use super::memory::Pinned;
 use super::slab::InStep;
-use super::{Buffer, Event, GpuError, LoadedArtifact, Slab, Stream};
+use super::{Buffer, GpuError, LoadedArtifact, Slab, Stream, Uploads};
 use crate::attention::{self, Batch, CallError, MAX_BATCH, Scratch, StepTable, Table};
 
 /// Steps whose tables may be on their way to the device at once; the host waits when it is further ahead.
@@ -20,9 +19,8 @@ const IN_FLIGHT: usize = 8;
 /// at a time.
 #[derive(Debug)]
 pub struct Workspace {
+    tables: Uploads,
     memory: Arc<WorkspaceMemory>,
-    staging: Vec<Staging>,
-    next: usize,
 }
 
 /// What a workspace and its steps share.
@@ -36,13 +34,6 @@ struct WorkspaceMemory {
     turn: AtomicU64,
     // Last, for the kernels to stay until the device is done with the memory.
     owner: Arc<Inner>,
-}
-
-/// A table in pinned host memory, and when the device has read it.
-#[derive(Debug)]
-struct Staging {
-    memory: Pinned,
-    read: Event,
 }
 
 /// What one request brings to a step.
@@ -108,15 +99,10 @@ impl Workspace {
         counters.fill(stream, 0)?;
         let table_bytes = Table::bytes(capacity, owner.split_layers().len());
         let table = device.alloc(table_bytes, "the workspace's tables")?;
-        let staging = (0..IN_FLIGHT)
-            .map(|_| {
-                let memory = Pinned::new(device, table_bytes as usize)?;
-                Ok(Staging { memory, read: Event::untimed(device)? })
-            })
-            .collect::<Result<_, GpuError>>()?;
+        let tables = Uploads::new(device, table_bytes, IN_FLIGHT)?;
         let turn = AtomicU64::new(0);
         let memory = WorkspaceMemory { capacity, partials, counters, table, turn, owner };
-        Ok(Self { memory: Arc::new(memory), staging, next: 0 })
+        Ok(Self { tables, memory: Arc::new(memory) })
     }
 
     /// The most requests of a step.
@@ -174,13 +160,8 @@ impl Workspace {
         let slabs = requests.iter().filter_map(enter).collect::<Result<_, GpuError>>()?;
         // From here on the step before is over, whatever becomes of this one.
         let turn = self.memory.turn.fetch_add(1, Ordering::Relaxed) + 1;
-        let staging = &mut self.staging[self.next];
-        self.next = (self.next + 1) % IN_FLIGHT;
-        staging.read.synchronize()?;
         let bytes = batch.table(*capacity, owner.split_layers(), decode.len());
-        staging.memory.bytes_mut().copy_from_slice(&bytes);
-        self.memory.table.upload_pinned(stream, &staging.memory)?;
-        staging.read.record(stream)?;
+        self.tables.send_shared(stream, &self.memory.table, 0, &bytes)?;
         let table = Table::addresses(self.memory.table.address(), *capacity);
         let part = |from: usize, part: &[Request<'_>]| {
             (!part.is_empty()).then(|| StepTable {
@@ -225,16 +206,6 @@ fn differ(requests: &[Request<'_>]) -> Result<(), GpuError> {
     match slabs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         Some(pair) => Err(GpuError::SameSlab { first: pair[0].1, second: pair[1].1 }),
         None => Ok(()),
-    }
-}
-
-impl Drop for Workspace {
-    fn drop(&mut self) {
-        // The device may still be reading the pinned tables. Freeing the buffers waits for it, but comes later.
-        for staging in &self.staging {
-            // A device in error has stopped reading.
-            let _ = staging.read.synchronize();
-        }
     }
 }
 
