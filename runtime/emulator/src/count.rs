@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::report::Dim3;
-
 /// Instruction classes. A warp instruction counts once if at least one lane executes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -127,15 +125,6 @@ pub struct Counters {
     pub global: BTreeMap<String, Traffic>,
     /// Shared-memory traffic.
     pub shared: SharedTraffic,
-}
-
-/// Counters of one CTA.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CtaCounters {
-    /// CTA index in the grid.
-    pub cta: Dim3,
-    /// Its counters.
-    pub counters: Counters,
 }
 
 /// The running tally of one CTA: arrays while it runs, maps once it is done.

@@ -1,18 +1,7 @@
-//! Launching a kernel: the checks that CUDA would make, the split of the grid into groups that run, and the merged report.
+//! How to launch a kernel, and the checks that CUDA would make.
 
-use rayon::prelude::*;
-
-use crate::count::{CtaCounters, Tally};
-use crate::exec::findings::Findings;
-use crate::exec::{Env, Group, Outcome};
-use crate::memory::global::Memory;
-use crate::memory::view::{Merged, View};
-use crate::module::{Kernel, Module};
-use crate::parse::ast::Init;
-use crate::report::{Dim3, FindingKind, Report};
-
-/// CTAs whose views are held at once when CTAs run apart. Fixed, so that results do not depend on the host's cores.
-const CHUNK: usize = 64;
+use crate::kernel::Kernel;
+use crate::report::Dim3;
 
 /// A launch that cannot start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -128,7 +117,7 @@ impl Launch {
         self
     }
 
-    fn check(&self, kernel: &Kernel) -> Result<(), Fault> {
+    pub(crate) fn check(&self, kernel: &Kernel) -> Result<(), Fault> {
         let shape = |what: String| Fault::Shape { kernel: self.kernel.clone(), what };
         if self.params.len() != kernel.param_bytes as usize {
             let (expected, found) = (kernel.param_bytes, self.params.len());
@@ -173,122 +162,5 @@ impl Launch {
             return Err(Fault::Shared { kernel: self.kernel.clone(), needed, limit: self.shared_limit });
         }
         Ok(())
-    }
-}
-
-/// Runs a kernel. Launches on one memory are ordered: each sees all that the ones before it wrote.
-///
-/// # Errors
-/// Launches that CUDA would refuse; the memory is untouched then. What goes wrong while the kernel runs is in the report.
-pub fn launch(module: &Module, memory: &mut Memory, launch: &Launch) -> Result<Report, Fault> {
-    let Some(kernel) = module.kernel(&launch.kernel) else {
-        let names: Vec<&str> = module.kernels().map(|k| k.name.as_str()).collect();
-        return Err(Fault::UnknownKernel(launch.kernel.clone(), names.join(", ")));
-    };
-    launch.check(kernel)?;
-    let variables = memory.instantiate(module);
-    let mut ctas: Vec<u32> = match &launch.ctas {
-        None => (0..launch.grid.0 * launch.grid.1 * launch.grid.2).collect(),
-        Some(some) => some.iter().map(|c| c.0 + launch.grid.0 * (c.1 + launch.grid.1 * c.2)).collect(),
-    };
-    ctas.sort_unstable();
-    ctas.dedup();
-
-    let env = Env::new(module, kernel, launch, variables);
-    let clusters = env.clusters(&ctas);
-    let labels: Vec<String> = memory.allocations.iter().map(|a| a.label.clone()).collect();
-    let mut findings = Findings::new(launch.max_findings);
-    let mut total = Tally::default();
-    let mut counted = Vec::new();
-    let mut completed = true;
-    let mut merged = Merged::default();
-    let base: &Memory = memory;
-    let mut absorb = |outcome: Outcome, findings: &mut Findings, merged: &mut Merged| {
-        findings.absorb(outcome.findings);
-        completed &= outcome.completed;
-        for (cta, mut tally, touched) in outcome.ctas {
-            touched.fill(&mut tally);
-            total.add(&tally);
-            counted.push(CtaCounters { cta: env.cta(cta), counters: tally.counters(&labels) });
-            merged.touched.union(&touched);
-        }
-    };
-    let writes = if kernel.code.communicates {
-        let (view, outcome) = Group::new(&env, View::new(base), clusters).run();
-        absorb(outcome, &mut findings, &mut merged);
-        view.into_writes()
-    } else {
-        for chunk in clusters.chunks(CHUNK) {
-            let run = |c: &Vec<u32>| Group::new(&env, View::new(base), vec![c.clone()]).run();
-            let done: Vec<_> = chunk.par_iter().map(run).collect();
-            for (view, outcome) in done {
-                for (_, _, touched) in &outcome.ctas {
-                    for clash in merged.clashes(&view, touched, 4) {
-                        findings.cross(&env, base, &clash);
-                    }
-                    merged.keep(&view, touched);
-                }
-                absorb(outcome, &mut findings, &mut merged);
-            }
-        }
-        std::mem::take(&mut merged.pages).into_writes()
-    };
-    merged.touched.fill(&mut total);
-    let counters = total.counters(&labels);
-    for (page, allocation, data, bits) in writes {
-        memory.commit(allocation, page, &data, &bits);
-    }
-    counted.sort_by_key(|c| (c.cta.2, c.cta.1, c.cta.0));
-    let findings = findings.into_list(&env);
-    let completed = completed && !findings.iter().any(|f| f.kind == FindingKind::Trap);
-    Ok(Report { kernel: launch.kernel.clone(), completed, counters, ctas: counted, findings })
-}
-
-impl Memory {
-    /// Addresses of a module's variables, allocated and initialised on first use.
-    fn instantiate(&mut self, module: &Module) -> Vec<u64> {
-        if let Some(known) = self.modules.get(&module.identity) {
-            return known.clone();
-        }
-        let addresses: Vec<u64> = module
-            .variables
-            .iter()
-            .map(|v| {
-                let bytes = v.bytes.unwrap_or(0);
-                // Variables without an initialiser are zero.
-                self.alloc_filled(v.name.clone(), bytes, 0)
-            })
-            .collect();
-        for (v, &address) in module.variables.iter().zip(&addresses) {
-            let mut data = Vec::new();
-            for i in &v.init {
-                let bits = match i {
-                    Init::Bits(b) => *b,
-                    Init::Float(f) if v.element == 4 => (*f as f32).to_bits().into(),
-                    Init::Float(f) => f.to_bits(),
-                    Init::Symbol(name, offset) => {
-                        let k = module.variables.iter().position(|v| v.name == *name);
-                        k.map_or(0, |k| addresses[k]).wrapping_add(*offset as u64)
-                    }
-                };
-                data.extend_from_slice(&bits.to_le_bytes()[..v.element as usize]);
-            }
-            data.truncate(v.bytes.unwrap_or(0) as usize);
-            // The allocation was made just above, with room for all of it.
-            let _ = self.write(address, &data);
-            if v.space == "const"
-                && let Some(i) = self.at_or_before(address)
-            {
-                self.allocations[i].read_only = true;
-            }
-        }
-        self.modules.insert(module.identity, addresses.clone());
-        addresses
-    }
-
-    /// Address of a module's `.global` or `.const` variable, once a kernel of the module was launched.
-    pub fn symbol(&self, module: &Module, name: &str) -> Option<u64> {
-        let i = module.variables.iter().position(|v| v.name == name)?;
-        self.modules.get(&module.identity).map(|a| a[i])
     }
 }

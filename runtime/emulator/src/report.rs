@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::count::{Counters, CtaCounters};
+use crate::count::Counters;
 
 /// Three unsigned extents or indexes, x fastest.
 pub type Dim3 = (u32, u32, u32);
@@ -138,6 +138,15 @@ impl fmt::Display for Finding {
         }
         Ok(())
     }
+}
+
+/// Counters of one CTA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CtaCounters {
+    /// CTA index in the grid.
+    pub cta: Dim3,
+    /// Its counters.
+    pub counters: Counters,
 }
 
 /// What one launch did.

@@ -2,7 +2,7 @@
 
 use super::{Decoder, Mods, Result};
 use crate::count::Class;
-use crate::hopper::ops::{Bulk, Op, Reduce, ReduceOp, ReduceTy, Window};
+use crate::ir::hopper::{Bulk, Op, Reduce, ReduceOp, ReduceTy, Window};
 use crate::ir::{self, Reg};
 use crate::lanes::Ty;
 use crate::parse::ast::{Instruction, Operand};

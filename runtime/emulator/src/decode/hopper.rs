@@ -2,7 +2,7 @@
 
 use super::{Decoder, Mods, Result};
 use crate::count::Class;
-use crate::hopper::ops::{Op, OperandA, Phase, SharedPlace, Wgmma, Window};
+use crate::ir::hopper::{Op, OperandA, Phase, SharedPlace, Wgmma, Window};
 use crate::ir::{self, Accumulator, Address, Element};
 use crate::lanes::{Ty, map1};
 use crate::parse::Error;

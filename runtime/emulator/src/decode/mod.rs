@@ -12,20 +12,21 @@ mod operand;
 mod registers;
 mod scope;
 mod sync;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cfg::Blocks;
 use crate::count::Class;
-use crate::hopper::wgmma::watch;
 use crate::ir::{Code, Constant, Instr, Op, Pred, Reg};
+use crate::kernel::{Kernel, KernelParam};
 use crate::lanes::Ty;
 use crate::memory::shared::SHARED_BASE;
-use crate::module::{Kernel, KernelParam};
 use crate::parse::Error;
 use crate::parse::ast::{Function, Instruction, Statement, Unit, Variable};
 use scope::{Binding, Scope};
+use watch::watch;
 
 type Result<T> = std::result::Result<T, Error>;
 

@@ -2,14 +2,14 @@
 
 use crate::exec::mem::At;
 use crate::exec::step::Step;
-use crate::exec::traffic::{Offsets, Request, count_shared};
-use crate::exec::warp::{Fences, bits};
 use crate::hb::{Published, Scope};
 use crate::ir::{AtomOp, AtomTy, Order, Place, Reg};
 use crate::lanes::float::put;
 use crate::lanes::format::{BF16, F16, Format, Round, add_odd};
-use crate::lanes::{low, sext};
+use crate::lanes::{bits, low, sext};
 use crate::memory::shadow::STRONG;
+use crate::state::traffic::{Offsets, Request, count_shared};
+use crate::state::warp::Fences;
 
 /// The new value; `old` and `b` are `width` bits.
 fn compute(op: AtomOp, ty: AtomTy, width: u32, old: u64, b: u64, c: u64) -> u64 {

@@ -1,111 +1,14 @@
 //! CTA barriers, with ids, counts and reductions, and barriers of a warp.
 
-use crate::exec::Cta;
 use crate::exec::step::{Flow, Step};
-use crate::exec::warp::{State, bits};
 use crate::hb::Know;
 use crate::ir::{BarKind, Pred, Reg};
+use crate::lanes::bits;
 use crate::report::FindingKind;
-
-/// A group of threads that waits, and where its result goes.
-#[derive(Clone, Copy, Debug)]
-struct Waiter {
-    warp: u32,
-    mask: u32,
-    kind: BarKind,
-    d: Option<Reg>,
-    p: Option<Pred>,
-}
-
-/// One of a CTA's 16 barriers.
-#[derive(Clone, Debug)]
-pub(crate) struct Barrier {
-    first: u32,
-    warps: u32,
-    arrived: u32,
-    /// Threads to wait for; `None` until somebody came.
-    expected: Option<u32>,
-    /// Whether `expected` means all threads of the CTA.
-    everyone: bool,
-    know: Know,
-    waiting: Vec<Waiter>,
-    /// Warps that came without waiting, for the reports.
-    arrivals: Vec<u32>,
-    trues: u32,
-    voters: u32,
-}
-
-impl Barrier {
-    pub(crate) fn new(first: u32, warps: u32) -> Self {
-        Self {
-            first,
-            warps,
-            arrived: 0,
-            expected: None,
-            everyone: false,
-            know: Know::new(first, warps),
-            waiting: Vec::new(),
-            arrivals: Vec::new(),
-            trues: 0,
-            voters: 0,
-        }
-    }
-}
-
-/// Who waits on what, for a report.
-pub(crate) fn waits(cta: &Cta) -> String {
-    let mut out = Vec::new();
-    for (id, b) in cta.barriers.iter().enumerate().filter(|(_, b)| b.expected.is_some()) {
-        let waiting: Vec<u32> = b.waiting.iter().map(|w| w.warp).collect();
-        let all = b.expected.unwrap_or(0);
-        let arrivals = if b.arrivals.is_empty() {
-            String::new()
-        } else {
-            format!(", warps {:?} arrived without waiting", b.arrivals)
-        };
-        out.push(format!(
-            "barrier {id}: {} of {all} threads arrived, warps {waiting:?} wait{arrivals}",
-            b.arrived
-        ));
-    }
-    let mut converging = Vec::new();
-    let mut exited = Vec::new();
-    for w in cta.warps.iter().flatten() {
-        if w.live != w.present {
-            exited.push(format!("{} (lanes {:#010x})", w.index, w.present & !w.live));
-        }
-        for s in &w.splits {
-            match s.state {
-                State::Converge(m) | State::WarpBarrier(m) => {
-                    converging.push(format!(
-                        "warp {} lanes {:#010x} wait for lanes {:#010x}",
-                        w.index,
-                        s.mask,
-                        m & !s.mask
-                    ));
-                }
-                _ => {}
-            }
-        }
-    }
-    out.extend(converging);
-    out.extend(crate::hopper::state::waits(cta));
-    if !exited.is_empty() {
-        out.push(format!("exited: warps {}", exited.join(", ")));
-    }
-    out.join("; ")
-}
+use crate::state::barrier::{Barrier, Waiter};
+use crate::state::warp::State;
 
 impl Step<'_, '_> {
-    /// Lanes that must be at this instruction before it runs: blocks until they are, or says that they are here.
-    pub(crate) fn converged(&mut self, need: u32, mask: u32) -> Result<(), Flow> {
-        if need & self.warp.live & !mask == 0 {
-            Ok(())
-        } else {
-            Err(Flow::Block(State::Converge(need & self.warp.live)))
-        }
-    }
-
     #[allow(clippy::too_many_arguments)] // the fields of one instruction
     pub(crate) fn barrier(
         &mut self,

@@ -1,8 +1,8 @@
 //! What lanes of a warp do together: shuffles, votes, matches, reductions. None of them orders memory.
 
 use crate::exec::step::{Flow, Step};
-use crate::exec::warp::bits;
 use crate::ir::{Pred, ReduxOp, Reg, ShuffleMode, VoteMode};
+use crate::lanes::bits;
 use crate::report::FindingKind;
 
 impl Step<'_, '_> {

@@ -4,23 +4,12 @@
 
 use crate::exec::mem::At;
 use crate::exec::step::{Flow, Step};
-use crate::exec::traffic::{Offsets, count_shared};
 use crate::ir::{Address, MemSpace, Reg};
 use crate::lanes::Lanes;
 use crate::report::FindingKind;
+use crate::state::traffic::{Offsets, count_shared};
 
 impl Step<'_, '_> {
-    /// Warp-wide instructions need every lane of the warp.
-    pub(crate) fn whole_warp(&mut self, active: u32, mask: u32) -> Result<(), Flow> {
-        self.converged(u32::MAX, mask)?;
-        if active != u32::MAX {
-            self.report(FindingKind::MaskMismatch, active.trailing_zeros(), None, || {
-                format!("only lanes {active:#010x} execute an instruction that needs the whole warp")
-            });
-        }
-        Ok(())
-    }
-
     /// The rows of `n` 8x8 matrices: lane 8i + r holds the address of row r of matrix i.
     fn rows(&mut self, space: MemSpace, address: Address, n: usize, write: bool) -> Offsets {
         match space {

@@ -3,15 +3,14 @@
 #![allow(clippy::inline_always)] // what is constant where an access is made leaves little of these functions
 
 use crate::exec::step::Step;
-use crate::exec::traffic::{Offsets, Request, count_shared};
-use crate::exec::warp::bits;
 use crate::ir::{Address, Extend, MemSpace, Order, Place, Reg};
-use crate::lanes::{low, sext};
+use crate::lanes::{bits, low, sext};
 use crate::memory::shadow::{ASYNC_PROXY, Access, Clash, IN_FLIGHT, PC, STRONG};
 use crate::memory::shared::SHARED_BASE;
 use crate::memory::view::Spot;
 use crate::memory::{LOCAL_WINDOW, PAGE, PARAM_WINDOW, SHARED_WINDOW, WINDOW, all_set, set_bits};
 use crate::report::{FindingKind, Space};
+use crate::state::traffic::{Offsets, Request, count_shared};
 
 /// The largest access of one lane.
 pub(crate) const MAX_ACCESS: usize = 32;

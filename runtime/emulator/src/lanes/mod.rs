@@ -44,6 +44,19 @@ pub(crate) fn test(f: impl Fn(u64, u64) -> bool + Send + Sync + 'static) -> Test
     Arc::new(move |a, b| vectorized(EachBit(|l| f(a[l], b[l]))))
 }
 
+/// The lanes of a mask.
+#[inline]
+pub(crate) fn bits(mask: u32) -> impl Iterator<Item = u32> {
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        (left != 0).then(|| {
+            let lane = left.trailing_zeros();
+            left &= left - 1;
+            lane
+        })
+    })
+}
+
 /// A type of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ty {

@@ -15,11 +15,25 @@ pub(crate) const PARAM_WINDOW: u64 = 0x7300_0000_0000;
 /// Bytes of each window.
 pub(crate) const WINDOW: u64 = 1 << 32;
 
+/// Where the rank of another CTA, plus one, stands in an address of the cluster's shared memory.
+pub(crate) const RANK_SHIFT: u32 = 24;
+
 /// Bytes of a page of global memory.
 pub(crate) const PAGE: usize = 4096;
 
 /// One bit per byte of a page.
 pub(crate) type PageBits = [u64; PAGE / 64];
+
+/// Splits `len` bytes at `address` into pieces that lie in one page each.
+pub(crate) fn pages(address: u64, len: usize) -> impl Iterator<Item = (u64, usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let a = address.wrapping_add(at as u64);
+        let n = (len - at).min(PAGE - a as usize % PAGE);
+        at += n;
+        (n > 0).then_some((a, n))
+    })
+}
 
 /// The words and masks of a bitmap that bits `from .. from + len` fall into.
 pub(crate) fn bit_ranges(from: usize, len: usize) -> impl Iterator<Item = (usize, u64)> {

@@ -1,6 +1,6 @@
 //! Hopper's instructions in the compact form.
 
-use crate::ir::{Accumulator, Address, Element, Pred, Reg, Use};
+use super::operand::{Accumulator, Address, Element, Pred, Reg, Use};
 
 /// How an instruction names shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

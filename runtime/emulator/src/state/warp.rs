@@ -1,10 +1,10 @@
 //! A warp: its registers, its groups of threads that stand at one instruction, and what its lanes know of other threads.
 
-use crate::exec::async_copy::Copies;
+use super::copies::Copies;
+use super::hopper::WarpState;
 use crate::hb::{Fenced, Know, LaneClock, Published, Scope};
-use crate::hopper::state::{Wait, WarpState};
 use crate::ir::Code;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, bits};
 use crate::memory::shadow::Entry;
 
 /// Why a group of threads does not run.
@@ -19,6 +19,21 @@ pub(crate) enum State {
     Barrier(u32),
     /// Waits for something asynchronous, and looks again once that has gone on.
     Async(Wait),
+}
+
+/// The asynchronous thing that a group of threads waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// For a phase of an `mbarrier` object.
+    Phase,
+    /// For its own bulk copies.
+    Bulk,
+    /// For the other warps of its warpgroup to issue what it waits for.
+    Warpgroup,
+    /// For registers of the CTA's pool.
+    Registers,
+    /// For the CTAs of its cluster.
+    Cluster,
 }
 
 /// Threads of a warp that stand at the same instruction.
@@ -257,17 +272,4 @@ impl Warp {
         }
         self.clock += 1;
     }
-}
-
-/// The lanes of a mask.
-#[inline]
-pub(crate) fn bits(mask: u32) -> impl Iterator<Item = u32> {
-    let mut left = mask;
-    std::iter::from_fn(move || {
-        (left != 0).then(|| {
-            let lane = left.trailing_zeros();
-            left &= left - 1;
-            lane
-        })
-    })
 }

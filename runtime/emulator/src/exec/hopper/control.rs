@@ -1,11 +1,10 @@
 //! Dispatch of Hopper's instructions, and the small ones: proxy fences, registers, clusters.
 
-use super::ops::Op;
-use super::state::{Wait, wake};
 use crate::exec::step::{Flow, Step};
-use crate::exec::warp::State;
 use crate::hb::Fenced;
+use crate::ir::hopper::Op;
 use crate::report::FindingKind;
+use crate::state::warp::{State, Wait};
 
 impl Step<'_, '_> {
     pub(crate) fn hopper(&mut self, op: &Op, active: u32, mask: u32) -> Flow {
@@ -87,7 +86,7 @@ impl Step<'_, '_> {
         if g.registers.len() <= step {
             g.registers.push((count, increase));
         }
-        wake(cta, Wait::Registers, self.woken);
+        cta.wake(Wait::Registers, self.woken);
         self.warp.hopper.registers = Some(count);
         if !same {
             self.report(FindingKind::Misuse, 0, None, || {

@@ -1,15 +1,15 @@
 //! The two sides of a copy, checked when it is issued: a box of shared memory, and rows of global memory.
 
-use super::ops::Bulk;
-use super::swizzle::Swizzle;
-use super::tensor_map::{Row, TensorMap, TensorType};
 use crate::exec::mem::At;
 use crate::exec::step::Step;
 use crate::hb::{Fenced, LaneClock};
+use crate::hopper::swizzle::Swizzle;
+use crate::hopper::tensor_map::{Row, TensorMap, TensorType};
+use crate::ir::hopper::Bulk;
 use crate::ir::{Address, MemSpace};
-use crate::memory::PAGE;
 use crate::memory::shadow::{ASYNC_PROXY, Access, Clash, Entry, STRONG};
 use crate::memory::shared::SHARED_BASE;
+use crate::memory::{PAGE, pages};
 use crate::report::{FindingKind, Space};
 
 /// Alignment of the addresses and sizes of bulk copies, and of tensor copies' shared memory.
@@ -24,17 +24,6 @@ pub(super) struct Shape {
     pub(super) swizzle: Swizzle,
     /// Element type, if a tensor map says it.
     pub(super) element: Option<TensorType>,
-}
-
-/// Splits `len` bytes at `address` into pieces that lie in one page each.
-pub(crate) fn pages(address: u64, len: usize) -> impl Iterator<Item = (u64, usize)> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let a = address.wrapping_add(at as u64);
-        let n = (len - at).min(PAGE - a as usize % PAGE);
-        at += n;
-        (n > 0).then_some((a, n))
-    })
 }
 
 impl Step<'_, '_> {

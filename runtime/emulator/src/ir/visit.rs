@@ -1,6 +1,7 @@
 //! What an operation names: its registers, and where control can go from it. Register assignment and control flow rely on both.
 
-use crate::ir::{Op, Reg, Use};
+use super::Op;
+use super::operand::{Reg, Use};
 
 impl Op {
     /// Calls `f` for each general register that the operation names.

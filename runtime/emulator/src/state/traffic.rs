@@ -1,7 +1,7 @@
 //! Counting what one warp instruction moves: sectors of global memory, wavefronts of shared memory.
 
 use crate::count::{SharedTraffic, Tally};
-use crate::exec::warp::bits;
+use crate::lanes::bits;
 
 /// One allocation's part in an instruction.
 #[derive(Clone, Copy, Default)]

@@ -1,22 +1,20 @@
 //! The `mbarrier` instructions.
 
-use super::mbarrier::{Barrier, MAX_COUNT, Test};
-use super::ops::{Phase, SharedPlace, Window};
-use super::state::{Wait, wake};
 use crate::exec::mem::At;
 use crate::exec::step::{Flow, Step};
-use crate::exec::warp::{State, bits};
 use crate::hb::{Published, Scope};
+use crate::hopper::mbarrier::{Barrier, MAX_COUNT, Test};
+use crate::ir::hopper::{Phase, SharedPlace, Window};
 use crate::ir::{Pred, Reg};
+use crate::lanes::bits;
 use crate::memory::shadow::{Access, STRONG};
 use crate::memory::shared::SHARED_BASE;
-use crate::memory::{SHARED_WINDOW, WINDOW};
+use crate::memory::{RANK_SHIFT, SHARED_WINDOW, WINDOW};
 use crate::report::{FindingKind, Space};
+use crate::state::warp::{State, Wait};
 
 /// Bytes of an `mbarrier` object.
 const BYTES: usize = 8;
-/// Where the rank of another CTA, plus one, stands in an address of the cluster's shared memory.
-pub(crate) const RANK_SHIFT: u32 = 24;
 
 impl Step<'_, '_> {
     /// The CTA (by position among the residents) and offset of `len` bytes of shared memory; reports and gives `None` where there are none.
@@ -188,7 +186,7 @@ impl Step<'_, '_> {
     }
 
     fn phase_complete(&mut self, cta: usize) {
-        wake(&mut self.ctas[cta], Wait::Phase, self.woken);
+        self.ctas[cta].wake(Wait::Phase, self.woken);
         for s in self.warp.splits.iter_mut().filter(|s| s.state == State::Async(Wait::Phase)) {
             s.state = State::Ready;
         }
@@ -278,14 +276,4 @@ impl Step<'_, '_> {
         self.set_pred(p, yes, active);
         Flow::Next
     }
-}
-
-/// Where the barriers of a CTA stand, for reports.
-pub(crate) fn describe(barriers: &std::collections::BTreeMap<u32, Barrier>) -> Vec<String> {
-    let busy = |b: &&Barrier| b.pending != b.expected || b.transactions != 0 || b.phase > 0;
-    barriers
-        .iter()
-        .filter(|(_, b)| busy(b))
-        .map(|(offset, b)| format!("mbarrier at {:#x}: {}", offset + SHARED_BASE, b.describe()))
-        .collect()
 }

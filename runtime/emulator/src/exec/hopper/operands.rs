@@ -3,18 +3,18 @@
 //! B is the same for the four warps of a warpgroup. The first to issue a product reads it; the others take it over, if they know at least
 //! what the first knew, and so may read what it read.
 
-use super::descriptor::{Descriptor, Major};
-use super::fragment;
-use super::ops::{OperandA, Wgmma};
-use super::product::{ROWS, widen};
-use super::state::products;
-use super::wgmma::{Operands, Product};
 use crate::exec::step::Step;
 use crate::hb::{Fenced, Know, LaneClock};
+use crate::hopper::descriptor::{Descriptor, Major};
+use crate::hopper::fragment;
+use crate::hopper::product::{ROWS, widen};
 use crate::ir::Element;
+use crate::ir::hopper::{OperandA, Wgmma};
 use crate::memory::shadow::{ASYNC_PROXY, Access, Entry};
 use crate::memory::shared::SHARED_BASE;
 use crate::report::{FindingKind, Space};
+use crate::state::agents::products;
+use crate::state::products::{Operands, Product};
 
 impl Step<'_, '_> {
     /// Operand B for this warp: read by the warp of the group that comes first, which must agree with the others on what it is.

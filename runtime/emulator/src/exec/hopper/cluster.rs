@@ -1,39 +1,12 @@
 //! Clusters: the barrier of a cluster's threads, and addresses of the other CTAs' shared memory.
 
-use std::collections::BTreeMap;
-
-use super::barriers::RANK_SHIFT;
-use super::ops::{SharedPlace, Window};
-use super::state::{Wait, wake};
 use crate::exec::step::{Flow, Step};
-use crate::exec::warp::{State, bits};
-use crate::hb::Know;
 use crate::ir::Reg;
-use crate::memory::SHARED_WINDOW;
+use crate::ir::hopper::{SharedPlace, Window};
+use crate::lanes::bits;
+use crate::memory::{RANK_SHIFT, SHARED_WINDOW};
 use crate::report::FindingKind;
-
-/// The barrier of a cluster.
-#[derive(Debug, Default)]
-pub(crate) struct ClusterBarrier {
-    /// Completed phases.
-    phase: u32,
-    /// Threads that have arrived.
-    arrived: u32,
-    released: Option<Know>,
-    completed: Option<Know>,
-}
-
-/// Barriers by linear cluster index.
-pub(crate) type ClusterBarriers = BTreeMap<u32, ClusterBarrier>;
-
-/// Where the lanes of a warp are between arriving and waiting.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ClusterPhase {
-    /// Lanes that have arrived and not yet waited.
-    arrived: u32,
-    /// The phase that they arrived at.
-    phase: u32,
-}
+use crate::state::warp::{State, Wait};
 
 impl Step<'_, '_> {
     /// Position among the residents of a CTA of this CTA's cluster.
@@ -145,7 +118,7 @@ impl Step<'_, '_> {
         b.completed = b.released.take();
         self.pending.progress += 1;
         for cta in self.ctas.iter_mut().filter(|c| here(c.linear)) {
-            wake(cta, Wait::Cluster, self.woken);
+            cta.wake(Wait::Cluster, self.woken);
         }
         for s in self.warp.splits.iter_mut().filter(|s| s.state == State::Async(Wait::Cluster)) {
             s.state = State::Ready;

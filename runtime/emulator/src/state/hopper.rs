@@ -1,59 +1,12 @@
 //! What Hopper's instructions keep beside a CTA's and a warp's ordinary state.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use super::barriers::describe;
+use super::agents::BARRIERS;
 use super::cluster::ClusterPhase;
-use super::mbarrier::Barrier;
-use super::wgmma::{Warpgroup, WgmmaWarp};
-use crate::exec::Cta;
-use crate::exec::warp::State;
+use super::products::{Warpgroup, WgmmaWarp};
 use crate::hb::{AGENTS, Know, LaneClock, agent};
-
-/// Why a warp waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// For a phase of an `mbarrier` object.
-    Phase,
-    /// For its own bulk copies.
-    Bulk,
-    /// For the other warps of its warpgroup to issue what it waits for.
-    Warpgroup,
-    /// For registers of the CTA's pool.
-    Registers,
-    /// For the CTAs of its cluster.
-    Cluster,
-}
-
-// Agents of a CTA by index: bulk reads and bulk writes of each warp, warpgroups, barriers.
-const WRITES: u32 = 32;
-const WARPGROUPS: u32 = 64;
-const BARRIERS: u32 = 72;
-
-/// The agent of a warp's bulk copies as far as they read shared memory.
-pub(crate) fn bulk_reads(cta: u32, warp: u32) -> u32 {
-    agent(cta, warp)
-}
-
-/// The agent of a warp's bulk copies as far as they write global memory.
-pub(crate) fn bulk_writes(cta: u32, warp: u32) -> u32 {
-    agent(cta, WRITES + warp)
-}
-
-/// The agent of a warpgroup's products.
-pub(crate) fn products(cta: u32, group: u32) -> u32 {
-    agent(cta, WARPGROUPS + group)
-}
-
-/// The warp that issued what an agent of a CTA did; barriers' agents have none.
-pub(crate) fn issuing_warp(index: u32) -> u32 {
-    match index {
-        i if i < WARPGROUPS => i % WRITES,
-        i if i < BARRIERS => (i - WARPGROUPS) * 4,
-        _ => 0,
-    }
-}
+use crate::hopper::mbarrier::Barrier;
 
 /// Hopper's part of a CTA.
 #[derive(Debug)]
@@ -153,40 +106,4 @@ pub(crate) struct WarpState {
     /// A wait that nothing can end any more gives up once, as `try_wait` may.
     pub(crate) expired: bool,
     pub(crate) cluster: ClusterPhase,
-}
-
-/// Who waits on what, for reports.
-pub(crate) fn waits(cta: &Cta) -> Vec<String> {
-    let mut out = describe(&cta.hopper.barriers);
-    for w in cta.warps.iter().flatten() {
-        for s in &w.splits {
-            if let State::Async(wait) = s.state {
-                let what = match wait {
-                    Wait::Phase => "a phase of an mbarrier object".to_owned(),
-                    Wait::Bulk => "its bulk copies".to_owned(),
-                    Wait::Warpgroup => "the other warps of its warpgroup".to_owned(),
-                    Wait::Registers => format!("registers; {} are free", cta.hopper.free_registers),
-                    Wait::Cluster => "the other CTAs of its cluster".to_owned(),
-                };
-                out.push(format!("warp {} lanes {:#010x} wait for {what}", w.index, s.mask));
-            }
-        }
-    }
-    out
-}
-
-/// Lets the warps of a CTA that wait for `wait` look again; those that had nothing else to run go to `ready`.
-pub(crate) fn wake(cta: &mut Cta, wait: Wait, ready: &mut Vec<(u32, u32)>) {
-    let linear = cta.linear;
-    for warp in cta.warps.iter_mut().flatten() {
-        let blocked = !warp.ready();
-        let mut woke = false;
-        for s in warp.splits.iter_mut().filter(|s| s.state == State::Async(wait)) {
-            s.state = State::Ready;
-            woke = true;
-        }
-        if woke && blocked {
-            ready.push((linear, warp.index));
-        }
-    }
 }

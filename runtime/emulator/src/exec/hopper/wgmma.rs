@@ -1,112 +1,19 @@
 //! `wgmma`: products of a warpgroup that run beside it until they are waited for.
 //!
 //! Each of the four warps computes its 16 rows when it issues the product; the operands in shared memory are read then, and stamped as
-//! reads of the warpgroup's agent that go on until the wait, so that whoever changes them earlier races. The accumulators live here
-//! until a wait writes them to the registers: a register that is touched before holds nothing yet, and is reported.
+//! reads of the warpgroup's agent that go on until the wait, so that whoever changes them earlier races. The accumulators
+//! live in the warp's state until a wait writes them to the registers: a register that is touched before holds nothing yet, and is reported.
 
-use std::collections::VecDeque;
-
-use super::fragment;
-use super::ops::{self, OperandA, Wgmma};
-use super::product::{ROWS, from_f16, multiply, to_f16};
-use super::state::{Wait, products, wake};
 use crate::exec::step::{Flow, Step};
-use crate::exec::warp::State;
-use crate::hb::{Know, LaneClock};
-use crate::ir::{Accumulator, Instr, Op, Reg};
+use crate::hb::LaneClock;
+use crate::hopper::fragment;
+use crate::hopper::product::{ROWS, from_f16, multiply, to_f16};
+use crate::ir::hopper::{OperandA, Wgmma};
+use crate::ir::{Accumulator, Reg};
 use crate::report::FindingKind;
-
-/// What the warps of a warpgroup must agree on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Operands {
-    pub(super) pc: u32,
-    pub(super) a: u64,
-    pub(super) b: u64,
-    pub(super) add: bool,
-}
-
-/// A product that some of the four warps have issued.
-#[derive(Debug)]
-pub(super) struct Product {
-    pub(super) operands: Operands,
-    /// Operand B, k x n.
-    pub(super) b: Vec<f32>,
-    /// What the first warp knew, which sufficed to read B.
-    pub(super) know: Know,
-    pub(super) warps: u32,
-}
-
-/// A warpgroup.
-#[derive(Debug, Default)]
-pub(crate) struct Warpgroup {
-    /// Products issued, and groups committed, by warp.
-    pub(super) issued: [u64; 4],
-    pub(crate) committed: [u32; 4],
-    /// Products from number `first` on.
-    pub(super) first: u64,
-    pub(super) products: VecDeque<Product>,
-    /// Counts of the `setmaxnreg` instructions executed, by the warps that are ahead.
-    pub(crate) registers: Vec<(u32, bool)>,
-    pub(crate) register_steps: [usize; 4],
-}
-
-/// Accumulators under way.
-#[derive(Debug)]
-struct Chain {
-    regs: Box<[Reg]>,
-    acc: Accumulator,
-    n: usize,
-    /// 16 x n.
-    sum: Vec<f32>,
-    /// The last group that adds to it.
-    group: u32,
-}
-
-/// The asynchronous products of a warp.
-#[derive(Debug)]
-pub(crate) struct WgmmaWarp {
-    pub(super) committed: u32,
-    /// Goes up at every `wgmma.fence`; a register touched at this count has not been fenced since.
-    fences: u32,
-    touched: Vec<u32>,
-    /// One more than the group until whose end a register may not be touched; 0 is none.
-    busy: Vec<u32>,
-    /// Whether a register that is under way holds a fragment of A; otherwise an accumulator.
-    fragment: Vec<bool>,
-    /// Registers of fragments under way.
-    fragments: Vec<Reg>,
-    chains: Vec<Chain>,
-}
-
-/// Finds the instructions that touch registers of some `wgmma`, and marks them; the registers by mark, less one.
-pub(crate) fn watch(instrs: &mut [Instr], regs: u32) -> Vec<Box<[Reg]>> {
-    let mut used = vec![false; regs as usize];
-    for i in instrs.iter() {
-        let Op::Hopper(op) = &i.op else { continue };
-        let ops::Op::Wgmma(w) = &**op else { continue };
-        let a: &[Reg] = if let OperandA::Registers(a) = &w.a { a } else { &[] };
-        for &r in w.d.iter().chain(a) {
-            used[r as usize] = true;
-        }
-    }
-    let mut out = Vec::new();
-    for i in instrs.iter_mut() {
-        if matches!(&i.op, Op::Hopper(op) if matches!(**op, ops::Op::Wgmma(_))) {
-            continue;
-        }
-        let mut touches = Vec::new();
-        i.op.visit(&mut |_, r| {
-            if used.get(*r as usize).is_some_and(|&u| u) {
-                touches.push(*r);
-            }
-        });
-        if !touches.is_empty() {
-            out.push(touches.into());
-            i.watch = out.len() as u32;
-        }
-    }
-    out
-}
+use crate::state::agents::products;
+use crate::state::products::{Chain, Operands, WgmmaWarp};
+use crate::state::warp::{State, Wait};
 
 impl Step<'_, '_> {
     /// An ordinary instruction touches registers that products use.
@@ -156,7 +63,7 @@ impl Step<'_, '_> {
             let index = self.warp.index as usize;
             let cta = &mut self.ctas[self.at];
             cta.hopper.groups[index / 4].committed[index % 4] += 1;
-            wake(cta, Wait::Warpgroup, self.woken);
+            cta.wake(Wait::Warpgroup, self.woken);
         }
         Flow::Next
     }

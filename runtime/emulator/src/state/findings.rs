@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::exec::Env;
-use crate::hb::{LaneClock, is_agent};
-use crate::hopper::state::issuing_warp;
+use super::env::Env;
 use crate::memory::global::Memory;
 use crate::memory::shadow::{Entry, PC};
 use crate::memory::view::CrossClash;
@@ -115,18 +113,5 @@ impl Findings {
         }
         out.sort_by_key(|f| (f.line, f.kind));
         out
-    }
-}
-
-impl Env<'_> {
-    /// CTA and thread index of the first lane of a stamp.
-    pub(crate) fn thread(&self, at: LaneClock) -> (u32, u32) {
-        if let Some((cta, index)) = is_agent(at.warp) {
-            return (
-                cta,
-                issuing_warp(index) * 32 + if at.mask == u32::MAX { 0 } else { at.mask.trailing_zeros() },
-            );
-        }
-        (at.warp / self.warps, at.warp % self.warps * 32 + at.mask.trailing_zeros().min(31))
     }
 }

@@ -5,17 +5,18 @@
 //! agent that only who waits for the completion learns of. The bytes move when the schedule says so (see `events`).
 
 use super::access::BULK;
-use super::events::{Event, Target, What};
-use super::ops::{Bulk, Reduce, SharedPlace};
-use super::state::{BulkGroups, Wait, bulk_reads, bulk_writes};
-use super::tensor_map::TensorType;
 use crate::exec::step::{Flow, Step};
-use crate::exec::warp::{State, bits};
 use crate::hb::LaneClock;
-use crate::hopper::ops::ReduceTy;
+use crate::hopper::tensor_map::TensorType;
 use crate::ir::Reg;
+use crate::ir::hopper::{Bulk, Reduce, ReduceTy, SharedPlace};
+use crate::lanes::bits;
 use crate::memory::shadow::STRONG;
 use crate::report::FindingKind;
+use crate::state::agents::{bulk_reads, bulk_writes};
+use crate::state::events::{Event, Target, What};
+use crate::state::hopper::BulkGroups;
+use crate::state::warp::{State, Wait};
 
 impl Step<'_, '_> {
     pub(crate) fn bulk_load(

@@ -1,106 +1,20 @@
 //! Asynchronous operations under way: they land in any order and at any time, as the schedule's seed decides.
 
-use super::access::pages;
-use super::cluster::ClusterBarriers;
-use super::ops::{ReduceOp, ReduceTy};
-use super::state::{Wait, wake};
-use super::swizzle::Swizzle;
-use super::tensor_map::Row;
-use crate::exec::findings::Defect;
-use crate::exec::{Cta, Group};
-use crate::hb::LaneClock;
+use crate::hopper::swizzle::Swizzle;
+use crate::hopper::tensor_map::Row;
+use crate::ir::hopper::{ReduceOp, ReduceTy};
 use crate::lanes::format::{BF16, F16, Format, Round};
+use crate::memory::pages;
 use crate::memory::shadow::{ASYNC_PROXY, Entry, IN_FLIGHT};
 use crate::memory::shared::SHARED_BASE;
 use crate::report::{FindingKind, Space};
-use crate::schedule::Rng;
+use crate::state::cta::Cta;
+use crate::state::events::{Event, Target, What};
+use crate::state::findings::Defect;
+use crate::state::residents::Residents;
+use crate::state::warp::{State, Wait};
 
-/// Where a copy to shared memory goes, and the barrier that it completes on: linear CTA indexes and offsets.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Target {
-    pub(crate) cta: u32,
-    pub(crate) offset: usize,
-    pub(crate) signal: u32,
-    pub(crate) barrier: u32,
-    /// The stamp of its writes.
-    pub(crate) agent: LaneClock,
-}
-
-#[derive(Debug)]
-pub(crate) enum What {
-    Load {
-        rows: Vec<Row>,
-        bytes: usize,
-        swizzle: Swizzle,
-        targets: Vec<Target>,
-    },
-    /// It lands twice: `data` is what it has read.
-    Store {
-        rows: Vec<Row>,
-        bytes: usize,
-        swizzle: Swizzle,
-        offset: usize,
-        group: u32,
-        reduce: Option<(ReduceOp, ReduceTy)>,
-        data: Option<Vec<u8>>,
-    },
-    Send {
-        from: usize,
-        bytes: usize,
-        target: Target,
-    },
-    Value {
-        data: Vec<u8>,
-        target: Target,
-    },
-    /// The arrival behind the first `copies` of a lane's `cp.async`.
-    CopyArrive {
-        copies: usize,
-        barrier: u32,
-    },
-}
-
-/// An operation under way.
-#[derive(Debug)]
-pub(crate) struct Event {
-    pub(crate) pc: u32,
-    /// Linear CTA index, warp and lane.
-    pub(crate) issuer: (u32, u32, u32),
-    pub(crate) what: What,
-}
-
-/// The operations under way of a group of CTAs.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) events: Vec<Event>,
-    pub(crate) clusters: ClusterBarriers,
-    /// Chance of its own, so that kernels without such operations are scheduled as if this were not here.
-    pub(crate) rng: Rng,
-    /// One in so many turns, an operation lands.
-    laziness: usize,
-    /// Goes up whenever something happens that a wait may wait for.
-    pub(crate) progress: u64,
-    /// Progress when waits were last allowed to give up.
-    expired_at: Option<u64>,
-}
-
-impl Pending {
-    pub(crate) fn new(seed: u64, stream: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0x5eed, stream);
-        // Some schedules are prompt, some nearly wait until nothing else can run.
-        let laziness = [1, 3, 16, 256][rng.below(4)];
-        Self {
-            events: Vec::new(),
-            clusters: ClusterBarriers::new(),
-            rng,
-            laziness,
-            progress: 0,
-            expired_at: None,
-        }
-    }
-}
-
-impl Group<'_, '_> {
+impl Residents<'_> {
     /// Between two turns: lets operations land, all the more if nothing else can run.
     pub(crate) fn land_some(&mut self, ready: &mut Vec<(u32, u32)>) {
         while !self.pending.events.is_empty()
@@ -114,10 +28,9 @@ impl Group<'_, '_> {
             self.pending.expired_at = Some(self.pending.progress);
             for cta in &mut self.ctas {
                 for warp in cta.warps.iter_mut().flatten() {
-                    warp.hopper.expired =
-                        warp.splits.iter().any(|s| s.state == crate::exec::warp::State::Async(Wait::Phase));
+                    warp.hopper.expired = warp.splits.iter().any(|s| s.state == State::Async(Wait::Phase));
                 }
-                wake(cta, Wait::Phase, ready);
+                cta.wake(Wait::Phase, ready);
             }
         }
     }
@@ -187,7 +100,7 @@ impl Group<'_, '_> {
                     {
                         g.landed(group, wrote);
                     }
-                    wake(cta, Wait::Bulk, ready);
+                    cta.wake(Wait::Bulk, ready);
                 }
                 if !wrote {
                     self.pending.events.push(event);
@@ -254,7 +167,7 @@ impl Group<'_, '_> {
         let agent = b.agent();
         let result = b.complete(data.len() as u32, &state.nothing);
         if matches!(result, Ok(true)) {
-            wake(signal, Wait::Phase, ready);
+            signal.wake(Wait::Phase, ready);
         }
         // Completing on another phase than the one that it was issued in, the copy counts as one of that phase.
         if agent != t.agent
@@ -296,7 +209,7 @@ impl Group<'_, '_> {
             }
         }
         match b.arrive(1, None, false, &state.nothing) {
-            Ok(true) => wake(cta, Wait::Phase, ready),
+            Ok(true) => cta.wake(Wait::Phase, ready),
             Ok(false) => {}
             Err(what) => {
                 self.defect(
@@ -330,21 +243,6 @@ impl Group<'_, '_> {
                 }
                 from += n;
             }
-        }
-    }
-}
-
-impl Event {
-    /// Whether it still reads or writes a CTA's shared memory.
-    fn uses(&self, linear: u32) -> bool {
-        match &self.what {
-            What::Load { targets, .. } => targets.iter().any(|t| t.cta == linear || t.signal == linear),
-            What::Store { data, .. } => data.is_none() && self.issuer.0 == linear,
-            What::Send { target, .. } => {
-                self.issuer.0 == linear || target.cta == linear || target.signal == linear
-            }
-            What::Value { target, .. } => target.cta == linear || target.signal == linear,
-            What::CopyArrive { .. } => self.issuer.0 == linear,
         }
     }
 }
