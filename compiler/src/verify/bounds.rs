@@ -11,11 +11,12 @@ use moac_runtime::launch::{Grid, Phase};
 use moac_runtime::plan::TILE;
 
 use super::budget::{self, TileWork};
-use super::candidate::{Candidate, Tile};
+use super::candidate::Candidate;
 use super::case::{Case, Layout, Work};
 use super::compare::{Failure, Kind};
 use super::device::{Count, Counts};
 use super::image;
+use crate::lower::family::Tile;
 
 /// Split results may take this share of the bytes of K and V, written and read back, once a KV head sees
 /// [`LONG`] tokens.

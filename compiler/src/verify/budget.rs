@@ -12,8 +12,9 @@ use moac_runtime::attention::KernelFacts;
 use moac_runtime::launch::{Family, Phase};
 use moac_runtime::plan::TILE;
 
-use super::candidate::{Candidate, Tile};
+use super::candidate::Candidate;
 use super::case::{Case, Request};
+use crate::lower::family::Tile;
 
 /// What one tile of a prefill may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 use moac_runtime::attention::View;
 use serde::Serialize;
 
-use super::candidate::{Layer, Tile};
 use super::inputs::Tensor;
+use super::layer::Layer;
+use crate::lower::family::Tile;
 
 /// What a kernel is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 
 use moac_runtime::launch::Phase;
 
-use super::candidate::{Candidate, Layer, Tile};
+use super::candidate::Candidate;
 use super::case::{Case, Layout, Request, Work};
+use super::layer::Layer;
+use crate::lower::family::Tile;
 
 /// Keys, in tiles, that the chosen CTAs of one boundary case may walk: about a second on the emulator.
 const WALK: u32 = 512;

@@ -8,8 +8,8 @@ use moac_runtime::reference::oracle;
 use ndarray::Array3;
 use rayon::prelude::*;
 
-use super::candidate::Layer;
 use super::inputs::{At, Inputs, Tensor};
+use super::layer::Layer;
 
 /// A query row, named by all that its result depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,8 +10,8 @@ use moac_runtime::launch::{PANEL_ROW_BYTES as PANEL_ROW, RingLayout, VECTOR_BYTE
 use moac_runtime::plan::TILE;
 use rayon::prelude::*;
 
-use super::candidate::Layer;
 use super::inputs::{At, Inputs, Tensor};
+use super::layer::Layer;
 
 /// The rings of one layer of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,11 +9,12 @@ use moac_runtime::launch::{counters_bytes, partials_bytes};
 use rayon::prelude::*;
 
 use super::budget;
-use super::candidate::{Candidate, Layer};
+use super::candidate::Candidate;
 use super::case::{Case, Layout, Placement, Request, Work, element};
 use super::device::{Device, DeviceError, Fresh, POISON};
 use super::image::{self, Image};
 use super::inputs::{At, Inputs, Tensor};
+use super::layer::Layer;
 
 /// Bytes before, between and behind the layers of a slab, which no kernel may touch.
 const GUARD: u64 = 256;

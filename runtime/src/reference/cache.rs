@@ -6,7 +6,8 @@ use std::ops::Range;
 use ndarray::{Array1, Array2, Array3, s};
 use rayon::prelude::*;
 
-use super::block::{Block, Row, Run};
+use super::block::{Block, Run};
+use super::softmax::Row;
 use super::{Real, Ring, Spans};
 use crate::backend::{LayerError, Qkv};
 

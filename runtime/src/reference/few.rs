@@ -8,7 +8,7 @@
 
 use ndarray::{Array1, Array2};
 
-use super::block::{Row, Softmax, Tile};
+use super::softmax::{Row, Softmax, Tile};
 use crate::geometry;
 use crate::matvec::{FEW, dots, weighted_sums};
 use crate::simd::{NullaryFnOnce, exp, vectorized};

@@ -10,7 +10,7 @@
 use ndarray::{Array1, Array2};
 use pulp::{Arch, Simd, WithSimd};
 
-use super::block::{Row, Softmax, Tile};
+use super::softmax::{Row, Softmax, Tile};
 use crate::simd::{NullaryFnOnce, exp, vectorized};
 
 /// Rows are padded to a multiple of this, the lanes of the widest vector.

@@ -47,11 +47,14 @@ pub mod lanes;
 #[cfg(feature = "simd")]
 mod online;
 pub mod oracle;
+mod plain;
+mod real;
 mod ring;
+mod softmax;
 mod spans;
 
-pub use block::Real;
 pub use cache::{Attended, LayerCache};
 pub use cpu::CpuLayer;
+pub use real::Real;
 pub use ring::Ring;
 pub use spans::Spans;

@@ -2,9 +2,9 @@
 
 use ndarray::{Array1, Array2};
 
-use super::block::{Row, Softmax, Tile};
 use super::few::Few;
 use super::lanes::Lanes;
+use super::softmax::{Row, Softmax, Tile};
 use crate::matvec::FEW;
 
 /// The state of some rows, laid out as suits their number.
