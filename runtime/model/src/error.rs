@@ -23,6 +23,16 @@ pub enum ModelError {
         /// The path.
         path: PathBuf,
     },
+    /// What git leaves in place of a large file where git-lfs is not installed.
+    #[error(
+        "`{}` is a git-lfs pointer, not the file itself: install git-lfs and run `git lfs pull` where it was cloned, or download \
+         the file",
+        path.display()
+    )]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file is damaged, or not of the format that it is read as.
     #[error("`{}` is damaged: {what}", path.display())]
     Damaged {
@@ -142,6 +152,19 @@ pub enum TensorProblem {
         "belongs to no Llama-family model, so this is another kind of model, or its configuration has fewer layers than the file"
     )]
     Unknown,
+    /// A value that its type here does not hold.
+    #[error("holds {found}, which {dtype} does not: take another element type")]
+    TooLarge {
+        /// The largest magnitude of some elements.
+        found: String,
+        /// The type that they were to be rounded to.
+        dtype: String,
+    },
+    /// The head of a tied model is not its embedding.
+    #[error(
+        "is not the embedding, though `tie_word_embeddings` says so: the file or the setting is wrong, and it cannot be known which"
+    )]
+    NotTied,
     /// Values that are not finite.
     #[error("holds a value that is not finite: the file is damaged, or the weights diverged in training")]
     NotFinite,

@@ -35,7 +35,9 @@ use std::path::Path;
 pub use cpu::{Ablation, Attention, Batch, Branches, CHUNK, Cache, Decoder, backward, candle, ops};
 pub use engine::{Conversation, Generator, Sampling, Stop};
 pub use error::{ModelError, TensorProblem};
-pub use files::{Config, Gguf, LayerWeights, Mapped, Rope, RopeScaling, Shards, Source, Weights};
+pub use files::{
+    Checkpoint, Config, Element, Gguf, LayerWeights, Mapped, Rope, RopeScaling, Shards, Weight, Weights,
+};
 pub use text::{CHATML, ChatTemplate, Message, TextStream, Tokenizer};
 
 use moac_runtime::plan::{DEFAULT_MIN_SPAN, DEFAULT_SINK, ModelShape, PLAN_FORMAT, Plan};
@@ -51,41 +53,58 @@ pub struct Model {
     pub template: Option<ChatTemplate>,
 }
 
-impl Model {
+/// A model's files, opened: all of it but the weights, which are read from the checkpoint to where they are wanted.
+#[derive(Debug)]
+pub struct ModelFiles {
+    /// Configuration and weights.
+    pub checkpoint: Checkpoint,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// Conversations to prompts, if the model ships a template.
+    pub template: Option<ChatTemplate>,
+}
+
+impl ModelFiles {
     /// Opens a GGUF file, or a folder with `config.json`, `tokenizer.json` and safetensors.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        if path.is_dir() { Self::open_folder(path) } else { Self::open_gguf(path) }
+        Self::of(Checkpoint::open(path)?, path)
     }
 
-    fn open_gguf(path: &Path) -> Result<Self, ModelError> {
-        let gguf = open_gguf(path)?;
-        let config = Config::from_gguf(&gguf)?;
-        let tokenizer = Tokenizer::from_gguf(&gguf)?;
-        let template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
-        Self::assemble(config, &Source::Gguf(gguf), tokenizer, template)
+    /// Opens a folder with `config.json` and `tokenizer.json`; its weights are made from a seed, for measurements.
+    pub fn random(folder: &Path, seed: u64) -> Result<Self, ModelError> {
+        Self::of(Checkpoint::random(Config::from_folder(folder)?, seed), folder)
     }
 
-    fn open_folder(folder: &Path) -> Result<Self, ModelError> {
-        if !folder.join("config.json").is_file() {
-            return Err(ModelError::NotAModel { path: folder.to_owned() });
-        }
-        let config = Config::from_folder(folder)?;
-        let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-        let template = text::chat::template_of_folder(folder)?;
-        Self::assemble(config, &Source::Folder(Shards::open(folder)?), tokenizer, template)
-    }
-
-    fn assemble(
-        config: Config,
-        source: &Source,
-        tokenizer: Tokenizer,
-        template: Option<String>,
-    ) -> Result<Self, ModelError> {
+    fn of(checkpoint: Checkpoint, path: &Path) -> Result<Self, ModelError> {
+        let (tokenizer, source) = match checkpoint.gguf() {
+            Some(gguf) => {
+                let template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
+                (Tokenizer::from_gguf(gguf)?, template)
+            }
+            None => {
+                let tokenizer = Tokenizer::from_file(&path.join("tokenizer.json"))?;
+                (tokenizer, text::chat::template_of_folder(path)?)
+            }
+        };
+        let config = checkpoint.config();
         let spelling = |token: Option<u32>| token.and_then(|t| tokenizer.spelling(t)).unwrap_or_default();
         let (bos, eos) = (spelling(config.bos), spelling(config.eos.first().copied()));
-        let template = template.map(|source| ChatTemplate::new(source, bos, eos)).transpose()?;
-        let weights = Weights::read(source, &config)?;
-        Ok(Self { decoder: Decoder::new(config, weights), tokenizer, template })
+        let template = source.map(|source| ChatTemplate::new(source, bos, eos)).transpose()?;
+        Ok(Self { checkpoint, tokenizer, template })
+    }
+
+    /// Reads the weights for the CPU. `progress` is told how many bytes are done, and of how many.
+    pub fn read(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, ModelError> {
+        let weights = Weights::read(&self.checkpoint, progress)?;
+        let decoder = Decoder::new(self.checkpoint.config().clone(), weights);
+        Ok(Model { decoder, tokenizer: self.tokenizer, template: self.template })
+    }
+}
+
+impl Model {
+    /// Opens a GGUF file, or a folder with `config.json`, `tokenizer.json` and safetensors, and reads its weights.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        ModelFiles::open(path)?.read(&mut |_, _| ())
     }
 
     /// The tokens of a conversation, ready for the assistant's turn.
@@ -100,14 +119,6 @@ impl Model {
     }
 }
 
-fn open_gguf(path: &Path) -> Result<Gguf, ModelError> {
-    let start = Mapped::open(path)?;
-    if !Gguf::is_gguf(&start) {
-        return Err(ModelError::NotAModel { path: path.to_owned() });
-    }
-    Gguf::open(path)
-}
-
 /// Reads only the configuration of a model: a GGUF file, a folder, or a `config.json`.
 pub fn read_config(path: &Path) -> Result<Config, ModelError> {
     if path.is_dir() {
@@ -115,7 +126,7 @@ pub fn read_config(path: &Path) -> Result<Config, ModelError> {
     } else if path.extension().is_some_and(|extension| extension == "json") {
         Config::from_json(path)
     } else {
-        Config::from_gguf(&open_gguf(path)?)
+        Config::from_gguf(&files::open_gguf(path)?)
     }
 }
 

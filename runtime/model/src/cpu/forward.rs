@@ -13,7 +13,7 @@ use moac_runtime::simd::{exp, vectorized};
 use rayon::prelude::*;
 
 use super::cache::{Attention, Batch, Cache};
-use super::ops::{Rotation, add_to, linear, rms_norm, swiglu};
+use super::ops::{Rotation, add_row, add_to, linear, norm_heads, rms_norm, swiglu};
 use crate::{Config, ModelError, Weights};
 
 /// Rows of a chunk: enough to fill the matrix units, and few enough that activations stay in cache.
@@ -103,12 +103,26 @@ impl Decoder {
         x: &Tensor,
         rotation: &Rotation,
     ) -> Result<(Tensor, Tensor, Tensor), ModelError> {
+        let Config { num_heads: h, num_kv_heads: g, norm_eps, .. } = self.config;
+        let qkv = self.project(layer, x)?;
+        if let Some([q_norm, k_norm]) = &self.weights.layers[layer].qk_norm {
+            norm_heads(&qkv, q_norm, 0..h, norm_eps)?;
+            norm_heads(&qkv, k_norm, h..h + g, norm_eps)?;
+        }
+        rotation.rotate(&qkv, h + g)?;
+        Ok((qkv.narrow(1, 0, h)?, qkv.narrow(1, h, g)?, qkv.narrow(1, h + g, g)?))
+    }
+
+    /// The heads of q, k and v as they are projected, before their norms and the rotation: `[rows, heads + 2 kv heads,
+    /// head_dim]`.
+    pub(super) fn project(&self, layer: usize, x: &Tensor) -> Result<Tensor, ModelError> {
         let Config { num_heads: h, num_kv_heads: g, head_dim, norm_eps, .. } = self.config;
         let weights = &self.weights.layers[layer];
         let qkv = linear(&rms_norm(x, &weights.attention_norm, norm_eps)?, &weights.qkv)?;
-        let qkv = qkv.reshape((x.dim(0)?, h + 2 * g, head_dim))?;
-        rotation.rotate(&qkv, h + g)?;
-        Ok((qkv.narrow(1, 0, h)?, qkv.narrow(1, h, g)?, qkv.narrow(1, h + g, g)?))
+        if let Some(bias) = &weights.qkv_bias {
+            add_row(&qkv, bias)?;
+        }
+        Ok(qkv.reshape((x.dim(0)?, h + 2 * g, head_dim))?)
     }
 
     /// The output of a layer, `[rows, hidden]`, from its input `x` and its attention `o`, `[rows, heads * head_dim]`.

@@ -1,6 +1,8 @@
 //! The operations between the matrix products, on the CPU: RMS norm, rotary embedding and `SwiGLU`, fused and in parallel
 //! over rows. Each takes and gives float32 tensors that are contiguous.
 
+use std::ops::Range;
+
 use candle_core::backend::BackendStorage;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Error, InplaceOp1, InplaceOp2, Layout, Result, Shape, Tensor,
@@ -30,6 +32,16 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
 /// Adds `x` to `y` in place; they have one shape.
 pub fn add_to(y: &Tensor, x: &Tensor) -> Result<()> {
     y.inplace_op2(x, &AddTo)
+}
+
+/// Adds one row, `[n]`, to every row of `y`, `[rows, n]`, in place.
+pub fn add_row(y: &Tensor, row: &Tensor) -> Result<()> {
+    y.inplace_op2(row, &AddRow)
+}
+
+/// The RMS norm of some heads of `x`, `[rows, any heads, head_dim]`, each by itself and in place.
+pub fn norm_heads(x: &Tensor, weight: &Tensor, heads: Range<usize>, eps: f32) -> Result<()> {
+    x.inplace_op2(weight, &NormHeads { heads, eps })
 }
 
 /// The rotation of each row's position, computed once for all layers.
@@ -71,6 +83,24 @@ struct RmsNorm {
     eps: f32,
 }
 
+/// `x / rms(x) * weight`.
+#[inline(always)]
+fn norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
+    // Sixteen sums side by side, so that they vectorise; their order is fixed.
+    let mut sums = [0.0f32; 16];
+    let mut chunks = x.chunks_exact(16);
+    for chunk in &mut chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += x * x;
+        }
+    }
+    let square = sums.iter().sum::<f32>() + chunks.remainder().iter().map(|x| x * x).sum::<f32>();
+    let scale = 1.0 / (square / x.len() as f32 + eps).sqrt();
+    for (x, w) in x.iter_mut().zip(weight) {
+        *x = *x * scale * w;
+    }
+}
+
 impl CustomOp2 for RmsNorm {
     fn name(&self) -> &'static str {
         "rms-norm"
@@ -86,21 +116,8 @@ impl CustomOp2 for RmsNorm {
         let (x, w) = (f32s(self.name(), x, lx)?, f32s(self.name(), w, lw)?);
         let mut out = vec![0.0; x.len()];
         let row = |(x, out): (&[f32], &mut [f32])| {
-            vectorized(|| {
-                // Sixteen sums side by side, so that they vectorise; their order is fixed.
-                let mut sums = [0.0f32; 16];
-                let mut chunks = x.chunks_exact(16);
-                for chunk in &mut chunks {
-                    for (sum, x) in sums.iter_mut().zip(chunk) {
-                        *sum += x * x;
-                    }
-                }
-                let square = sums.iter().sum::<f32>() + chunks.remainder().iter().map(|x| x * x).sum::<f32>();
-                let scale = 1.0 / (square / x.len() as f32 + self.eps).sqrt();
-                for ((out, x), w) in out.iter_mut().zip(x).zip(w) {
-                    *out = x * scale * w;
-                }
-            });
+            out.copy_from_slice(x);
+            vectorized(|| norm_in_place(out, w, self.eps));
         };
         let rows = GRAIN.div_ceil(w.len());
         x.par_chunks(w.len()).zip(out.par_chunks_mut(w.len())).with_min_len(rows).for_each(row);
@@ -170,15 +187,70 @@ impl InplaceOp2 for AddTo {
 
     fn cpu_fwd(&self, y: &mut CpuStorage, ly: &Layout, x: &CpuStorage, lx: &Layout) -> Result<()> {
         let x = f32s(self.name(), x, lx)?;
-        let (start, end) = ly.contiguous_offsets().ok_or(Error::RequiresContiguous { op: self.name() })?;
-        let CpuStorage::F32(y) = y else {
-            candle_core::bail!("add-to takes float32, found {:?}", y.dtype());
-        };
         if ly.shape() != lx.shape() {
             candle_core::bail!("{:?} cannot be added to {:?}", lx.shape(), ly.shape());
         }
-        y[start..end].par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| {
+        f32s_mut(self.name(), y, ly)?.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| {
             vectorized(|| y.iter_mut().zip(x).for_each(|(y, x)| *y += x));
+        });
+        Ok(())
+    }
+}
+
+/// The elements of a contiguous float32 tensor, to be changed.
+fn f32s_mut<'a>(op: &'static str, storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+    let (start, end) = layout.contiguous_offsets().ok_or(Error::RequiresContiguous { op })?;
+    let CpuStorage::F32(x) = storage else {
+        candle_core::bail!("{op} takes float32, found {:?}", storage.dtype());
+    };
+    Ok(&mut x[start..end])
+}
+
+struct AddRow;
+
+impl InplaceOp2 for AddRow {
+    fn name(&self) -> &'static str {
+        "add-row"
+    }
+
+    fn cpu_fwd(&self, y: &mut CpuStorage, ly: &Layout, x: &CpuStorage, lx: &Layout) -> Result<()> {
+        let x = f32s(self.name(), x, lx)?;
+        let (_, n) = ly.shape().dims2()?;
+        if x.len() != n {
+            candle_core::bail!("{:?} cannot be added to rows of {:?}", lx.shape(), ly.shape());
+        }
+        let y = f32s_mut(self.name(), y, ly)?;
+        y.par_chunks_mut(n).with_min_len(GRAIN.div_ceil(n)).for_each(|y| {
+            vectorized(|| y.iter_mut().zip(x).for_each(|(y, x)| *y += x));
+        });
+        Ok(())
+    }
+}
+
+struct NormHeads {
+    heads: Range<usize>,
+    eps: f32,
+}
+
+impl InplaceOp2 for NormHeads {
+    fn name(&self) -> &'static str {
+        "norm-heads"
+    }
+
+    fn cpu_fwd(&self, x: &mut CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<()> {
+        let w = f32s(self.name(), w, lw)?;
+        let (_, heads, dim) = lx.shape().dims3()?;
+        let Self { heads: Range { start, end }, eps } = *self;
+        if w.len() != dim || start > end || end > heads {
+            candle_core::bail!("a norm {:?} of heads {start}..{end} on {:?}", lw.shape(), lx.shape());
+        }
+        let row = heads * dim;
+        f32s_mut(self.name(), x, lx)?.par_chunks_mut(row).with_min_len(GRAIN.div_ceil(row)).for_each(|row| {
+            vectorized(|| {
+                for head in row[start * dim..end * dim].chunks_exact_mut(dim) {
+                    norm_in_place(head, w, eps);
+                }
+            });
         });
         Ok(())
     }
@@ -197,11 +269,6 @@ impl InplaceOp1 for Rotate<'_> {
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
         let Rotation { cos, sin, half } = self.rotation;
         let (rows, heads, dim) = layout.shape().dims3()?;
-        let (start, end) =
-            layout.contiguous_offsets().ok_or(Error::RequiresContiguous { op: self.name() })?;
-        let CpuStorage::F32(x) = storage else {
-            candle_core::bail!("rotate takes float32, found {:?}", storage.dtype());
-        };
         if dim != 2 * half || rows * half != cos.len() || heads < self.heads {
             candle_core::bail!("a rotation of {} x {half} pairs on {:?}", cos.len() / half, layout.shape());
         }
@@ -215,7 +282,7 @@ impl InplaceOp1 for Rotate<'_> {
                 }
             });
         };
-        x[start..end]
+        f32s_mut(self.name(), storage, layout)?
             .par_chunks_mut(heads * dim)
             .zip(cos.par_chunks(*half))
             .zip(sin.par_chunks(*half))

@@ -24,6 +24,7 @@ impl Mapped {
         // SAFETY: the map is read-only and private to this process; that the file stays as it is, is the documented
         // condition above. Every offset into it is checked against its length by safe slicing.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
+        refuse_pointer(path, &map)?;
         Ok(Self { path: path.to_owned(), map })
     }
 
@@ -31,6 +32,14 @@ impl Mapped {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Refuses what git leaves in place of a large file where git-lfs is not installed.
+pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
+    if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Err(ModelError::LfsPointer { path: path.to_owned() });
+    }
+    Ok(())
 }
 
 impl Deref for Mapped {

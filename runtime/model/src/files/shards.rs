@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
+use super::encoding::Encoding;
 use super::json;
 use super::mmap::Mapped;
+use super::stored::{Description, Stored};
 use crate::ModelError;
 use crate::error::TensorProblem;
 
@@ -17,6 +18,7 @@ use crate::error::TensorProblem;
 const MAX_SHARDS: usize = 4096;
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+const ADAPTER: &str = "adapter_config.json";
 
 /// The tensors of a folder.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub struct Shards {
 struct Place {
     file: usize,
     dtype: Dtype,
-    shape: Vec<usize>,
+    shape: Vec<u64>,
     /// Within the file.
     bytes: Range<usize>,
 }
@@ -42,30 +44,45 @@ struct Index {
 }
 
 impl Shards {
-    /// Opens a folder: `model.safetensors.index.json` and its shards, or `model.safetensors`.
+    /// Opens a folder: `model.safetensors`, or `model.safetensors.index.json` and its shards. Where both are there, the
+    /// single file counts, as in transformers: an index beside it is left over from another save.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
-        let index_path = folder.join(INDEX);
-        let names = if index_path.is_file() {
-            let index: Index = json::read(&index_path)?;
-            let mut names: Vec<String> = index.weight_map.into_values().collect();
-            names.sort();
-            names.dedup();
-            names
-        } else {
-            vec![SINGLE.to_owned()]
-        };
-        if names.len() > MAX_SHARDS {
-            let what = format!("{} shards, expected at most {MAX_SHARDS}", names.len());
-            return Err(ModelError::Damaged { path: index_path, what });
+        // Other programs would add the adapter's weights to those here.
+        if folder.join(ADAPTER).exists() {
+            return Err(ModelError::Unsupported { path: folder.join(ADAPTER), what: "an adapter".into() });
         }
         let mut shards = Self { folder: folder.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        let index_path = folder.join(INDEX);
+        if folder.join(SINGLE).exists() || !index_path.exists() {
+            shards.add(Mapped::open(&folder.join(SINGLE)).map_err(|error| no_weights(folder, error))?)?;
+            return Ok(shards);
+        }
+        let Index { weight_map } = json::read(&index_path)?;
+        let mut names: Vec<&String> = weight_map.values().collect();
+        names.sort();
+        names.dedup();
+        let damaged = |what| ModelError::Damaged { path: index_path.clone(), what };
+        if names.len() > MAX_SHARDS {
+            return Err(damaged(format!("{} shards, expected at most {MAX_SHARDS}", names.len())));
+        }
         for name in names {
             // A shard is a file of the folder, nowhere else.
-            if Path::new(&name).file_name().is_none_or(|plain| plain != name.as_str()) {
-                let what = format!("the shard `{name}` is not the plain name of a file in the folder");
-                return Err(ModelError::Damaged { path: index_path, what });
+            if Path::new(name).file_name().is_none_or(|plain| plain != name.as_str()) {
+                return Err(damaged(format!(
+                    "the shard `{name}` is not the plain name of a file in the folder"
+                )));
             }
             shards.add(Mapped::open(&folder.join(name))?)?;
+        }
+        // An index of another save would take a tensor from one file and its neighbour from another.
+        for (tensor, file) in &weight_map {
+            let found = shards.tensors.get(tensor).map(|place| shards.files[place.file].path());
+            if found.and_then(Path::file_name).is_none_or(|found| found != file.as_str()) {
+                let found = found.map_or("in no shard".into(), |found| format!("in `{}`", found.display()));
+                return Err(damaged(format!(
+                    "tensor `{tensor}` should be in `{file}` but is {found}: the index and the shards are of different saves"
+                )));
+            }
         }
         Ok(shards)
     }
@@ -81,7 +98,8 @@ impl Shards {
         let infos: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
         for (name, info) in infos {
             let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
-            let place = Place { file: self.files.len(), dtype: info.dtype, shape: info.shape.clone(), bytes };
+            let shape = info.shape.iter().map(|&d| d as u64).collect();
+            let place = Place { file: self.files.len(), dtype: info.dtype, shape, bytes };
             if self.tensors.insert(name.clone(), place).is_some() {
                 return Err(damaged(format!("tensor `{name}` is in another shard too")));
             }
@@ -100,39 +118,53 @@ impl Shards {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// A tensor of the given shape, as float32.
-    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        let place = self.tensors.get(name);
-        let path = place.map_or(self.folder.as_path(), |place| self.files[place.file].path());
-        let problem = |problem| ModelError::Tensor { name: name.to_owned(), path: path.to_owned(), problem };
-        let Some(place) = place else {
-            return Err(problem(TensorProblem::Missing { expected: shape.to_vec() }));
-        };
-        if place.shape != shape {
-            return Err(problem(TensorProblem::Shape {
-                found: place.shape.clone(),
-                expected: shape.to_vec(),
-            }));
-        }
-        let dtype = match place.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            Dtype::F64 => DType::F64,
-            other => {
-                let found = format!("{other:?}");
-                return Err(problem(TensorProblem::ElementType { found, expected: "F32, F16, BF16, F64" }));
-            }
-        };
-        // The expected shape comes from a checked configuration, so this cannot overflow.
-        let expected = shape.iter().product::<usize>() * dtype.size_in_bytes();
-        let bytes = &self.files[place.file][place.bytes.clone()];
-        if bytes.len() != expected {
-            let (found, expected) = (bytes.len() as u64, expected as u64);
-            return Err(problem(TensorProblem::Truncated { found, expected }));
-        }
-        Ok(Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
+    /// Whether a tensor is there.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
+
+    /// A tensor of the given shape.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>, ModelError> {
+        let Some((name, place)) = self.tensors.get_key_value(name) else {
+            return Err(ModelError::Tensor {
+                name: name.to_owned(),
+                path: self.folder.clone(),
+                problem: TensorProblem::Missing { expected: shape.to_vec() },
+            });
+        };
+        let file = &self.files[place.file];
+        let encoding = match place.dtype {
+            Dtype::F64 => Ok(Encoding::F64),
+            Dtype::F32 => Ok(Encoding::F32),
+            Dtype::F16 => Ok(Encoding::F16),
+            Dtype::BF16 => Ok(Encoding::BF16),
+            other => Err(format!("{other:?}")),
+        };
+        let bytes = &file[place.bytes.clone()];
+        Description { name, path: file.path(), shape: &place.shape, encoding, bytes }.check(shape)
+    }
+}
+
+/// Says what a folder without safetensors has instead, where that is known.
+fn no_weights(folder: &Path, error: ModelError) -> ModelError {
+    let missing =
+        matches!(&error, ModelError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    names.sort();
+    let ends = |ending: &str| names.iter().find(|name| name.ends_with(ending));
+    let what = if !missing {
+        return error;
+    } else if let Some(shard) =
+        names.iter().find(|name| name.contains("-of-") && name.ends_with(".safetensors"))
+    {
+        format!("`{shard}` is a shard, but `{INDEX}`, which lists all of them, is missing")
+    } else if let Some(other) = ends(".bin").or_else(|| ends(".pt")).or_else(|| ends(".pth")) {
+        format!("its weights are in `{other}`, which is not read: convert them to safetensors")
+    } else {
+        return error;
+    };
+    ModelError::Damaged { path: folder.to_owned(), what }
 }
 
 /// Checks that every tensor of a file ends within it.
@@ -149,7 +181,7 @@ fn check_ends(file: &Mapped) -> Result<(), ModelError> {
     })?;
     let data = (rest.len() - header.len()) as u64;
     let entries: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(header).map_err(|e| damaged(format!("its header: {e}")))?;
+        json::parse(header).map_err(|e| damaged(format!("its header: {e}")))?;
     for (name, info) in entries.into_iter().filter(|(name, _)| name != "__metadata__") {
         let Info { data_offsets: (start, end) } =
             serde_json::from_value(info).map_err(|e| damaged(format!("tensor `{name}`: {e}")))?;

@@ -36,6 +36,11 @@ fn tensor(shape: &[usize], scale: f32, centre: f32, seed: u64) -> Tensor {
 }
 
 pub(super) fn decoder() -> Decoder {
+    decoder_with(false)
+}
+
+/// With or without a bias of q, k and v and norms of their heads.
+fn decoder_with(extras: bool) -> Decoder {
     let config = Config {
         name: "random".into(),
         vocab_size: VOCAB,
@@ -48,6 +53,8 @@ pub(super) fn decoder() -> Decoder {
         norm_eps: 1e-5,
         context: 1024,
         rope: Rope { theta: 3000.0, scaling: RopeScaling::None },
+        qkv_bias: extras,
+        qk_norm: extras,
         tied_embeddings: true,
         bos: None,
         eos: Vec::new(),
@@ -56,6 +63,8 @@ pub(super) fn decoder() -> Decoder {
         attention_norm: tensor(&[HIDDEN], 0.3, 1.0, 10 * l + 1),
         // Large, so that some rows attend to one key almost alone.
         qkv: tensor(&[(HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN], 0.6, 0.0, 10 * l + 2),
+        qkv_bias: extras.then(|| tensor(&[(HEADS + 2 * KV_HEADS) * HEAD_DIM], 0.5, 0.0, 10 * l + 7)),
+        qk_norm: extras.then(|| [8, 9].map(|n| tensor(&[HEAD_DIM], 0.3, 1.0, 10 * l + n))),
         output: tensor(&[HIDDEN, HEADS * HEAD_DIM], 0.2, 0.0, 10 * l + 3),
         mlp_norm: tensor(&[HIDDEN], 0.3, 1.0, 10 * l + 4),
         gate_up: tensor(&[2 * FFN, HIDDEN], 0.4, 0.0, 10 * l + 5),
@@ -90,6 +99,8 @@ fn vector(of: &Tensor) -> Vec<f64> {
 struct ExactLayer {
     attention_norm: Vec<f64>,
     qkv: Matrix,
+    bias: Option<Vec<f64>>,
+    head_norms: Option<[Vec<f64>; 2]>,
     output: Matrix,
     mlp_norm: Vec<f64>,
     gate_up: Matrix,
@@ -119,11 +130,16 @@ fn normed(weight: &[f64], x: &[f64]) -> Vec<f64> {
 
 impl Exact {
     pub(super) fn new(windows: &[[usize; HEADS]]) -> Self {
-        let decoder = decoder();
+        Self::of(&decoder(), windows)
+    }
+
+    fn of(decoder: &Decoder, windows: &[[usize; HEADS]]) -> Self {
         let weights = decoder.weights();
         let layers = weights.layers.iter().map(|w| ExactLayer {
             attention_norm: vector(&w.attention_norm),
             qkv: matrix(&w.qkv),
+            bias: w.qkv_bias.as_ref().map(vector),
+            head_norms: w.qk_norm.as_ref().map(|norms| norms.each_ref().map(vector)),
             output: matrix(&w.output),
             mlp_norm: vector(&w.mlp_norm),
             gate_up: matrix(&w.gate_up),
@@ -148,7 +164,11 @@ impl Exact {
         let w = &self.layers[layer];
         let mut qkv: Matrix = x.iter().map(|x| times(&w.qkv, &normed(&w.attention_norm, x))).collect();
         for (position, row) in qkv.iter_mut().enumerate() {
-            for head in row[..(HEADS + KV_HEADS) * HEAD_DIM].chunks_mut(HEAD_DIM) {
+            row.iter_mut().zip(w.bias.iter().flatten()).for_each(|(x, bias)| *x += bias);
+            for (n, head) in row[..(HEADS + KV_HEADS) * HEAD_DIM].chunks_mut(HEAD_DIM).enumerate() {
+                if let Some(norms) = &w.head_norms {
+                    head.copy_from_slice(&normed(&norms[usize::from(n >= HEADS)], head));
+                }
                 for i in 0..HEAD_DIM / 2 {
                     let angle = position as f64 * 3000f64.powf(-2.0 * i as f64 / HEAD_DIM as f64);
                     let (a, b) = (head[i], head[i + HEAD_DIM / 2]);
@@ -233,12 +253,16 @@ pub(super) fn masked(weights: &[f64], hidden: impl Fn(usize) -> bool) -> Vec<f64
 
 /// The influence of every head, by layer, and the gradient of every layer's input, the last layer's output behind them.
 fn reversed() -> (f64, Vec<Vec<HeadSums>>, Vec<Tensor>) {
-    let (decoder, tokens) = (decoder(), tokens());
+    reversed_of(&decoder())
+}
+
+fn reversed_of(decoder: &Decoder) -> (f64, Vec<Vec<HeadSums>>, Vec<Tensor>) {
+    let tokens = tokens();
     let mut layers = 0;
     let (plan, inputs) = (dense_plan(&decoder.config().shape()), &tokens[..TOKENS - 1]);
-    let tape = Tape::record(&decoder, inputs, (&plan, 256), &mut |done| layers = done).unwrap();
+    let tape = Tape::record(decoder, inputs, (&plan, 256), &mut |done| layers = done).unwrap();
     assert_eq!(layers, LAYERS);
-    let mut reverse = Reverse::new(&decoder, tape, ANSWER - 1, &tokens[ANSWER..]).unwrap();
+    let mut reverse = Reverse::new(decoder, tape, ANSWER - 1, &tokens[ANSWER..]).unwrap();
     let mut gradients = vec![reverse.gradient().clone()];
     let mut sums = Vec::new();
     while let Some((layer, heads)) = reverse.step().unwrap() {
@@ -258,6 +282,18 @@ fn loss_and_gradients_agree_with_finite_differences() {
     let (loss, _, gradients) = reversed();
     assert!((loss - EXACT.loss(0, &EXACT.inputs[0], None)).abs() < 1e-5);
     gradients_agree(&EXACT, &gradients);
+}
+
+/// As Qwen2 and Qwen3 have them.
+#[test]
+fn gradients_go_through_biases_and_norms_of_heads() {
+    let decoder = decoder_with(true);
+    let exact = Exact::of(&decoder, &[[TOKENS; HEADS]; LAYERS]);
+    let (loss, _, gradients) = reversed_of(&decoder);
+    let expected = exact.loss(0, &exact.inputs[0], None);
+    assert!((loss - expected).abs() < 1e-5, "{loss}, expected {expected}");
+    assert!((expected - EXACT.loss(0, &EXACT.inputs[0], None)).abs() > 1e-2);
+    gradients_agree(&exact, &gradients);
 }
 
 /// The gradients of layers' inputs against finite differences, in directions over all rows, over the last ones, and of single

@@ -176,6 +176,15 @@ fn damaged_folders() {
     assert!(error().to_string().contains("`../secret.safetensors` is not the plain name"));
     write("model.safetensors.index.json", r#"{"weight_map": {"a": "model-00001-of-00002.safetensors"}}"#);
     let missing = error().to_string();
+    assert!(
+        missing.contains("tensor `a` should be in `model-00001-of-00002.safetensors` but is in no shard"),
+        "{missing}"
+    );
+    write(
+        "model.safetensors.index.json",
+        r#"{"weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}"#,
+    );
+    let missing = error().to_string();
     assert!(missing.contains("is missing, expected shape"), "{missing}");
 
     // A tensor of the wrong shape.

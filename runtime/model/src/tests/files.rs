@@ -50,9 +50,7 @@ fn every_element_type_is_dequantised_to_its_precision() {
         (GgmlDType::Q4_0, 0.13),
     ] {
         let (_folder, path) = gguf_file(dtype);
-        let gguf = Gguf::open(&path).unwrap();
-        let config = Config::from_gguf(&gguf).unwrap();
-        let weights = Weights::read(&Source::Gguf(gguf), &config).unwrap();
+        let weights = Weights::read(&Checkpoint::open(&path).unwrap(), &mut |_, _| ()).unwrap();
         let of = |name: &str| {
             let (shape, values) = &exact.tensors[name];
             Tensor::from_vec(values.clone(), shape.as_slice(), &Device::Cpu).unwrap()
@@ -91,7 +89,7 @@ fn what_is_not_computed_is_refused_by_name() {
     };
     for (key, value, message) in [
         ("model_type", json!("mamba"), "`model_type` \"mamba\", which is not supported"),
-        ("sliding_window", json!(4096), "`sliding_window`, which is not supported"),
+        ("sliding_window", json!(512), "`sliding_window` 512 of a context of 1024, which is not supported"),
         ("attn_logit_softcapping", json!(50.0), "`attn_logit_softcapping`, which"),
         ("attention_bias", json!(true), "`attention_bias`, which"),
         ("hidden_act", json!("gelu"), "`hidden_act` gelu, which"),
@@ -157,7 +155,7 @@ fn gguf_settings_are_checked() {
     let path = folder.path().join("tiny.gguf");
     let tiny = Tiny::new(true);
     for (key, value, message) in [
-        ("general.architecture", Value::String("qwen2".into()), "`general.architecture` qwen2, which"),
+        ("general.architecture", Value::String("mamba".into()), "`general.architecture` mamba, which"),
         ("llama.expert_count", Value::U32(8), "`llama.expert_count`, which"),
         ("llama.attn_logit_softcapping", Value::F32(50.0), "`llama.attn_logit_softcapping`, which"),
         ("llama.attention.max_alibi_bias", Value::F32(8.0), "`llama.attention.max_alibi_bias`, which"),
@@ -172,7 +170,7 @@ fn gguf_settings_are_checked() {
         ("llama.block_count", Value::I32(-1), "`llama.block_count` is of type I32 or out of range"),
         ("llama.block_count", Value::String("3".into()), "`llama.block_count` is of type String"),
         ("llama.embedding_length", Value::U32(64), "tensor `token_embd.weight`"),
-        ("llama.block_count", Value::U32(4), "tensor `blk.3.attn_q.weight`"),
+        ("llama.block_count", Value::U32(4), "tensor `blk.3.attn_norm.weight`"),
         ("tokenizer.ggml.pre", Value::String("deepseek".into()), "`tokenizer.ggml.model` is gpt2 with"),
         ("tokenizer.ggml.merges", Value::Array(vec![Value::String("ab".into())]), "`tokenizer.ggml.merges`"),
         ("tokenizer.ggml.merges", Value::Array(vec![Value::String("zz y".into())]), "the tokenizer of"),
@@ -183,17 +181,23 @@ fn gguf_settings_are_checked() {
         let error = Model::open(&path).unwrap_err().to_string();
         assert!(error.contains(message), "{key}: {error}");
     }
-    tiny.write_gguf_with(
-        &path,
-        GgmlDType::F32,
-        &[("llama.rope.scaling.type", Value::String("linear".into()))],
-    );
-    let config = read_config(&path).unwrap();
-    assert_eq!(config.rope.scaling, RopeScaling::Linear { factor: 1.0 });
-    assert_eq!(config.shape().head_dim as usize, HEAD_DIM);
-    // As files said it before there was a key for the type.
-    tiny.write_gguf_with(&path, GgmlDType::F32, &[("llama.rope.scale_linear", Value::F32(4.0))]);
-    assert_eq!(read_config(&path).unwrap().rope.scaling, RopeScaling::Linear { factor: 4.0 });
+    assert_eq!(read_config(&path).unwrap().shape().head_dim as usize, HEAD_DIM);
+    // A factor without a type is the linear one, of new files and of old ones; none, or one of 0, is no scaling.
+    let (kind, factor, old) =
+        ("llama.rope.scaling.type", "llama.rope.scaling.factor", "llama.rope.scale_linear");
+    let text = |text: &str| Value::String(text.into());
+    for (extra, expected) in [
+        (&[(kind, text("linear"))][..], RopeScaling::None),
+        (&[(kind, text("linear")), (factor, Value::F32(4.0))], RopeScaling::Linear { factor: 4.0 }),
+        (&[(factor, Value::F32(4.0))], RopeScaling::Linear { factor: 4.0 }),
+        (&[(old, Value::F32(4.0))], RopeScaling::Linear { factor: 4.0 }),
+        (&[(factor, Value::F32(2.0)), (old, Value::F32(4.0))], RopeScaling::Linear { factor: 2.0 }),
+        (&[(factor, Value::F32(0.0))], RopeScaling::None),
+        (&[(kind, text("none")), (factor, Value::F32(4.0))], RopeScaling::None),
+    ] {
+        tiny.write_gguf_with(&path, GgmlDType::F32, extra);
+        assert_eq!(read_config(&path).unwrap().rope.scaling, expected);
+    }
     // Divisors of rotary pairs say how they are scaled, so nothing else may.
     let mut scaled = Tiny::new(true);
     scaled.tensors.insert("rope_freqs.weight".into(), (vec![HEAD_DIM / 2], vec![2.0; HEAD_DIM / 2]));
@@ -202,11 +206,13 @@ fn gguf_settings_are_checked() {
         Model::open(&path).unwrap().decoder.config().rope.scaling,
         RopeScaling::Divisors(vec![2.0; HEAD_DIM / 2])
     );
-    for kind in ["linear", "yarn"] {
-        let kind = ("llama.rope.scaling.type", Value::String(kind.into()));
-        scaled.write_gguf_with(&path, GgmlDType::F32, &[kind]);
+    for (extra, message) in [
+        ((factor, Value::F32(4.0)), "`llama.rope.scaling.factor` 4 beside the tensor `rope_freqs.weight`"),
+        ((kind, text("yarn")), "`llama.rope.scaling.type` yarn"),
+    ] {
+        scaled.write_gguf_with(&path, GgmlDType::F32, &[extra]);
         let error = Model::open(&path).unwrap_err().to_string();
-        assert!(error.contains("`llama.rope.scaling.type`"), "{error}");
+        assert!(error.contains(message), "{error}");
     }
 }
 

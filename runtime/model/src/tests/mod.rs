@@ -1,10 +1,13 @@
 //! Tests on a tiny random model, written by other libraries than the ones under test, in both file formats.
 
+mod architectures;
 mod backward;
 mod damage;
 mod engine;
 mod files;
 mod forward;
+mod settings;
+mod streaming;
 mod text;
 mod tiny;
 mod windows;

@@ -83,8 +83,8 @@ impl Tiny {
             .tensors
             .iter()
             .map(|(name, (shape, values))| {
-                let (name, heads) = gguf_name(name);
-                let values = heads.map_or_else(|| values.clone(), |heads| interleave(values, heads));
+                let (name, heads) = gguf_name(name, HEADS, KV_HEADS);
+                let values = heads.map_or_else(|| values.clone(), |heads| interleave(values, HIDDEN, heads));
                 let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).unwrap();
                 let dtype = if shape.len() == 1 { GgmlDType::F32 } else { dtype };
                 (name, QTensor::quantize(&tensor, dtype).unwrap())
@@ -143,7 +143,7 @@ pub(super) fn gguf_file(dtype: GgmlDType) -> (tempfile::TempDir, PathBuf) {
 }
 
 /// A tensor's name in GGUF files, and the heads whose rows are interleaved there.
-fn gguf_name(name: &str) -> (String, Option<usize>) {
+pub(super) fn gguf_name(name: &str, heads: usize, kv_heads: usize) -> (String, Option<usize>) {
     let plain = match name {
         "model.embed_tokens.weight" => Some("token_embd.weight"),
         "model.norm.weight" => Some("output_norm.weight"),
@@ -156,11 +156,14 @@ fn gguf_name(name: &str) -> (String, Option<usize>) {
     }
     let mut parts = name.strip_prefix("model.layers.").unwrap().splitn(2, '.');
     let (layer, part) = (parts.next().unwrap(), parts.next().unwrap());
-    let (part, heads) = match part.trim_end_matches(".weight") {
+    let (part, kind) = part.rsplit_once('.').unwrap();
+    let (part, heads) = match part {
         "input_layernorm" => ("attn_norm", None),
-        "self_attn.q_proj" => ("attn_q", Some(HEADS)),
-        "self_attn.k_proj" => ("attn_k", Some(KV_HEADS)),
+        "self_attn.q_proj" => ("attn_q", Some(heads)),
+        "self_attn.k_proj" => ("attn_k", Some(kv_heads)),
         "self_attn.v_proj" => ("attn_v", None),
+        "self_attn.q_norm" => ("attn_q_norm", None),
+        "self_attn.k_norm" => ("attn_k_norm", None),
         "self_attn.o_proj" => ("attn_output", None),
         "post_attention_layernorm" => ("ffn_norm", None),
         "mlp.gate_proj" => ("ffn_gate", None),
@@ -168,12 +171,11 @@ fn gguf_name(name: &str) -> (String, Option<usize>) {
         "mlp.down_proj" => ("ffn_down", None),
         other => panic!("{other}"),
     };
-    (format!("blk.{layer}.{part}.weight"), heads)
+    (format!("blk.{layer}.{part}.{kind}"), heads)
 }
 
 /// Row j * half + i of each head goes to row 2 i + j, as converters to GGUF do it.
-fn interleave(values: &[f32], heads: usize) -> Vec<f32> {
-    let columns = HIDDEN;
+pub(super) fn interleave(values: &[f32], columns: usize, heads: usize) -> Vec<f32> {
     let half = values.len() / columns / heads / 2;
     let mut out = vec![0.0; values.len()];
     for head in 0..heads {

@@ -243,8 +243,28 @@ impl<'a> Reverse<'a> {
         let d_qkv = std::mem::take(&mut reversed.gradients);
         let d_qkv = Tensor::from_vec(d_qkv, (rows, num_heads + 2 * num_kv_heads, head_dim), &Device::Cpu)?;
         self.rotation.rotate(&d_qkv, num_heads + num_kv_heads)?;
+        let d_qkv = match &weights.qk_norm {
+            None => d_qkv,
+            Some(norms) => through_head_norms(&decoder.project(layer, &x)?, norms, &d_qkv, decoder.config())?,
+        };
         let inner = d_qkv.flatten_from(1)?.matmul(&weights.qkv)?;
         self.gradient = (ops::rms_norm(&x, &weights.attention_norm, &inner, norm_eps)? + after)?;
         Ok(Some((layer, reversed)))
     }
+}
+
+/// The gradient of the projected heads from that of the normed ones; values have no norm.
+fn through_head_norms(
+    projected: &Tensor,
+    [q_norm, k_norm]: &[Tensor; 2],
+    gradient: &Tensor,
+    config: &Config,
+) -> Result<Tensor, ModelError> {
+    let &Config { num_heads: h, num_kv_heads: g, norm_eps, .. } = config;
+    let normed = |norm: &Tensor, start: usize, count: usize| -> Result<Tensor, ModelError> {
+        let part = |of: &Tensor| of.narrow(1, start, count)?.contiguous();
+        Ok(ops::rms_norm(&part(projected)?, norm, &part(gradient)?, norm_eps)?)
+    };
+    let (q, k) = (normed(q_norm, 0, h)?, normed(k_norm, h, g)?);
+    Ok(Tensor::cat(&[&q, &k, &gradient.narrow(1, h + g, g)?], 1)?)
 }
