@@ -61,11 +61,24 @@ __device__ __forceinline__ bool barrier_test(u32 barrier, u32 parity) {
 
 // --- copies ---
 
+// What L2 is to keep: policies as `createpolicy` makes them, for data that is read once or again soon.
+constexpr u64 kEvictFirst = 0x12f0000000000000;
+constexpr u64 kEvictLast = 0x14f0000000000000;
+
 // Contiguous bytes from global to shared memory; addresses and size are multiples of 16.
 __device__ __forceinline__ void bulk_load(u32 to, const void* from, u32 bytes, u32 barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
                "l"(from), "r"(bytes), "r"(barrier)
                : "memory");
+}
+
+// The same for bytes that are read once: they are the first to leave the L2 cache.
+__device__ __forceinline__ void load_once(u32 to, const void* from, u32 bytes, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], "
+      "%4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(kEvictFirst)
+      : "memory");
 }
 
 // Contiguous bytes from shared to global memory, in the thread's current bulk group.
@@ -84,10 +97,6 @@ __device__ __forceinline__ void bulk_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
-// What L2 is to keep: policies as `createpolicy` makes them, for data that is read once or again soon.
-constexpr u64 kEvictFirst = 0x12f0000000000000;
-constexpr u64 kEvictLast = 0x14f0000000000000;
-
 // A box of a 4-dimensional tensor to shared memory; what lies outside of the tensor becomes zeros.
 __device__ __forceinline__ void tensor_load(u32 to, const TensorMap* map, u32 barrier, int x, int y, int z, int w,
                                             u64 policy) {
@@ -105,6 +114,17 @@ __device__ __forceinline__ void prefetch_map(const TensorMap* map) {
 // Orders this thread's ordinary accesses to shared memory before the asynchronous proxy's that follow a barrier.
 __device__ __forceinline__ void async_proxy_fence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// --- dependent launch, where the host asks for it: a kernel may start before the one in front of it has ended ---
+
+// Waits until the kernel in front has ended and its results are there.
+__device__ __forceinline__ void wait_for_inputs() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+__device__ __forceinline__ void let_next_kernel_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 // --- warpgroups ---

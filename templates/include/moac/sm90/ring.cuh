@@ -42,16 +42,6 @@ struct RingTile {
   }
 };
 
-// Contiguous bytes of a ring to shared memory. They are read once a step, so they are the first to leave the L2 cache.
-__device__ __forceinline__ void load_once(u32 to, const void* from, u32 bytes, u32 barrier) {
-  constexpr u64 kEvictFirst = 0x12f0000000000000;
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], "
-      "%4;" ::"r"(to),
-      "l"(from), "r"(bytes), "r"(barrier), "l"(kEvictFirst)
-      : "memory");
-}
-
 // Starts copying a whole tile of K to `to` and of V behind it; one lane does.
 template <int kHeadDim>
 __device__ __forceinline__ void load_tile(u32 to, const unsigned char* k, const unsigned char* v, int tile,

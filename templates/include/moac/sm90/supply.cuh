@@ -4,6 +4,10 @@
 // what a segment is and fetches its queries, which takes longer than issuing a copy; beside the copier nobody waits for
 // it. A kernel of one tile per CTA is as fast as its first copy is early: it depends on two rounds of loads, the
 // requests' fields and the table of the bucket, and on as few instructions as can be.
+//
+// Before the wait of a dependent launch it reads only what the host writes once a step and what the rings hold from the
+// steps before; so the kernel in front must not write those. The new token's rows, and all that is written, come behind
+// the wait.
 #pragma once
 
 #include <moac/sm90/split.cuh>
@@ -17,17 +21,6 @@ namespace sm90 {
 __device__ __forceinline__ i64 here(i64 value) {
   asm volatile("" : "+l"(value));
   return value;
-}
-
-// Dependent launch, where the host asks for it: the kernel may start before the one in front of it has ended. Before
-// the wait it reads only what the host writes once a step and what the rings hold from the steps before; so the kernel
-// in front must not write those. The new token's rows, and all that is written, come behind the wait.
-__device__ __forceinline__ void wait_for_inputs() {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-
-__device__ __forceinline__ void let_next_kernel_start() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 // Both warps walk the CTA's range with it, stretch by stretch; one copies, the other describes.
