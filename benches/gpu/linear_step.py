@@ -157,7 +157,7 @@ def graph_ms(run, repetitions=15):
         end.synchronize()
         if repetition >= 3:
             taken.append(begin.elapsed_time(end))
-    return statistics.median(taken)
+    return round(statistics.median(taken), 4)
 
 
 def read_gb_per_s(gib=4):
@@ -226,7 +226,7 @@ for cell in measured:
 worst = min(measured, key=lambda cell: cell["share"])
 what = "linear layers of a decode step, 32 x (qkv, o, gate_up, down): the time of reading the weights over ours, the worst number of rows; peer is cuBLAS"
 record = {"what": what, "gpu": torch.cuda.get_device_name(), "command": "benches/gpu/linear_step.py OUT " + " ".join(sys.argv[2:]), "commit": args.commit}
-record |= {"ours": worst["ours_ms"], "peer": worst["cublas_ms"], "ratio": worst["share"], "cells": measured, "read_gb_per_s": read}
+record |= {"ours": worst["ours_ms"], "peer": worst["cublas_ms"], "ratio": worst["share"], "cells": measured, "read_gb_per_s": round(read, 1)}
 os.makedirs(args.out, exist_ok=True)
 with open(os.path.join(args.out, "linear-step.json"), "w") as file:
     json.dump(record, file, indent=1)
