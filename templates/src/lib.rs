@@ -1,4 +1,4 @@
-//! The kernel template and the CUDA headers, embedded.
+//! The kernel templates and the CUDA headers, embedded.
 //!
 //! Text only: nothing here knows what it means. `templates/README.md` states the contract between the rendered file
 //! and the headers.
@@ -10,12 +10,24 @@ macro_rules! header {
     };
 }
 
-/// The template of the one file that is rendered per kernel.
+/// The template of the one file that is rendered per kernel of attention.
 pub const KERNEL: &str = include_str!("../kernel.cu.tera");
+
+/// The template of the file that is rendered per kernel of the engine.
+pub const GLUE: &str = include_str!("../glue.cu.tera");
 
 /// Every header as `(the path it is included by, its text)`, sorted by path.
 pub const HEADERS: &[(&str, &str)] = &[
     header!("moac/element.cuh"),
+    header!("moac/glue/activate.cuh"),
+    header!("moac/glue/common.cuh"),
+    header!("moac/glue/cut.cuh"),
+    header!("moac/glue/embed.cuh"),
+    header!("moac/glue/logits.cuh"),
+    header!("moac/glue/norm.cuh"),
+    header!("moac/glue/params.cuh"),
+    header!("moac/glue/rotate.cuh"),
+    header!("moac/glue/sample.cuh"),
     header!("moac/params.cuh"),
     header!("moac/ptx.cuh"),
     header!("moac/ptx/hopper.cuh"),
