@@ -138,15 +138,16 @@ impl Builder<'_> {
     }
 }
 
-/// What NVRTC gets for each of the kernels, in their order.
+/// What NVRTC gets for each of [`Lowered::all_kernels`], in their order.
 ///
 /// # Errors
 /// If the template fails.
 pub fn sources(lowered: &Lowered) -> Result<Vec<Source>, Error> {
     let renderer = Renderer::new()?;
-    let rendered = lowered.specs.iter().map(|spec| renderer.render(spec)).collect::<Result<Vec<_>, _>>()?;
-    let source = |kernel: &crate::lower::Kernel| {
-        let text = &rendered[kernel.spec];
+    let attention = lowered.specs.iter().map(|spec| renderer.render(spec)).collect::<Result<Vec<_>, _>>()?;
+    let glue = lowered.engine.iter().flat_map(|engine| &engine.specs);
+    let glue = glue.map(|spec| renderer.render_glue(spec)).collect::<Result<Vec<_>, _>>()?;
+    let source = |kernel: &crate::lower::Kernel, text: &String| {
         let headers = headers::closure(text);
         Source {
             symbol: kernel.symbol.clone(),
@@ -156,5 +157,7 @@ pub fn sources(lowered: &Lowered) -> Result<Vec<Source>, Error> {
             allowance: Allowance::default(),
         }
     };
-    Ok(lowered.kernels.iter().map(source).collect())
+    let attention = lowered.kernels.iter().map(|kernel| source(kernel, &attention[kernel.spec]));
+    let glue_kernels = lowered.engine.iter().flat_map(|engine| &engine.kernels);
+    Ok(attention.chain(glue_kernels.map(|kernel| source(kernel, &glue[kernel.spec]))).collect())
 }

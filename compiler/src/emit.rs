@@ -24,12 +24,15 @@ struct Command {
 pub fn files(lowered: &Lowered, folder: &Path) -> Result<BTreeMap<PathBuf, String>, Error> {
     let renderer = Renderer::new()?;
     let mut files = BTreeMap::new();
-    for spec in &lowered.specs {
-        let source = renderer.render(spec)?;
+    let glue = lowered.engine.iter().flat_map(|engine| &engine.specs);
+    let attention = lowered.specs.iter().map(|spec| (names::symbol(spec), renderer.render(spec)));
+    let glue = glue.map(|spec| (names::glue_symbol(spec), renderer.render_glue(spec)));
+    for (symbol, source) in attention.chain(glue) {
+        let source = source?;
         for (name, text) in headers::closure(&source) {
             files.insert(Path::new("include").join(name), text.to_owned());
         }
-        files.insert(file_name(&names::symbol(spec)), source);
+        files.insert(file_name(&symbol), source);
     }
     files.insert(PathBuf::from("compile_commands.json"), commands(lowered, folder));
     Ok(files)
@@ -42,8 +45,7 @@ fn file_name(symbol: &str) -> PathBuf {
 /// How clang checks each kernel. NVRTC itself is no command.
 fn commands(lowered: &Lowered, folder: &Path) -> String {
     let commands: Vec<Command> = lowered
-        .kernels
-        .iter()
+        .all_kernels()
         .map(|kernel| {
             let file = file_name(&kernel.symbol).display().to_string();
             let arch = format!("--cuda-gpu-arch={}", kernel.arch);

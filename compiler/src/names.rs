@@ -5,6 +5,9 @@
 
 use moac_runtime::digest::Digest;
 
+use serde::Serialize;
+
+use crate::lower::GlueSpec;
 use crate::lower::spec::KernelSpec;
 use crate::nvrtc::{self, Source};
 
@@ -15,7 +18,7 @@ pub const CACHE_FORMAT: &str = "cubin-v1";
 const SYMBOL_DIGITS: usize = 12;
 
 /// The SHA-256 of a spec's JSON, in hex. Every field is in it, in declaration order.
-pub fn digest(spec: &KernelSpec) -> String {
+pub fn digest(spec: &impl Serialize) -> String {
     let json = serde_json::to_vec(spec).expect("a spec is plain data: numbers, strings and lists of them");
     Digest::of(&json).to_string()
 }
@@ -25,6 +28,11 @@ pub fn symbol(spec: &KernelSpec) -> String {
     let KernelSpec { phase, dtype, head_dim, .. } = spec;
     let (phase, group_size) = (phase.name(), spec.group_size());
     format!("moac_{phase}_{dtype}_d{head_dim}_r{group_size}_{}", &digest(spec)[..SYMBOL_DIGITS])
+}
+
+/// The function's name of a kernel of the engine, as in `moac_norm_bf16_3f9c21ab90de`.
+pub fn glue_symbol(spec: &GlueSpec) -> String {
+    format!("moac_{}_{}_{}", spec.op.name(), spec.dtype, &digest(spec)[..SYMBOL_DIGITS])
 }
 
 /// The key of a compiled kernel: everything that its machine code follows from, and nothing else.

@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 
 use moac_runtime::artifact::{
-    self, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, Manifest, Producer,
+    self, Engine, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, Manifest, Producer, Role,
 };
-use moac_runtime::attention::Block;
 use moac_runtime::plan::Plan;
 
-use crate::lower::Lowered;
+use crate::lower::{Lowered, LoweredEngine};
 use crate::nvrtc::{self, Compiled, Nvrtc, Source};
 
-/// The artifact of a lowered plan. `sources` and `compiled` are those of `lowered.kernels`, in their order.
+/// The artifact of a lowered plan. `sources` and `compiled` are those of [`Lowered::all_kernels`], in their order.
 ///
 /// # Errors
 /// If the manifest is larger than the container can hold.
@@ -25,16 +24,23 @@ pub fn pack(
 ) -> io::Result<Vec<u8>> {
     let mut tensors = BTreeMap::new();
     let mut kernels = Vec::new();
-    for ((kernel, source), compiled) in lowered.kernels.iter().zip(sources).zip(compiled) {
+    let attention = lowered.kernels.iter().map(|kernel| {
         let spec = &lowered.specs[kernel.spec];
+        (kernel, Role::attention(spec.family, spec.phase), spec.launch)
+    });
+    let glue = lowered.engine.iter().flat_map(|engine| {
+        engine.kernels.iter().map(|kernel| {
+            let spec = &engine.specs[kernel.spec];
+            (kernel, Role::Glue(spec.op), spec.launch)
+        })
+    });
+    for (((kernel, role, launch), source), compiled) in attention.chain(glue).zip(sources).zip(compiled) {
         let record = Kernel {
             symbol: kernel.symbol.clone(),
-            phase: spec.phase,
+            role,
             arch: kernel.arch,
-            family: spec.family,
-            ring_layout: spec.family.ring_layout(),
-            abi: Block::abi(spec.family, spec.phase),
-            launch: spec.launch,
+            abi: role.abi(),
+            launch,
             resources: compiled.resources,
         };
         tensors.insert(record.cubin(), compiled.cubin.clone());
@@ -73,6 +79,16 @@ fn manifest(plan: &Plan, lowered: &Lowered, nvrtc: &Nvrtc, kernels: Vec<Kernel>)
         geometry: lowered.geometry.clone(),
         layers: lowered.layers.iter().map(layer).collect(),
         kernels,
+        engine: lowered.engine.as_ref().map(|of| engine(of, lowered.kernels.len())),
         tensors: BTreeMap::new(),
     }
+}
+
+/// The engine's section, whose kernels begin at index `first`.
+fn engine(engine: &LoweredEngine, first: usize) -> Engine {
+    let mut kernels = BTreeMap::<_, BTreeMap<_, _>>::new();
+    for (id, kernel) in (first..).zip(&engine.kernels) {
+        kernels.entry(kernel.arch).or_default().insert(engine.specs[kernel.spec].op, id);
+    }
+    Engine { shape: engine.shape.clone(), kernels }
 }

@@ -1,19 +1,21 @@
-//! [`KernelSpec`] to source: the only user of Tera.
+//! [`KernelSpec`] and [`GlueSpec`] to source: the only user of Tera.
 //!
-//! The template holds literals and loops over lists, never a statement or a condition; its variables are the fields
+//! A template holds literals and loops over lists, never a statement or a condition; its variables are the fields
 //! of one struct, and a test holds the two together.
 
 use moac_runtime::attention::Block;
+use moac_runtime::glue::Op;
 use moac_runtime::plan::DType;
 use serde::Serialize;
 use tera::{Context, Delimiters, Tera};
 use thiserror::Error;
 
 use crate::headers;
-use crate::lower::{BucketSpec, KernelSpec, family};
+use crate::lower::{BucketSpec, GlueSpec, KernelSpec, Literal, family};
 use crate::names;
 
 const TEMPLATE: &str = "kernel.cu";
+const GLUE: &str = "glue.cu";
 
 /// The embedded template failed, which its own test rules out.
 #[derive(Debug, Error)]
@@ -65,10 +67,7 @@ impl<'a> Variables<'a> {
             family: spec.family.name(),
             phase: spec.phase.name(),
             symbol,
-            element: match spec.dtype {
-                DType::Bf16 => "bf16",
-                DType::F16 => "f16",
-            },
+            element: element(spec.dtype),
             heads: spec.heads,
             kv_heads: spec.kv_heads,
             head_dim: spec.head_dim,
@@ -93,13 +92,72 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// Prints kernels. Make one and use it for all of them: it holds the parsed template.
+/// What the template of the engine's kernels names. One field per variable.
+#[derive(Debug, Serialize)]
+struct GlueVariables<'a> {
+    version: &'static str,
+    digest: String,
+    op: &'static str,
+    symbol: &'a str,
+    element: &'static str,
+    threads: u32,
+    parts: u32,
+    integers: &'a [Literal<u32>],
+    floats: Vec<Literal<String>>,
+    tables: Vec<Literal<Vec<String>>>,
+    params: &'static str,
+    params_bytes: usize,
+}
+
+impl<'a> GlueVariables<'a> {
+    fn new(spec: &'a GlueSpec, symbol: &'a str) -> Self {
+        let floats = spec.floats.iter().map(|it| Literal { name: it.name, value: hex_float(it.value) });
+        let table = |it: &Literal<Vec<f32>>| {
+            let value = it.value.iter().copied().map(hex_float).collect();
+            Literal { name: it.name, value }
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            digest: names::digest(spec),
+            op: spec.op.name(),
+            symbol,
+            element: element(spec.dtype),
+            threads: spec.launch.threads,
+            parts: spec.launch.grid.of_rows(1)[1],
+            integers: &spec.integers,
+            floats: floats.collect(),
+            tables: spec.tables.iter().map(table).collect(),
+            params: glue_params(spec.op),
+            params_bytes: spec.op.abi().params_bytes,
+        }
+    }
+}
+
+const fn element(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bf16 => "bf16",
+        DType::F16 => "f16",
+    }
+}
+
+/// The type of an operation's parameter block.
+const fn glue_params(op: Op) -> &'static str {
+    match op {
+        Op::Embed => "EmbedParams",
+        Op::Norm => "NormParams",
+        Op::Rotate => "RotateParams",
+        Op::Activate => "ActivateParams",
+        Op::Sample => "SampleParams",
+    }
+}
+
+/// Prints kernels. Make one and use it for all of them: it holds the parsed templates.
 pub struct Renderer {
     tera: Tera,
 }
 
 impl Renderer {
-    /// Parses the embedded template.
+    /// Parses the embedded templates.
     pub fn new() -> Result<Self, Error> {
         let parse = || {
             let mut tera = Tera::new();
@@ -113,6 +171,7 @@ impl Renderer {
                 comment_end: "#@".into(),
             })?;
             tera.add_raw_template(TEMPLATE, moac_templates::KERNEL)?;
+            tera.add_raw_template(GLUE, moac_templates::GLUE)?;
             Ok(tera)
         };
         Ok(Self { tera: parse().map_err(|source| Error { symbol: TEMPLATE.to_owned(), source })? })
@@ -123,6 +182,14 @@ impl Renderer {
         let symbol = names::symbol(spec);
         let result = Context::from_serialize(&Variables::new(spec, &symbol))
             .and_then(|context| self.tera.render(TEMPLATE, &context));
+        result.map_err(|source| Error { symbol, source })
+    }
+
+    /// The source file of a kernel of the engine: the same bytes for the same spec.
+    pub fn render_glue(&self, spec: &GlueSpec) -> Result<String, Error> {
+        let symbol = names::glue_symbol(spec);
+        let result = Context::from_serialize(&GlueVariables::new(spec, &symbol))
+            .and_then(|context| self.tera.render(GLUE, &context));
         result.map_err(|source| Error { symbol, source })
     }
 }
@@ -147,7 +214,7 @@ mod tests {
     use moac_runtime::launch::Phase;
 
     use super::*;
-    use crate::lower::tests::any_spec;
+    use crate::lower::tests::{any_glue_spec, any_spec};
 
     #[test]
     fn the_template_names_every_field_and_nothing_else() {
@@ -162,8 +229,21 @@ mod tests {
     }
 
     #[test]
+    fn the_template_of_the_engine_names_every_field_and_nothing_else() {
+        let renderer = Renderer::new().unwrap();
+        let named = renderer.tera.get_template_variables(GLUE).unwrap();
+        let spec = any_glue_spec(Op::Norm);
+        let fields = serde_json::to_value(GlueVariables::new(&spec, "symbol")).unwrap();
+        let fields: BTreeSet<&str> = fields.as_object().unwrap().keys().map(String::as_str).collect();
+        #[allow(clippy::iter_over_hash_type)] // sorted by the set
+        let named: BTreeSet<&str> = named.into_iter().collect();
+        assert_eq!(named, fields);
+    }
+
+    #[test]
     fn the_template_has_no_conditions() {
-        for statement in moac_templates::KERNEL.split("@%").skip(1) {
+        let both = [moac_templates::KERNEL, moac_templates::GLUE];
+        for statement in both.iter().flat_map(|text| text.split("@%").skip(1)) {
             let word = statement.trim_start_matches('-').split_whitespace().next().unwrap();
             assert!(matches!(word, "for" | "endfor"), "`{word}` in the template");
         }

@@ -134,6 +134,11 @@ pub enum Grid {
         /// CTAs per multiprocessor.
         per_sm: u32,
     },
+    /// `parts` CTAs for each row: `(rows, parts, 1)`. The engine's own kernels.
+    Rows {
+        /// CTAs of a row.
+        parts: u32,
+    },
 }
 
 impl LaunchRule {
@@ -141,7 +146,7 @@ impl LaunchRule {
     pub const fn tile_rows(&self) -> u32 {
         match self.grid {
             Grid::Tiles { rows } | Grid::Items { rows } => rows,
-            Grid::Split { .. } => 0,
+            Grid::Split { .. } | Grid::Rows { .. } => 0,
         }
     }
 }
@@ -153,18 +158,27 @@ impl Grid {
             Self::Tiles { .. } => "tiles",
             Self::Items { .. } => "items",
             Self::Split { .. } => "split",
+            Self::Rows { .. } => "rows",
         }
     }
 
     /// CTAs that split keys among them on a device of `sms` multiprocessors, each of which may leave split results.
     pub const fn split_ctas(self, sms: u32) -> u32 {
         match self {
-            Self::Tiles { .. } | Self::Items { .. } => 0,
+            Self::Tiles { .. } | Self::Items { .. } | Self::Rows { .. } => 0,
             Self::Split { per_sm } => sms * per_sm,
         }
     }
 
-    /// The CTAs of a launch of `task`, in x, y and z.
+    /// The CTAs of a launch over `rows` rows of activations, in x, y and z.
+    pub const fn of_rows(self, rows: u32) -> [u32; 3] {
+        match self {
+            Self::Rows { parts } => [rows, parts, 1],
+            Self::Tiles { .. } | Self::Items { .. } | Self::Split { .. } => [rows, 1, 1],
+        }
+    }
+
+    /// The CTAs of a launch of attention's `task`, in x, y and z.
     pub fn ctas(self, task: Task, shape: &GridShape) -> [u32; 3] {
         let GridShape { longest_chunk, heads, kv_heads, batch, sms } = *shape;
         match self {
@@ -177,6 +191,7 @@ impl Grid {
                 [tiles, if task == Task::Attend { heads } else { kv_heads }, batch]
             }
             Self::Split { .. } => [self.split_ctas(sms), 1, 1],
+            Self::Rows { .. } => self.of_rows(batch.saturating_mul(longest_chunk)),
         }
     }
 }

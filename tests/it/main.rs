@@ -13,6 +13,7 @@ mod emulate;
 mod exec;
 mod generate;
 mod geometry;
+mod glue;
 mod gpu;
 mod laws;
 mod lowering;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod emulate;
+pub mod glue;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

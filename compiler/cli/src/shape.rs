@@ -1,10 +1,12 @@
-//! The shape that `--model` names: of a preset, a configuration or a GGUF file.
+//! What `--model` names, a preset, a configuration or a GGUF file: the shape that plans are made for, and what the
+//! engine's kernels are compiled for.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
 use moac_compiler::plan;
+use moac_runtime::glue::EngineShape;
 use moac_runtime::plan::ModelShape;
 
 use crate::error::Error;
@@ -18,6 +20,14 @@ pub fn shape(name: &str) -> Result<ModelShape, Error> {
         return Ok(shape);
     }
     Ok(plan::shape(name)?)
+}
+
+/// What the engine's kernels of the model are compiled for. A preset states only what plans need, and has none.
+pub fn engine_shape(name: &str) -> Result<Option<EngineShape>, moac_model::ModelError> {
+    if plan::presets::get(name).is_some() {
+        return Ok(None);
+    }
+    Ok(Some(moac_model::read_config(Path::new(name))?.engine_shape()))
 }
 
 /// Whether a file says that it is one. One that cannot be read is for whoever reads it as something else to refuse.

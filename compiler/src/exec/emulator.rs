@@ -100,8 +100,9 @@ impl EmulatedLayer {
         buckets: &[usize],
     ) -> Result<Self, EmulatorError> {
         let kernel = |phase| {
-            let kernel = artifact.kernel(layer, phase, arch);
-            Emulated::new(artifact, kernel.ok_or(EmulatorError::NoKernel { layer, arch })?)
+            let missing = || EmulatorError::NoKernel { layer, arch };
+            let kernel = artifact.kernel(layer, phase, arch).ok_or_else(missing)?;
+            Emulated::new(artifact, kernel, kernel.facts().ok_or_else(missing)?)
         };
         let (prefill, decode) = (kernel(Phase::Prefill)?, kernel(Phase::Decode)?);
         let geometry = artifact.geometry();
@@ -198,12 +199,12 @@ impl EmulatedLayer {
 }
 
 impl Emulated {
-    fn new(artifact: &Artifact, kernel: &Kernel) -> Result<Self, EmulatorError> {
+    fn new(artifact: &Artifact, kernel: &Kernel, facts: KernelFacts) -> Result<Self, EmulatorError> {
         let ptx = |source| EmulatorError::Ptx { symbol: kernel.symbol.clone(), source };
         let text = artifact.ptx(kernel).map_err(|error| ptx(error.into()))?;
         let module = Module::parse(text).map_err(|error: ParseError| ptx(error.into()))?;
         let shared_limit = kernel.arch.shared_memory_per_block();
-        Ok(Self { symbol: kernel.symbol.clone(), module, facts: kernel.facts(), shared_limit })
+        Ok(Self { symbol: kernel.symbol.clone(), module, facts, shared_limit })
     }
 
     fn launch(&self, memory: &mut Memory, launch: &attention::Launch) -> Result<(), EmulatorError> {

@@ -5,6 +5,7 @@
 
 mod dump;
 pub mod family;
+mod glue;
 mod lengths;
 pub(crate) mod spec;
 
@@ -17,6 +18,7 @@ use moac_runtime::plan::{DType, Plan};
 use thiserror::Error;
 
 pub use self::family::{Family, TileConfig};
+pub use self::glue::{GlueSpec, Literal, LoweredEngine};
 pub use self::lengths::{Lengths, buckets};
 pub use self::spec::{BucketSpec, KernelSpec, head_order};
 use crate::hint::Hint;
@@ -63,6 +65,12 @@ pub enum Error {
         /// How many there are.
         kv_heads: u32,
     },
+    /// A model whose engine's kernels cannot be compiled.
+    #[error("no kernels of the engine for this model: {reason}")]
+    Engine {
+        /// Which number is wrong, and what is expected.
+        reason: String,
+    },
     /// No architecture to compile for.
     #[error("no architecture to compile for")]
     NoArch,
@@ -81,7 +89,7 @@ impl Hint for Error {
                 vec![format!("give KV heads, not query heads, as in --heads 0..{kv_heads}")]
             }
             Self::NoArch => vec!["name one, as in --arch sm_90a".to_owned()],
-            Self::ZeroLength | Self::TooLong { .. } => Vec::new(),
+            Self::ZeroLength | Self::TooLong { .. } | Self::Engine { .. } => Vec::new(),
         }
     }
 }
@@ -104,7 +112,7 @@ pub struct Target {
 pub struct Kernel {
     /// The real architecture.
     pub arch: Arch,
-    /// Index into [`Lowered::specs`].
+    /// Index into [`Lowered::specs`], or into [`LoweredEngine::specs`].
     pub spec: usize,
     /// The function's name, which its spec decides.
     pub symbol: String,
@@ -142,6 +150,8 @@ pub struct Lowered {
     pub kernels: Vec<Kernel>,
     /// `[layer][architecture]`, architectures in the target's order.
     pub layers: Vec<Vec<LayerKernels>>,
+    /// The engine's own kernels, where the model is known: [`Lowered::with_engine`].
+    pub engine: Option<LoweredEngine>,
 }
 
 /// Lowers a valid plan.
@@ -169,7 +179,7 @@ pub fn lower(plan: &Plan, target: &Target) -> Result<Lowered, Error> {
             kernels_of.push(LayerKernels { prefill, decode });
         }
     }
-    Ok(Lowered { target: target.clone(), geometry, specs, kernels, layers })
+    Ok(Lowered { target: target.clone(), geometry, specs, kernels, layers, engine: None })
 }
 
 /// The index of `item`, pushed if it is new. Lists are as long as a model has layers, so a scan is enough.
@@ -181,6 +191,11 @@ fn intern<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
 }
 
 impl Lowered {
+    /// All compilations: attention's kernels, then the engine's.
+    pub fn all_kernels(&self) -> impl Iterator<Item = &Kernel> {
+        self.kernels.iter().chain(self.engine.iter().flat_map(|engine| &engine.kernels))
+    }
+
     /// The layers that use spec `spec`, ascending.
     pub fn layers_of(&self, spec: usize) -> Vec<u32> {
         let uses = |of: &LayerKernels| {
@@ -192,6 +207,7 @@ impl Lowered {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use moac_runtime::glue::{EngineShape, Op};
     use moac_runtime::plan::{DEFAULT_MIN_SPAN, DEFAULT_SINK, PLAN_FORMAT};
 
     use super::*;
@@ -210,6 +226,21 @@ pub(crate) mod tests {
             betas: vec![[0.25, 1.0].repeat(16)],
             provenance: None,
         }
+    }
+
+    /// The spec of an engine's kernel.
+    pub(crate) fn any_glue_spec(op: Op) -> GlueSpec {
+        let shape = EngineShape {
+            hidden: 4096,
+            intermediate: 14336,
+            vocab: 128_256,
+            norm_eps: 1e-5,
+            frequencies: (0..64).map(|pair| 5e5f64.powf(f64::from(pair) / -64.0)).collect(),
+            qkv_bias: false,
+            qk_norm: false,
+        };
+        let sizes = shape.sizes(&any_plan().model, 8);
+        GlueSpec::new(op, &shape, &sizes, DType::Bf16)
     }
 
     /// The spec of that plan's kernel.

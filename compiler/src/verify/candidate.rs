@@ -34,7 +34,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// The kernels of an artifact that `wanted` names, each once, in the manifest's order.
+    /// The kernels of attention of an artifact that `wanted` names, each once, in the manifest's order.
     ///
     /// # Errors
     /// PTX that is no text.
@@ -45,8 +45,9 @@ impl Candidate {
         let manifest = opened.manifest();
         let mut candidates = Vec::new();
         for (index, kernel) in manifest.kernels.iter().enumerate() {
+            let Some(facts) = kernel.facts() else { continue };
             let uses = |layer: &artifact::Layer| {
-                layer.kernels.get(&kernel.arch).is_some_and(|ids| ids.of(kernel.phase) == index)
+                layer.kernels.get(&kernel.arch).is_some_and(|ids| ids.of(facts.phase) == index)
             };
             let layers = (0..).zip(&manifest.layers).filter(|(_, layer)| uses(layer));
             let layers: Vec<u32> = layers.map(|(index, _)| index).collect();
@@ -57,13 +58,13 @@ impl Candidate {
             candidates.push(Self {
                 symbol: kernel.symbol.clone(),
                 arch: kernel.arch,
-                facts: kernel.facts(),
+                facts,
                 resources: kernel.resources,
                 layer: Layer::new(
                     &manifest.plan,
                     manifest.dtype,
                     &manifest.geometry.layers[first as usize],
-                    kernel.family,
+                    facts.family,
                 ),
                 layers,
                 ptx: opened.ptx(kernel)?.to_owned(),

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use moac_runtime::attention::Launch;
+use moac_runtime::glue;
 use thiserror::Error;
 
 use super::candidate::Candidate;
+use super::glue::GlueCandidate;
 
 /// The byte that poisoned memory is full of: in every element type, a row of them is not a number.
 pub const POISON: u8 = 0xff;
@@ -113,6 +115,12 @@ pub trait Device {
     /// If it is no code for this device.
     fn load(&mut self, candidate: &Candidate) -> Result<(), DeviceError>;
 
+    /// Makes a kernel of the engine the one that [`launch_glue`](Self::launch_glue) runs.
+    ///
+    /// # Errors
+    /// If it is no code for this device.
+    fn load_glue(&mut self, candidate: &GlueCandidate) -> Result<(), DeviceError>;
+
     /// The address of `bytes` of fresh memory. What had the same label and number is gone.
     ///
     /// # Errors
@@ -145,4 +153,10 @@ pub trait Device {
     /// # Errors
     /// If it could not start, or the device failed.
     fn launch(&mut self, launch: &Launch, ctas: Option<&[(u32, u32, u32)]>) -> Result<Seen, DeviceError>;
+
+    /// Runs the loaded kernel of the engine to its end.
+    ///
+    /// # Errors
+    /// If it could not start, or the device failed.
+    fn launch_glue(&mut self, launch: &glue::Launch) -> Result<Seen, DeviceError>;
 }

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use moac_emulator::{
     CtaCounters, Launch as Emulate, Memory, Module, OobFill, Swizzle, TensorMapError, TensorType,
 };
+use moac_runtime::arch::Arch;
 use moac_runtime::attention::{Launch, TensorMap};
+use moac_runtime::glue;
 
 use super::candidate::Candidate;
 use super::device::{Count, Counts, Device, DeviceError, Fresh, POISON, Seen};
+use super::glue::GlueCandidate;
 
 /// Findings of a launch that are worth their lines.
 const SHOWN: usize = 8;
@@ -65,11 +68,11 @@ impl Device for Emulated {
     }
 
     fn load(&mut self, candidate: &Candidate) -> Result<(), DeviceError> {
-        let symbol = candidate.symbol.clone();
-        let module = Module::parse(&candidate.ptx)
-            .map_err(|source| DeviceError::Kernel { symbol: symbol.clone(), source: source.into() })?;
-        self.kernel = Some(Loaded { module, symbol, shared_limit: candidate.arch.shared_memory_per_block() });
-        Ok(())
+        self.parse(&candidate.symbol, candidate.arch, &candidate.ptx)
+    }
+
+    fn load_glue(&mut self, candidate: &GlueCandidate) -> Result<(), DeviceError> {
+        self.parse(&candidate.symbol, candidate.arch, &candidate.ptx)
     }
 
     fn alloc(&mut self, label: &str, _number: u32, bytes: u64, fresh: Fresh<'_>) -> Result<u64, DeviceError> {
@@ -110,6 +113,31 @@ impl Device for Emulated {
         let mut what = describe(&kernel.symbol, launch, kernel.shared_limit)
             .map_err(|source| DeviceError::Kernel { symbol: kernel.symbol.clone(), source })?;
         what.ctas = ctas.map(<[_]>::to_vec);
+        self.run(what)
+    }
+
+    fn launch_glue(&mut self, launch: &glue::Launch) -> Result<Seen, DeviceError> {
+        let kernel = self.kernel.as_ref().expect("a kernel is loaded before it is launched");
+        let glue::Launch { grid: [x, y, z], threads, shared_bytes, waits_for: _, ref block } = *launch;
+        let mut what = Emulate::new(&kernel.symbol, x, threads).param(&block.to_bytes());
+        what.grid = (x, y, z);
+        what.dynamic_shared = shared_bytes;
+        what.shared_limit = kernel.shared_limit;
+        self.run(what)
+    }
+}
+
+impl Emulated {
+    fn parse(&mut self, symbol: &str, arch: Arch, ptx: &str) -> Result<(), DeviceError> {
+        let symbol = symbol.to_owned();
+        let module = Module::parse(ptx)
+            .map_err(|source| DeviceError::Kernel { symbol: symbol.clone(), source: source.into() })?;
+        self.kernel = Some(Loaded { module, symbol, shared_limit: arch.shared_memory_per_block() });
+        Ok(())
+    }
+
+    fn run(&mut self, mut what: Emulate) -> Result<Seen, DeviceError> {
+        let kernel = self.kernel.as_ref().expect("a kernel is loaded before it is launched");
         what.schedule = self.schedule;
         what.sm_count = self.sms;
         let report = moac_emulator::launch(&kernel.module, &mut self.memory, &what)

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use moac_runtime::artifact::Kernel;
-use moac_runtime::attention::{Block, Launch};
-use moac_runtime::gpu::{self, GpuError, Trial, TrialKernel};
+use moac_runtime::artifact::{Kernel, Role};
+use moac_runtime::attention::Launch;
+use moac_runtime::glue;
+use moac_runtime::gpu::{self, GpuError, Trial, TrialGlue, TrialKernel};
 
 use super::candidate::Candidate;
 use super::device::{Device, DeviceError, Fresh, POISON, Seen};
+use super::glue::GlueCandidate;
 
 /// Three times the largest difference seen on an H200 with 16384 visible keys, 3.5e-5 (the emulator: 2e-6).
 const LSE_SLACK: f64 = 1e-4;
@@ -17,6 +19,7 @@ const LSE_SLACK: f64 = 1e-4;
 pub struct Gpu {
     trial: Trial,
     kernel: Option<(String, TrialKernel)>,
+    glue: Option<(String, TrialGlue)>,
     /// Address and size by label and number.
     labels: BTreeMap<(String, u32), (u64, u64)>,
 }
@@ -27,7 +30,7 @@ impl Gpu {
     /// # Errors
     /// What the driver says.
     pub fn new(device: &gpu::Device) -> Result<Self, GpuError> {
-        Ok(Self { trial: Trial::new(device)?, kernel: None, labels: BTreeMap::new() })
+        Ok(Self { trial: Trial::new(device)?, kernel: None, glue: None, labels: BTreeMap::new() })
     }
 
     /// What the device is.
@@ -64,13 +67,12 @@ impl Device for Gpu {
     }
 
     fn load(&mut self, candidate: &Candidate) -> Result<(), DeviceError> {
+        let role = Role::attention(candidate.facts.family, candidate.facts.phase);
         let kernel = Kernel {
             symbol: candidate.symbol.clone(),
-            phase: candidate.facts.phase,
+            role,
             arch: candidate.arch,
-            family: candidate.facts.family,
-            ring_layout: candidate.facts.family.ring_layout(),
-            abi: Block::abi(candidate.facts.family, candidate.facts.phase),
+            abi: role.abi(),
             launch: candidate.facts.rule,
             resources: candidate.resources,
         };
@@ -85,6 +87,25 @@ impl Device for Gpu {
         let symbol = candidate.symbol.clone();
         match loaded {
             Ok(loaded) => self.kernel = Some((symbol, loaded)),
+            Err(source) => return Err(DeviceError::Kernel { symbol, source: source.into() }),
+        }
+        Ok(())
+    }
+
+    fn load_glue(&mut self, candidate: &GlueCandidate) -> Result<(), DeviceError> {
+        let role = Role::Glue(candidate.op);
+        let kernel = Kernel {
+            symbol: candidate.symbol.clone(),
+            role,
+            arch: candidate.arch,
+            abi: role.abi(),
+            launch: candidate.sizes.rule(candidate.op),
+            resources: candidate.resources,
+        };
+        let loaded = TrialGlue::load(self.trial.device(), &kernel, &candidate.cubin, candidate.sizes);
+        let symbol = candidate.symbol.clone();
+        match loaded {
+            Ok(loaded) => self.glue = Some((symbol, loaded)),
             Err(source) => return Err(DeviceError::Kernel { symbol, source: source.into() }),
         }
         Ok(())
@@ -139,6 +160,14 @@ impl Device for Gpu {
         let (symbol, kernel) = self.kernel.as_ref().expect("a kernel is loaded before it is launched");
         self.trial
             .launch(kernel, launch)
+            .map_err(|source| DeviceError::Kernel { symbol: symbol.clone(), source: source.into() })?;
+        Ok(Seen::default())
+    }
+
+    fn launch_glue(&mut self, launch: &glue::Launch) -> Result<Seen, DeviceError> {
+        let (symbol, kernel) = self.glue.as_ref().expect("a kernel is loaded before it is launched");
+        self.trial
+            .launch_glue(kernel, launch)
             .map_err(|source| DeviceError::Kernel { symbol: symbol.clone(), source: source.into() })?;
         Ok(Seen::default())
     }

@@ -2,7 +2,7 @@
 //!
 //! A [`Candidate`] is a kernel; a [`Case`] is a launch of it; a [`Harness`] runs cases on a [`Device`] and checks all that
 //! came of them: outputs against the oracle, every element written and finite, nothing else written, slabs byte for
-//! byte, and, where the device tells, its findings and counts.
+//! byte, and, where the device tells, its findings and counts. The engine's own kernels are in [`glue`].
 
 pub mod bounds;
 pub mod budget;
@@ -13,6 +13,7 @@ pub mod compare;
 pub mod device;
 pub mod emulated;
 pub mod expect;
+pub mod glue;
 pub mod gpu;
 pub mod image;
 pub mod inputs;
@@ -30,6 +31,7 @@ pub use case::{Case, Layout, Request, Work};
 pub use compare::{Failure, Kind};
 pub use device::{Device, DeviceError};
 pub use emulated::Emulated;
+pub use glue::{GlueCandidate, GlueCase};
 pub use gpu::Gpu;
 pub use inputs::Inputs;
 pub use layer::Layer;

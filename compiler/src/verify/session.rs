@@ -7,7 +7,6 @@ use std::time::Instant;
 use moac_runtime::arch::Arch;
 use moac_runtime::digest::Digest;
 use moac_runtime::gpu;
-use moac_runtime::launch::Phase;
 use moac_runtime::plan::DType;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -18,12 +17,17 @@ use super::cases;
 use super::compare::{Failure, Kind};
 use super::device::{Device, DeviceError};
 use super::emulated::Emulated;
+use super::glue::{self, GlueCandidate};
 use super::gpu::Gpu;
 use super::inputs::Inputs;
 use super::run::{Error, Harness};
+use super::verdict::Outcome;
 
 /// The seed of all inputs and samples: a verification is repeated exactly.
 const SEED: u64 = 0x006d_6f61_635f_7365;
+
+/// Why kernels behind one that broke the device are not run.
+const BROKEN: &str = "the device failed in a kernel before it";
 
 /// What a kernel's verification came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -44,11 +48,11 @@ pub struct Verdict {
     pub symbol: String,
     /// What its cubin was made for.
     pub arch: Arch,
-    /// What it computes.
-    pub phase: Phase,
+    /// What it computes: a phase of attention, or an operation of the engine.
+    pub role: &'static str,
     /// Element type.
     pub dtype: DType,
-    /// The layers that use it.
+    /// The layers that use it; none where it is the engine's.
     pub layers: Vec<u32>,
     /// The SHA-256 of its machine code.
     pub cubin: Digest,
@@ -86,7 +90,7 @@ impl Verdict {
         Self {
             symbol: candidate.symbol.clone(),
             arch: candidate.arch,
-            phase: candidate.phase(),
+            role: candidate.phase().name(),
             dtype: candidate.layer.dtype,
             layers: candidate.layers.clone(),
             cubin: Digest::of(&candidate.cubin),
@@ -101,8 +105,37 @@ impl Verdict {
         }
     }
 
-    fn not_run(candidate: &Candidate, reason: impl Into<String>) -> Self {
-        Self { status: Status::NotRun, reason: Some(reason.into()), ..Self::new(candidate) }
+    fn of_glue(candidate: &GlueCandidate) -> Self {
+        Self {
+            symbol: candidate.symbol.clone(),
+            arch: candidate.arch,
+            role: candidate.op.name(),
+            dtype: candidate.dtype,
+            layers: Vec::new(),
+            cubin: Digest::of(&candidate.cubin),
+            status: Status::Passed,
+            reason: None,
+            cases: 0,
+            rows: 0,
+            error: 0.0,
+            row_error: 0.0,
+            lse_error: 0.0,
+            failures: Vec::new(),
+        }
+    }
+
+    fn not_run(self, reason: impl Into<String>) -> Self {
+        Self { status: Status::NotRun, reason: Some(reason.into()), ..self }
+    }
+
+    /// Takes in what came of a case.
+    fn take(&mut self, case: &str, outcome: Outcome) {
+        self.cases += 1;
+        self.rows += outcome.rows;
+        self.error = self.error.max(outcome.error);
+        self.row_error = self.row_error.max(outcome.row_error);
+        self.lse_error = self.lse_error.max(outcome.lse_error);
+        self.fail(case, outcome.failures);
     }
 
     fn fail(&mut self, case: &str, failures: Vec<Failure>) {
@@ -116,8 +149,8 @@ impl Verdict {
 /// What a verification tells and asks while it runs.
 #[derive(Clone, Copy)]
 pub struct Watch<'a> {
-    /// Called before each case, from any thread.
-    pub case: &'a (dyn Fn(&Candidate, &Case) + Sync),
+    /// Called before each case with the kernel's name and the case's, from any thread.
+    pub case: &'a (dyn Fn(&str, &str) + Sync),
     /// Called after each kernel, from any thread.
     pub done: &'a (dyn Fn(&Verdict) + Sync),
     /// Set it to stop before the next case; kernels without a verdict by then are not run.
@@ -181,9 +214,9 @@ pub fn on_gpu(
             .prepare(here.flat_map(|(candidate, cases)| cases.iter().map(move |case| (*candidate, case))))?;
         for (index, (candidate, cases)) in indices.into_iter().zip(&all) {
             let verdict = if !runs(candidate) {
-                Verdict::not_run(candidate, format!("this device is sm_{major}{minor}"))
+                Verdict::new(candidate).not_run(format!("this device is sm_{major}{minor}"))
             } else if broken {
-                Verdict::not_run(candidate, "the device failed in a kernel before it")
+                Verdict::new(candidate).not_run(BROKEN)
             } else {
                 let mut verdict = Verdict::new(candidate);
                 judge(&mut harness, candidate, cases, watch, &mut verdict)?;
@@ -196,6 +229,92 @@ pub fn on_gpu(
         }
     }
     Ok(verdicts.into_iter().flatten().collect())
+}
+
+/// Verifies the engine's kernels on the emulator, under each schedule.
+///
+/// # Errors
+/// If a case could not be run for a reason that is not the kernel's.
+pub fn glue_on_emulator(
+    candidates: &[GlueCandidate],
+    schedules: &[u64],
+    watch: &Watch<'_>,
+) -> Result<Vec<Verdict>, Error> {
+    candidates
+        .par_iter()
+        .with_max_len(1)
+        .map(|candidate| {
+            let mut verdict = Verdict::of_glue(candidate);
+            for &schedule in schedules {
+                judge_glue(&mut Emulated::new(schedule), candidate, watch, &mut verdict)?;
+            }
+            (watch.done)(&verdict);
+            Ok(verdict)
+        })
+        .collect()
+}
+
+/// Verifies the engine's kernels on a GPU. Kernels of architectures that it does not run are not run.
+///
+/// # Errors
+/// If a case could not be run for a reason that is not the kernel's.
+pub fn glue_on_gpu(
+    device: &gpu::Device,
+    candidates: &[GlueCandidate],
+    watch: &Watch<'_>,
+) -> Result<Vec<Verdict>, Error> {
+    let [major, minor] = device.info().capability;
+    let mut own = Gpu::new(device)
+        .map_err(|source| DeviceError::Memory { label: "a stream".to_owned(), source: source.into() })?;
+    let mut broken = false;
+    let mut verdicts = Vec::new();
+    for candidate in candidates {
+        let mut verdict = Verdict::of_glue(candidate);
+        if !candidate.arch.runs_on(major, minor) {
+            verdict = verdict.not_run(format!("this device is sm_{major}{minor}"));
+        } else if broken {
+            verdict = verdict.not_run(BROKEN);
+        } else {
+            judge_glue(&mut own, candidate, watch, &mut verdict)?;
+            broken = verdict.failures.iter().any(|wrong| wrong.failure.kind == Kind::Launch);
+        }
+        (watch.done)(&verdict);
+        verdicts.push(verdict);
+    }
+    Ok(verdicts)
+}
+
+/// Runs the cases of a kernel of the engine into its verdict.
+fn judge_glue(
+    device: &mut impl Device,
+    candidate: &GlueCandidate,
+    watch: &Watch<'_>,
+    verdict: &mut Verdict,
+) -> Result<(), Error> {
+    match device.load_glue(candidate) {
+        Ok(()) => {}
+        Err(DeviceError::Kernel { source, .. }) => {
+            verdict.fail("loading", vec![Failure::new(Kind::Load, source.to_string())]);
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    for case in glue::cases(candidate.op) {
+        if watch.stop.load(Ordering::Relaxed) {
+            *verdict = Verdict::of_glue(candidate).not_run("interrupted");
+            return Ok(());
+        }
+        (watch.case)(&candidate.symbol, case.name);
+        match glue::run(device, candidate, &case) {
+            Ok(outcome) => verdict.take(case.name, outcome),
+            Err(DeviceError::Kernel { source, .. }) => {
+                verdict.fail(case.name, vec![Failure::new(Kind::Launch, source.to_string())]);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 fn harness<D: Device>(device: D, candidate: &Candidate) -> Harness<D> {
@@ -221,20 +340,15 @@ fn judge<D: Device>(
     }
     for case in cases {
         if watch.stop.load(Ordering::Relaxed) {
-            *verdict = Verdict::not_run(candidate, "interrupted");
+            *verdict = Verdict::new(candidate).not_run("interrupted");
             return Ok(());
         }
-        (watch.case)(candidate, case);
+        (watch.case)(&candidate.symbol, &case.name);
         let start = Instant::now();
         match harness.run(candidate, case) {
             Ok(outcome) => {
                 tracing::debug!(symbol = candidate.symbol, case = case.name, rows = outcome.rows, elapsed = ?start.elapsed());
-                verdict.cases += 1;
-                verdict.rows += outcome.rows;
-                verdict.error = verdict.error.max(outcome.error);
-                verdict.row_error = verdict.row_error.max(outcome.row_error);
-                verdict.lse_error = verdict.lse_error.max(outcome.lse_error);
-                verdict.fail(&case.name, outcome.failures);
+                verdict.take(&case.name, outcome);
             }
             Err(Error::Device(DeviceError::Kernel { source, .. })) => {
                 verdict.fail(&case.name, vec![Failure::new(Kind::Launch, source.to_string())]);

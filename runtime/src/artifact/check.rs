@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::container::{self, Envelope};
+use super::engine;
 use super::error::OpenError;
-use super::manifest::{FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, Manifest, Resources};
+use super::manifest::{FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, Manifest, Resources, Role};
 use super::message::list;
 use super::recompute;
 use super::values::{self, value};
 use crate::abi::Abi;
 use crate::arch::Arch;
-use crate::attention::Block;
 use crate::digest::Digest;
 use crate::launch::{Family, Grid, LaunchRule, Phase};
 
@@ -44,6 +44,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<Checked, OpenError> {
         geometry,
         layers,
         kernels,
+        engine,
         tensors: hashes,
     } = &manifest;
     tensor_names(kernels, hashes, &tensors)?;
@@ -52,6 +53,9 @@ pub(super) fn check(bytes: &[u8]) -> Result<Checked, OpenError> {
     values::archs(archs)?;
     kernels.iter().enumerate().try_for_each(|(index, found)| kernel(index, found, archs))?;
     layer_kernels(layers, kernels, archs, plan.model.num_layers)?;
+    if let Some(engine) = engine {
+        engine::check(engine, kernels, archs, &plan.model, kv_heads)?;
+    }
     verify_hashes(bytes, &envelope, hashes, &tensors)?;
     recompute::compare(&manifest)?;
     kernels.iter().try_for_each(same_abi)?;
@@ -106,10 +110,8 @@ fn tensor_names(
 fn kernel(index: usize, kernel: &Kernel, archs: &[Arch]) -> Result<(), OpenError> {
     let Kernel {
         symbol,
-        phase,
+        role,
         arch,
-        family,
-        ring_layout,
         abi: _, // after the hashes
         launch,
         resources,
@@ -126,31 +128,35 @@ fn kernel(index: usize, kernel: &Kernel, archs: &[Arch]) -> Result<(), OpenError
     if !archs.contains(arch) {
         return Err(value(&at("arch"), arch, "one of the artifact's architectures"));
     }
-    if *ring_layout != family.ring_layout() {
+    if let Role::Attention { family, ring_layout, .. } = *role
+        && ring_layout != family.ring_layout()
+    {
         let expected = format!("{:?}, that of the family {}", family.ring_layout(), family.name());
-        return Err(value(&at("ring_layout"), format!("{ring_layout:?}"), expected));
+        return Err(value(&at("role.attention.ring_layout"), format!("{ring_layout:?}"), expected));
     }
     let LaunchRule { threads, shared_bytes, grid } = *launch;
     if !(32..=1024).contains(&threads) || threads % 32 != 0 {
         return Err(value(&at("launch.threads"), threads, "whole warps, at most 1024 threads"));
     }
-    if *family == Family::Sm90 && *arch != Arch::Sm90a {
-        return Err(value(&at("family"), "sm90", format!("sm80, the family for {arch}")));
+    if let Role::Attention { family: Family::Sm90, .. } = role
+        && *arch != Arch::Sm90a
+    {
+        return Err(value(&at("role.attention.family"), "sm90", format!("sm80, the family for {arch}")));
     }
-    let wrong = |found, expected| Err(value(&at("launch.grid"), found, expected));
-    match (family, phase, grid) {
-        (Family::Sm80, Phase::Prefill, Grid::Tiles { rows }) => {
-            within(&at("launch.grid.tiles.rows"), rows, &(1..=1024))?;
-        }
-        (Family::Sm90, Phase::Prefill, Grid::Items { rows }) => {
-            within(&at("launch.grid.items.rows"), rows, &(1..=1024))?;
-        }
-        (_, Phase::Decode, Grid::Split { per_sm }) => {
-            within(&at("launch.grid.split.per_sm"), per_sm, &(1..=32))?;
-        }
-        (Family::Sm80, Phase::Prefill, _) => return wrong(grid.name(), "tiles"),
-        (Family::Sm90, Phase::Prefill, _) => return wrong(grid.name(), "items"),
-        (_, Phase::Decode, _) => return wrong(grid.name(), "split"),
+    let expected = match *role {
+        Role::Attention { family: Family::Sm80, phase: Phase::Prefill, .. } => "tiles",
+        Role::Attention { family: Family::Sm90, phase: Phase::Prefill, .. } => "items",
+        Role::Attention { phase: Phase::Decode, .. } => "split",
+        Role::Glue(_) => "rows",
+    };
+    if grid.name() != expected {
+        return Err(value(&at("launch.grid"), grid.name(), expected));
+    }
+    match grid {
+        Grid::Tiles { rows } => within(&at("launch.grid.tiles.rows"), rows, &(1..=1024))?,
+        Grid::Items { rows } => within(&at("launch.grid.items.rows"), rows, &(1..=1024))?,
+        Grid::Split { per_sm } => within(&at("launch.grid.split.per_sm"), per_sm, &(1..=32))?,
+        Grid::Rows { parts: _ } => {} // the engine's check compares the whole rule
     }
     let Resources {
         registers: _, // compared with the loaded kernel's, as are the stack and the static shared memory
@@ -193,17 +199,21 @@ fn layer_kernels(
         }
         for (&arch, ids) in ids {
             let LayerKernels { prefill: _, decode: _ } = ids; // both, through `of`
-            let layout = |phase| kernels.get(ids.of(phase)).map(|kernel| kernel.ring_layout);
+            let attention = |id: usize| match kernels.get(id)?.role {
+                Role::Attention { phase, ring_layout, .. } => Some((phase, ring_layout)),
+                Role::Glue(_) => None,
+            };
+            let layout = |phase| attention(ids.of(phase)).map(|(_, layout)| layout);
             for phase in [Phase::Prefill, Phase::Decode] {
                 let id = ids.of(phase);
-                let fits = kernels.get(id).is_some_and(|kernel| kernel.arch == arch && kernel.phase == phase);
+                let fits = attention(id).is_some_and(|(of, _)| of == phase && kernels[id].arch == arch);
                 if !fits {
                     let expected = format!("the index of a {} kernel for {arch}", phase.name());
                     return Err(value(&format!("{at}.{arch}.{}", phase.name()), id, expected));
                 }
             }
-            let first = layers[0].kernels.get(&arch).and_then(|ids| kernels.get(ids.of(Phase::Prefill)));
-            let of_all = first.map(|kernel| kernel.ring_layout);
+            let first = layers[0].kernels.get(&arch).and_then(|ids| attention(ids.of(Phase::Prefill)));
+            let of_all = first.map(|(_, layout)| layout);
             if [Phase::Prefill, Phase::Decode].iter().any(|&phase| layout(phase) != of_all) {
                 let found = "kernels of two ring layouts";
                 return Err(value(&format!("{at}.{arch}"), found, "one layout for all rings of a slab"));
@@ -232,7 +242,7 @@ fn verify_hashes(
 
 fn same_abi(kernel: &Kernel) -> Result<(), OpenError> {
     let Abi { version, params_bytes } = kernel.abi;
-    let current = Block::abi(kernel.family, kernel.phase);
+    let current = kernel.role.abi();
     let same = |what, found, expected| {
         if found == expected { Ok(()) } else { Err(OpenError::Abi { what, found, expected }) }
     };

@@ -10,14 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::abi::Abi;
 use crate::arch::Arch;
-use crate::attention::KernelFacts;
+use crate::attention::{Block, KernelFacts};
 use crate::digest::Digest;
 use crate::geometry::Geometry;
+use crate::glue::{EngineShape, Op};
 use crate::launch::{Family, LaunchRule, Phase, RingLayout};
 use crate::plan::{DType, Plan};
 
 /// The version of the format that this crate writes and reads.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The key of the container's metadata that holds the manifest.
 pub const METADATA_KEY: &str = "moac";
@@ -46,6 +47,9 @@ pub struct Manifest {
     pub layers: Vec<Layer>,
     /// The kernels; layers of one spec share them.
     pub kernels: Vec<Kernel>,
+    /// The engine's own kernels; without them the artifact has attention only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
     /// The SHA-256 of every tensor of the file, by name.
     pub tensors: BTreeMap<String, Digest>,
 }
@@ -89,20 +93,66 @@ impl LayerKernels {
     }
 }
 
+/// What the engine needs beside attention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Engine {
+    /// What its kernels are compiled for.
+    pub shape: EngineShape,
+    /// Indexes into [`Manifest::kernels`]: by architecture, one entry for each that the artifact has, and by operation,
+    /// one for each of [`Op::ALL`].
+    pub kernels: BTreeMap<Arch, BTreeMap<Op, usize>>,
+}
+
+/// What a kernel computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A phase of a layer's attention.
+    Attention {
+        /// Which.
+        phase: Phase,
+        /// The family that its algorithm and its parameter block come from.
+        family: Family,
+        /// How the rings lie that it reads and writes: the family's.
+        ring_layout: RingLayout,
+    },
+    /// An operation of the engine.
+    Glue(Op),
+}
+
+impl Role {
+    /// A phase of attention as `family` computes it.
+    pub const fn attention(family: Family, phase: Phase) -> Self {
+        Self::Attention { phase, family, ring_layout: family.ring_layout() }
+    }
+
+    /// The name in tables.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Attention { phase, .. } => phase.name(),
+            Self::Glue(op) => op.name(),
+        }
+    }
+
+    /// The parameter block that its kernels take.
+    pub const fn abi(&self) -> Abi {
+        match *self {
+            Self::Attention { phase, family, .. } => Block::abi(family, phase),
+            Self::Glue(op) => op.abi(),
+        }
+    }
+}
+
 /// One compiled kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {
     /// Its name in the cubin, and in the names of its tensors.
     pub symbol: String,
     /// What it computes.
-    pub phase: Phase,
+    pub role: Role,
     /// What its cubin is made for.
     pub arch: Arch,
-    /// The family that its algorithm and its parameter block come from.
-    pub family: Family,
-    /// How the rings lie that it reads and writes: the family's.
-    pub ring_layout: RingLayout,
-    /// The parameter block that it takes: the family's for its phase.
+    /// The parameter block that it takes: its role's.
     pub abi: Abi,
     /// How it is launched; dynamic shared memory is in it.
     pub launch: LaunchRule,
@@ -111,9 +161,12 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// What a launch needs to know of it.
-    pub const fn facts(&self) -> KernelFacts {
-        KernelFacts { phase: self.phase, family: self.family, rule: self.launch }
+    /// What a launch of attention needs to know of it; nothing where it is another kernel.
+    pub const fn facts(&self) -> Option<KernelFacts> {
+        match self.role {
+            Role::Attention { phase, family, .. } => Some(KernelFacts { phase, family, rule: self.launch }),
+            Role::Glue(_) => None,
+        }
     }
 
     /// The tensor of its machine code.

@@ -12,6 +12,7 @@
 
 mod check;
 mod container;
+mod engine;
 mod error;
 mod manifest;
 mod message;
@@ -25,15 +26,18 @@ use std::path::Path;
 use std::time::Instant;
 
 pub use container::encode;
+pub use engine::shape_of as check_engine_shape;
 pub use error::{LoadError, OpenError};
 pub use manifest::{
-    FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, METADATA_KEY, Manifest, Producer, Resources,
+    Engine, FORMAT_VERSION, HEADERS, Kernel, Layer, LayerKernels, METADATA_KEY, Manifest, Producer,
+    Resources, Role,
 };
 pub use values::plan as check_plan;
 
 use crate::arch::Arch;
 use crate::digest::Digest;
 use crate::geometry::Geometry;
+use crate::glue::Op;
 use crate::launch::Phase;
 
 /// An artifact that passed every check that needs no GPU.
@@ -93,6 +97,12 @@ impl Artifact {
     pub fn kernel(&self, layer: u32, phase: Phase, arch: Arch) -> Option<&Kernel> {
         let ids = self.manifest.layers.get(layer as usize)?.kernels.get(&arch)?;
         self.manifest.kernels.get(ids.of(phase))
+    }
+
+    /// The kernel of the engine's `op` for `arch`, or `None` where there is none.
+    pub fn engine_kernel(&self, op: Op, arch: Arch) -> Option<&Kernel> {
+        let id = self.manifest.engine.as_ref()?.kernels.get(&arch)?.get(&op)?;
+        self.manifest.kernels.get(*id)
     }
 
     /// A kernel's machine code; empty for a kernel of another artifact.

@@ -20,7 +20,12 @@ pub(super) fn value(at: &str, found: impl Display, expected: impl Display) -> Op
     OpenError::Value { at: at.to_owned(), found: found.to_string(), expected: expected.to_string() }
 }
 
-fn ensure(holds: bool, at: &str, found: impl Display, expected: impl Display) -> Result<(), OpenError> {
+pub(super) fn ensure(
+    holds: bool,
+    at: &str,
+    found: impl Display,
+    expected: impl Display,
+) -> Result<(), OpenError> {
     if holds { Ok(()) } else { Err(value(at, found, expected)) }
 }
 

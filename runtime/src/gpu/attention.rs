@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::load::{Inner, LoadedLayer};
-use super::module::LoadedKernel;
+use super::load::{Attention, Inner, LoadedLayer};
 use super::tensor::Placed;
 use super::{GpuError, LoadedArtifact, LseMut, Step, Stream, Tensor, TensorMut};
 use crate::attention::{self, StepTable};
@@ -69,7 +68,7 @@ impl<'a> Layer<'a> {
     /// # Errors
     /// What the driver says.
     pub fn ctas_per_sm(&self) -> Result<[u32; 2], GpuError> {
-        Ok([self.own.prefill.ctas_per_sm()?, self.own.decode.ctas_per_sm()?])
+        Ok([self.own.prefill.kernel.ctas_per_sm()?, self.own.decode.kernel.ctas_per_sm()?])
     }
 
     /// Attends the step's new tokens and appends them to the rings: of the requests that decode in one launch; of those
@@ -82,13 +81,13 @@ impl<'a> Layer<'a> {
         step.check(self.owner)?;
         let views = self.views(tensors)?;
         let sms = self.owner.device.info().sms;
-        let launches = |kernel: &LoadedKernel, part: &Option<StepTable>| match part {
+        let launches = |kernel: &Attention, part: &Option<StepTable>| match part {
             Some(part) => self.own.call.launches(&kernel.facts, &views, part, step.scratch(), sms),
             None => Ok(Vec::new()),
         };
-        let (decode, prefill) = (&*self.own.decode, &*self.own.prefill);
+        let (decode, prefill) = (&self.own.decode, &self.own.prefill);
         let lists = [(decode, launches(decode, &step.decode)?), (prefill, launches(prefill, &step.prefill)?)];
-        for (kernel, launches) in &lists {
+        for (Attention { kernel, .. }, launches) in &lists {
             for launch in launches {
                 // SAFETY: `launches` checked the tensors, which live by their types' promise; the table and the slabs in
                 // it were checked when the step began, and the step keeps them. The scratch is the workspace's, sized for

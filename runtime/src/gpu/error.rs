@@ -201,6 +201,31 @@ pub enum GpuError {
         /// What was called.
         what: &'static str,
     },
+    /// An artifact that was compiled without the engine's kernels.
+    #[error(
+        "the artifact has attention only, no kernels of the engine: compile it with `--model` of the model"
+    )]
+    NoEngine,
+    /// Memory for a call of the engine that is too small, or not aligned to 16 bytes.
+    #[error("`{what}` is {found} bytes at {address:#x}, expected at least {expected} at a multiple of 16")]
+    Part {
+        /// What it is to the call.
+        what: &'static str,
+        /// Its address.
+        address: u64,
+        /// Bytes given.
+        found: u64,
+        /// Bytes needed.
+        expected: u64,
+    },
+    /// Memory that a model's calls need and that was not given, or the other way round.
+    #[error("`{what}` is {}, but the model {}", if *given { "given" } else { "missing" }, if *given { "has none" } else { "has one" })]
+    Optional {
+        /// What it is to the call.
+        what: &'static str,
+        /// Whether it was given.
+        given: bool,
+    },
     /// A range outside a buffer.
     #[error("bytes {start}..{end} are outside a buffer of {bytes}")]
     Range {

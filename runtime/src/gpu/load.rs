@@ -1,14 +1,16 @@
 //! An artifact on a device: the checks that need one, and its kernels in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::module::LoadedKernel;
 use super::{Device, DriverVersion, GpuError};
 use crate::arch::Arch;
-use crate::artifact::{Artifact, LoadError};
-use crate::attention::LayerCall;
+use crate::artifact::{Artifact, Kernel, LoadError};
+use crate::attention::{KernelFacts, LayerCall};
 use crate::geometry::{Geometry, LayerGeometry};
+use crate::glue::{EngineShape, Op, Sizes};
 use crate::launch::{self, Family, Phase};
 use crate::plan::DType;
 
@@ -24,15 +26,39 @@ pub(super) struct Inner {
     pub(super) device: Device,
     pub(super) geometry: Geometry,
     pub(super) layers: Vec<LoadedLayer>,
-    arch: Arch,
+    pub(super) engine: Option<LoadedEngine>,
+    pub(super) arch: Arch,
     pub(super) dtype: DType,
 }
 
 #[derive(Debug)]
 pub(super) struct LoadedLayer {
     pub(super) call: LayerCall,
-    pub(super) prefill: Arc<LoadedKernel>,
-    pub(super) decode: Arc<LoadedKernel>,
+    pub(super) prefill: Attention,
+    pub(super) decode: Attention,
+}
+
+/// A kernel of attention.
+#[derive(Clone, Debug)]
+pub(super) struct Attention {
+    pub(super) kernel: Arc<LoadedKernel>,
+    pub(super) facts: KernelFacts,
+}
+
+impl Attention {
+    /// The loaded `kernel`; checked on opening, it is one of attention.
+    fn new(kernel: Arc<LoadedKernel>, of: &Kernel) -> Result<Self, GpuError> {
+        let facts = of.facts().ok_or(GpuError::Foreign { what: "a kernel of a layer" })?;
+        Ok(Self { kernel, facts })
+    }
+}
+
+/// The engine's own kernels.
+#[derive(Debug)]
+pub(super) struct LoadedEngine {
+    pub(super) shape: EngineShape,
+    pub(super) sizes: Sizes,
+    pub(super) kernels: BTreeMap<Op, Arc<LoadedKernel>>,
 }
 
 impl Artifact {
@@ -70,20 +96,36 @@ impl Artifact {
             Ok(made)
         };
         let mut layers = Vec::new();
+        let mut attention = |id: usize| Attention::new(load(id)?, &manifest.kernels[id]);
         for (at, layer) in manifest.layers.iter().enumerate() {
             let ids = layer.kernels.get(&arch).ok_or_else(|| no_arch(device, manifest.archs.clone()))?;
             layers.push(LoadedLayer {
                 call: LayerCall::new(&manifest.geometry, at, manifest.plan.model.head_dim),
-                prefill: load(ids.of(Phase::Prefill))?,
-                decode: load(ids.of(Phase::Decode))?,
+                prefill: attention(ids.of(Phase::Prefill))?,
+                decode: attention(ids.of(Phase::Decode))?,
             });
         }
+        let engine = match &manifest.engine {
+            Some(engine) => {
+                let ids = engine.kernels.get(&arch);
+                let ids = ids.ok_or_else(|| no_arch(device, manifest.archs.clone()))?;
+                let kernels = ids.iter().map(|(&op, &id)| Ok((op, load(id)?)));
+                let kv_heads = manifest.kv_heads.end - manifest.kv_heads.start;
+                Some(LoadedEngine {
+                    shape: engine.shape.clone(),
+                    sizes: engine.shape.sizes(&manifest.plan.model, kv_heads),
+                    kernels: kernels.collect::<Result<_, GpuError>>()?,
+                })
+            }
+            None => None,
+        };
         let took = began.elapsed();
         tracing::debug!(device = device.info().name, %arch, layers = layers.len(), ?took, "loaded an artifact");
         let inner = Inner {
             device: device.clone(),
             geometry: manifest.geometry.clone(),
             layers,
+            engine,
             arch,
             dtype: manifest.dtype,
         };

@@ -1,5 +1,7 @@
 //! Device memory and pinned host memory.
 
+use std::marker::PhantomData;
+
 use cudarc::driver::result;
 
 use super::error::Doing;
@@ -166,6 +168,51 @@ impl Drop for Buffer {
         context.record_err(context.bind_to_thread());
         // SAFETY: the address came from `malloc_sync` and is freed once. The driver waits for work that uses it.
         context.record_err(unsafe { result::free_sync(self.address) });
+    }
+}
+
+/// Some bytes of device memory, for a call that reads or writes them. What one call writes and another reads is ordered
+/// by their stream; the memory lives until the calls are done, since freeing it waits for the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    pub(super) address: u64,
+    pub(super) bytes: u64,
+    memory: PhantomData<&'a Buffer>,
+}
+
+impl Part<'_> {
+    /// Bytes at any device address, such as another library's.
+    ///
+    /// # Safety
+    /// They must be device memory that lives until the calls that take them are done; for a captured call, until its last
+    /// replay is.
+    pub const unsafe fn from_raw(address: u64, bytes: u64) -> Self {
+        Self { address, bytes, memory: PhantomData }
+    }
+
+    /// How many.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The device address of the first.
+    pub const fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Buffer {
+    /// `bytes` bytes from `start` on.
+    ///
+    /// # Errors
+    /// [`GpuError::Range`].
+    pub fn part(&self, start: u64, bytes: u64) -> Result<Part<'_>, GpuError> {
+        Ok(Part { address: self.range(start, bytes)?, bytes, memory: PhantomData })
+    }
+
+    /// All bytes.
+    pub fn all(&self) -> Part<'_> {
+        Part { address: self.address, bytes: self.bytes, memory: PhantomData }
     }
 }
 

@@ -60,6 +60,7 @@ pub mod blas;
 pub mod ceiling;
 mod device;
 mod driver;
+mod engine;
 mod error;
 mod host;
 mod load;
@@ -75,15 +76,16 @@ mod workspace;
 
 pub use attention::{Layer, Tensors};
 pub use device::{Device, DeviceInfo, Memory};
+pub use engine::{ActivateCall, EmbedCall, Engine, NormCall, RotateCall, SampleCall, SampleScratch};
 pub use error::GpuError;
 pub use host::GpuLayer;
 pub use load::LoadedArtifact;
-pub use memory::Buffer;
+pub use memory::{Buffer, Part};
 pub use slab::{Slab, SlabPool};
 pub use staging::{Downloads, Uploads};
 pub use stream::{Event, Graph, Stream};
 pub use tensor::{LseMut, Order, Shape, Tensor, TensorMut};
-pub use trial::{Trial, TrialKernel};
+pub use trial::{Trial, TrialGlue, TrialKernel};
 pub use workspace::{Request, Step, Workspace};
 
 /// A CUDA version of a driver, `[major, minor]`.

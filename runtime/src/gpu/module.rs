@@ -11,7 +11,8 @@ use cudarc::nvrtc::Ptx;
 use super::error::{Doing, is_out_of_memory};
 use super::{Device, GpuError, Stream, tensor_map};
 use crate::artifact::{Kernel, LoadError, Resources};
-use crate::attention::{KernelFacts, Launch, WaitsFor};
+use crate::attention::{Launch, WaitsFor};
+use crate::glue;
 use crate::launch::LaunchRule;
 
 /// A kernel in a device's memory.
@@ -19,7 +20,7 @@ use crate::launch::LaunchRule;
 pub(super) struct LoadedKernel {
     device: Device,
     function: CudaFunction,
-    pub(super) facts: KernelFacts,
+    rule: LaunchRule,
 }
 
 impl LoadedKernel {
@@ -53,25 +54,45 @@ impl LoadedKernel {
         // Above 48 KiB a kernel has to opt in; and the carve-out of L1 has to leave room for several CTAs.
         set(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, launch.shared_bytes as i32)?;
         set(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)?;
-        Ok(Self { device: device.clone(), function, facts: kernel.facts() })
+        Ok(Self { device: device.clone(), function, rule: *launch })
     }
 
     /// CTAs of it that run on a multiprocessor at once.
     pub(super) fn ctas_per_sm(&self) -> Result<u32, GpuError> {
-        let LaunchRule { threads, shared_bytes, .. } = self.facts.rule;
+        let LaunchRule { threads, shared_bytes, .. } = self.rule;
         self.function
             .occupancy_max_active_blocks_per_multiprocessor(threads, shared_bytes as usize, None)
             .doing("tell a kernel's occupancy")
     }
 
-    /// Gives one launch to `stream`.
+    /// Gives one launch of attention to `stream`.
     ///
     /// # Safety
     /// `launch` must be one of this kernel, and its block what the kernel can be called with: every address in it device
     /// memory of the size that `abi.rs` says, for as long as the work takes.
     pub(super) unsafe fn launch(&self, stream: &Stream, launch: &Launch) -> Result<(), GpuError> {
+        let Launch { task: _, grid, threads, shared_bytes, waits_for, ref block } = *launch;
+        let block = block.bytes(tensor_map::encode)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.submit(stream, &Submission { grid, threads, shared_bytes, waits_for, block }) }
+    }
+
+    /// Gives one launch of an operation of the engine to `stream`.
+    ///
+    /// # Safety
+    /// `launch` must be one of this kernel, and every range that [`glue::Sizes::ranges`] names for it device memory for as
+    /// long as the work takes.
+    pub(super) unsafe fn launch_glue(&self, stream: &Stream, launch: &glue::Launch) -> Result<(), GpuError> {
+        let glue::Launch { grid, threads, shared_bytes, waits_for, block } = *launch;
+        let block = block.to_bytes();
+        // SAFETY: the caller's promise.
+        unsafe { self.submit(stream, &Submission { grid, threads, shared_bytes, waits_for, block }) }
+    }
+
+    /// # Safety
+    /// The block must be what the kernel can be called with on this grid.
+    unsafe fn submit(&self, stream: &Stream, launch: &Submission) -> Result<(), GpuError> {
         stream.bind(&self.device)?;
-        let mut params = launch.block.bytes(tensor_map::encode)?;
         let [x, y, z] = launch.grid;
         let mut early = sys::CUlaunchAttribute {
             id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
@@ -97,13 +118,22 @@ impl LoadedKernel {
             sys::cuLaunchKernelEx(
                 &raw const config,
                 self.function.cu_function(),
-                [params.as_mut_ptr().cast::<c_void>()].as_mut_ptr(),
+                [launch.block.as_ptr().cast_mut().cast::<c_void>()].as_mut_ptr(),
                 std::ptr::null_mut(),
             )
         }
         .result()
         .doing("launch a kernel")
     }
+}
+
+/// A launch as the driver takes it.
+struct Submission {
+    grid: [u32; 3],
+    threads: u32,
+    shared_bytes: u32,
+    waits_for: WaitsFor,
+    block: Vec<u8>,
 }
 
 /// What the driver says of a loaded kernel.
@@ -166,17 +196,15 @@ fn refusal(device: &Device, symbol: &str, bytes: usize, source: DriverError) -> 
 mod tests {
     use super::{Loaded, check_limits, check_resources};
     use crate::arch::Arch;
-    use crate::artifact::{Kernel, Resources};
+    use crate::artifact::{Kernel, Resources, Role};
     use crate::attention::Block;
-    use crate::launch::{Family, Grid, LaunchRule, Phase, RingLayout};
+    use crate::launch::{Family, Grid, LaunchRule, Phase};
 
     fn kernel() -> Kernel {
         Kernel {
             symbol: "moac_prefill".to_owned(),
-            phase: Phase::Prefill,
+            role: Role::attention(Family::Sm80, Phase::Prefill),
             arch: Arch::Sm90,
-            family: Family::Sm80,
-            ring_layout: RingLayout::Rows,
             abi: Block::abi(Family::Sm80, Phase::Prefill),
             launch: LaunchRule { threads: 128, shared_bytes: 100_000, grid: Grid::Tiles { rows: 64 } },
             resources: Resources { registers: 168, static_shared_bytes: 32, ..Resources::default() },

@@ -10,9 +10,10 @@ use super::memory::Pinned;
 use super::module::LoadedKernel;
 use super::{Buffer, Device, GpuError, Stream};
 use crate::abi::Task;
-use crate::artifact::Kernel;
+use crate::artifact::{Kernel, Role};
 use crate::attention::{Block, KernelFacts, Launch};
 use crate::geometry::LayerGeometry;
+use crate::glue::{self, Op, Sizes};
 use crate::launch::{Family, Grid, Phase, counters_bytes, partials_bytes};
 
 /// A device with memory of its own, by address.
@@ -24,12 +25,32 @@ pub struct Trial {
     staging: Option<Pinned>,
 }
 
-/// A kernel that a [`Trial`] runs.
+/// A kernel of attention that a [`Trial`] runs.
 #[derive(Debug)]
 pub struct TrialKernel {
     kernel: LoadedKernel,
+    facts: KernelFacts,
     head_dim: u32,
     layer: LayerGeometry,
+}
+
+/// A kernel of the engine that a [`Trial`] runs.
+#[derive(Debug)]
+pub struct TrialGlue {
+    kernel: LoadedKernel,
+    op: Op,
+    sizes: Sizes,
+}
+
+impl TrialGlue {
+    /// Loads the machine code of `kernel`, compiled for `sizes`.
+    ///
+    /// # Errors
+    /// If it is not the kernel that the manifest describes, or what the driver says.
+    pub fn load(device: &Device, kernel: &Kernel, cubin: &[u8], sizes: Sizes) -> Result<Self, GpuError> {
+        let Role::Glue(op) = kernel.role else { return Err(GpuError::Foreign { what: "the kernel" }) };
+        Ok(Self { kernel: LoadedKernel::load(device, kernel, cubin)?, op, sizes })
+    }
 }
 
 impl TrialKernel {
@@ -44,8 +65,9 @@ impl TrialKernel {
         layer: &LayerGeometry,
         head_dim: u32,
     ) -> Result<Self, GpuError> {
+        let facts = kernel.facts().ok_or(GpuError::Foreign { what: "the kernel" })?;
         let loaded = LoadedKernel::load(device, kernel, cubin)?;
-        Ok(Self { kernel: loaded, head_dim, layer: layer.clone() })
+        Ok(Self { kernel: loaded, facts, head_dim, layer: layer.clone() })
     }
 }
 
@@ -153,11 +175,28 @@ impl Trial {
         self.stream.synchronize()
     }
 
+    /// Runs a kernel of the engine to its end. Tokens, rows and lanes that the tables name are the kernel's to check.
+    ///
+    /// # Errors
+    /// [`GpuError::Range`] if anything that the block names is not in this trial's memory, or what the driver says.
+    pub fn launch_glue(&self, kernel: &TrialGlue, launch: &glue::Launch) -> Result<(), GpuError> {
+        if launch.block.op() != kernel.op {
+            return Err(GpuError::Foreign { what: "the parameter block" });
+        }
+        for (address, bytes) in kernel.sizes.ranges(&launch.block) {
+            self.inside(address, bytes)?;
+        }
+        // SAFETY: every range that the launch may touch was just checked to be within memory that `self` owns, and the
+        // launch is waited for below while `self` is borrowed.
+        unsafe { kernel.kernel.launch_glue(&self.stream, launch) }?;
+        self.stream.synchronize()
+    }
+
     /// Checks that a launch reaches nothing but this trial's memory.
     fn check(&self, kernel: &TrialKernel, launch: &Launch) -> Result<(), GpuError> {
         let (params, grid) = (launch.block.call(), launch.grid);
         let layer = &kernel.layer;
-        let KernelFacts { phase, family, rule } = kernel.kernel.facts;
+        let KernelFacts { phase, family, rule } = kernel.facts;
         let fits = matches!(
             (family, phase, &launch.block),
             (Family::Sm80, _, Block::Portable(_))

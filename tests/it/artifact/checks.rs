@@ -51,11 +51,11 @@ fn other_files_are_not_artifacts() {
 fn check_1_version() {
     assert_eq!(
         message_with("/format", json!(1)),
-        "format version 1, expected 2: compile the plan again with this version of moac"
+        "format version 1, expected 3: compile the plan again with this version of moac"
     );
     // The rest of another version's manifest is not looked at.
     let future = refusal(pack(r#"{"format":99}"#, &BTreeMap::new())).to_string();
-    assert_eq!(future, "format version 99, expected 2: compile the plan again with this version of moac");
+    assert_eq!(future, "format version 99, expected 3: compile the plan again with this version of moac");
 }
 
 #[test]
@@ -244,9 +244,9 @@ fn check_3_values() {
             "`kernels[1].launch.grid` is tiles, expected split",
         ),
         (
-            "/kernels/0/ring_layout",
+            "/kernels/0/role/attention/ring_layout",
             json!("swizzled"),
-            "`kernels[0].ring_layout` is Swizzled, expected Rows, that of the family sm80",
+            "`kernels[0].role.attention.ring_layout` is Swizzled, expected Rows, that of the family sm80",
         ),
         (
             "/kernels/0/launch/shared_bytes",
@@ -254,7 +254,52 @@ fn check_3_values() {
             "`kernels[0].launch.shared_bytes` is 4294967295, expected at most 166912 bytes of shared memory on sm_80",
         ),
         ("/layers", json!([]), "`layers` is 0 layers, expected 3"),
+        (
+            "/kernels/8/launch/grid",
+            json!({"split": {"per_sm": 1}}),
+            "`kernels[8].launch.grid` is split, expected rows",
+        ),
         ("/layers/0/kernels", json!({}), "`layers[0].kernels` is none, expected sm_80, sm_90a"),
+        (
+            "/layers/0/kernels/sm_80/decode",
+            json!(8),
+            "`layers[0].kernels.sm_80.decode` is 8, expected the index of a decode kernel for sm_80",
+        ),
+        (
+            "/engine/shape/hidden",
+            json!(380),
+            "`engine.shape.hidden` is 380, expected a multiple of 8 from 8 to 32768",
+        ),
+        (
+            "/engine/shape/intermediate",
+            json!(0),
+            "`engine.shape.intermediate` is 0, expected a multiple of 8 from 8 to 1048576",
+        ),
+        ("/engine/shape/vocab", json!(1_048_577), "`engine.shape.vocab` is 1048577, expected 1 to 1048576"),
+        ("/engine/shape/norm_eps", json!(0.0), "`engine.shape.norm_eps` is 0, expected between 0 and 1"),
+        ("/engine/shape/frequencies", json!([1.0]), "`engine.shape.frequencies` is 1 numbers, expected 32"),
+        (
+            "/engine/shape/frequencies/31",
+            json!(-0.5),
+            "`engine.shape.frequencies[31]` is -0.5, expected a positive number of at most pi",
+        ),
+        ("/engine/kernels", json!({}), "`engine.kernels` is none, expected sm_80, sm_90a"),
+        (
+            "/engine/kernels/sm_80",
+            json!({"embed": 8}),
+            "`engine.kernels.sm_80` is embed, expected embed, norm, rotate, activate, sample",
+        ),
+        (
+            "/engine/kernels/sm_90a/norm",
+            json!(9),
+            "`engine.kernels.sm_90a.norm` is 9, expected the index of a kernel `norm` for sm_90a",
+        ),
+        (
+            "/kernels/10/launch/grid/rows/parts",
+            json!(2),
+            "`kernels[10].launch` is LaunchRule { threads: 128, shared_bytes: 0, grid: Rows { parts: 2 } }, \
+             expected LaunchRule { threads: 128, shared_bytes: 0, grid: Rows { parts: 1 } }",
+        ),
         (
             "/layers/1/kernels/sm_80/decode",
             json!(99),
@@ -404,7 +449,7 @@ fn earlier_checks_speak_first() {
     // Everything is wrong at once; mending one thing after another shows the order.
     let mut manifest = manifest_json();
     let mut tensors = sample().1;
-    manifest["format"] = json!(3);
+    manifest["format"] = json!(4);
     manifest["producer"] = json!(null);
     manifest["plan"]["sink"] = json!(1);
     manifest["geometry"]["slab_bytes"][0] = json!(1);
@@ -416,7 +461,7 @@ fn earlier_checks_speak_first() {
         format!("{:?}", refusal(bytes)).split([' ', '{']).next().unwrap().to_owned()
     };
     let mut order = vec![first(&manifest, &tensors, 1)];
-    manifest["format"] = json!(2);
+    manifest["format"] = json!(3);
     order.push(first(&manifest, &tensors, 1));
     order.push(first(&manifest, &tensors, 0));
     manifest["producer"] = manifest_json()["producer"].clone();

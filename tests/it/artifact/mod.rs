@@ -10,12 +10,13 @@ use std::path::Path;
 
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::{
-    self, Artifact, FORMAT_VERSION, Kernel, Layer, LayerKernels, Manifest, OpenError, Producer, Resources,
+    self, Artifact, Engine, FORMAT_VERSION, Kernel, Layer, LayerKernels, Manifest, OpenError, Producer,
+    Resources, Role,
 };
-use moac_runtime::attention::Block;
 use moac_runtime::digest::Digest;
 use moac_runtime::file;
 use moac_runtime::geometry::Geometry;
+use moac_runtime::glue::{EngineShape, Op};
 use moac_runtime::launch::{Family, Grid, LaunchRule, Phase};
 use moac_runtime::plan::{DType, ModelShape, PLAN_FORMAT, Plan};
 use safetensors::tensor::{Dtype, TensorView};
@@ -67,11 +68,9 @@ fn sample() -> (Manifest, BTreeMap<String, Vec<u8>>) {
                 }
                 kernels.push(Kernel {
                     symbol: format!("moac_{}_bf16_d64_r3_{spec}", phase.name()),
-                    phase,
+                    role: Role::attention(family, phase),
                     arch,
-                    family,
-                    ring_layout: family.ring_layout(),
-                    abi: Block::abi(family, phase),
+                    abi: Role::attention(family, phase).abi(),
                     launch: LaunchRule { threads: 128, shared_bytes: 40_000, grid },
                     resources: Resources { registers: 168, barriers: 1, ..Resources::default() },
                 });
@@ -81,6 +80,7 @@ fn sample() -> (Manifest, BTreeMap<String, Vec<u8>>) {
             }
         }
     }
+    let engine = engine(&plan, &mut kernels);
     let mut tensors = BTreeMap::from([("headers/moac/params.cuh".to_owned(), b"// params".to_vec())]);
     for kernel in &kernels {
         tensors.insert(kernel.cubin(), format!("\x7fELF {} {}", kernel.arch, kernel.symbol).into_bytes());
@@ -102,9 +102,39 @@ fn sample() -> (Manifest, BTreeMap<String, Vec<u8>>) {
         plan,
         layers,
         kernels,
+        engine: Some(engine),
         tensors: BTreeMap::new(),
     };
     (manifest, tensors)
+}
+
+/// The engine's section, whose kernels it adds.
+fn engine(plan: &Plan, kernels: &mut Vec<Kernel>) -> Engine {
+    let shape = EngineShape {
+        hidden: 384,
+        intermediate: 1024,
+        vocab: 1001,
+        norm_eps: 1e-5,
+        frequencies: (0..32).map(|pair| 10_000f64.powf(f64::from(pair) / -32.0)).collect(),
+        qkv_bias: true,
+        qk_norm: false,
+    };
+    let sizes = shape.sizes(&plan.model, 2);
+    let mut ids = BTreeMap::<_, BTreeMap<_, _>>::new();
+    for arch in ARCHS {
+        for op in Op::ALL {
+            ids.entry(arch).or_default().insert(op, kernels.len());
+            kernels.push(Kernel {
+                symbol: format!("moac_{}_bf16", op.name()),
+                role: Role::Glue(op),
+                arch,
+                abi: op.abi(),
+                launch: sizes.rule(op),
+                resources: Resources { registers: 40, ..Resources::default() },
+            });
+        }
+    }
+    Engine { shape, kernels: ids }
 }
 
 pub(crate) fn bytes() -> Vec<u8> {
@@ -151,6 +181,9 @@ fn what_is_written_opens_and_says_the_same() {
     assert_eq!(artifact.ptx(kernel), Ok(".visible .entry moac_decode_bf16_d64_r3_a"));
     assert_eq!(artifact.kernel(3, Phase::Decode, Arch::Sm90a), None);
     assert_eq!(artifact.kernel(0, Phase::Decode, Arch::Sm100), None);
+    let kernel = artifact.engine_kernel(Op::Norm, Arch::Sm80).unwrap();
+    assert_eq!(artifact.cubin(kernel), b"\x7fELF sm_80 moac_norm_bf16");
+    assert_eq!(artifact.engine_kernel(Op::Norm, Arch::Sm100), None);
 }
 
 #[test]
@@ -175,9 +208,23 @@ fn a_file_of_this_version_is_read_and_written_as_on_its_first_day() {
 }
 
 #[test]
-fn a_file_of_the_first_version_is_refused_by_name() {
-    let error = refusal(golden(1)).to_string();
-    assert_eq!(error, "format version 1, expected 2: compile the plan again with this version of moac");
+fn files_of_earlier_versions_are_refused_by_name() {
+    for version in [1, 2] {
+        let error = refusal(golden(version)).to_string();
+        let expected =
+            format!("format version {version}, expected 3: compile the plan again with this version of moac");
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn an_artifact_without_an_engine_opens_and_has_none() {
+    let (mut manifest, mut tensors) = sample();
+    manifest.engine = None;
+    manifest.kernels.retain(|kernel| kernel.facts().is_some());
+    tensors.retain(|name, _| name.starts_with("headers/") || name.contains("_d64_"));
+    let artifact = Artifact::from_bytes(artifact::encode(manifest, &tensors).unwrap()).unwrap();
+    assert_eq!((&artifact.manifest().engine, artifact.engine_kernel(Op::Embed, Arch::Sm80)), (&None, None));
 }
 
 /// Writes the golden file of the current version; run once, when the version is new.

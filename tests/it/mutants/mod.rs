@@ -6,7 +6,7 @@
 
 mod sm80;
 mod sm90;
-mod table;
+pub(crate) mod table;
 
 use std::collections::BTreeSet;
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use moac_compiler::env;
-use moac_compiler::lower::{self, Target};
+use moac_compiler::lower::{self, Lowered, Target};
 use moac_compiler::plan;
 use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
@@ -12,7 +12,7 @@ use moac_runtime::plan::{DType, Plan};
 
 use super::Context;
 use crate::error::Error;
-use crate::shape::shape;
+use crate::shape::{engine_shape, shape};
 
 /// A plan and the model it is for.
 #[derive(Debug, clap::Args)]
@@ -100,6 +100,27 @@ impl TargetArgs {
             archs,
         })
     }
+}
+
+/// A plan lowered for a target, with the engine's kernels where `model` says what they are compiled for. A model that they
+/// cannot be compiled for gets attention alone, and a note that says why.
+pub fn lower(
+    plan: &Plan,
+    target: &TargetArgs,
+    model: &ModelArg,
+    context: &Context,
+) -> Result<Lowered, Error> {
+    let lowered = lower::lower(plan, &target.target(plan, context)?)?;
+    let Some(name) = model.name() else { return Ok(lowered) };
+    let with_engine = match engine_shape(name) {
+        Ok(None) => return Ok(lowered),
+        Ok(Some(shape)) => lowered.clone().with_engine(plan, &shape).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(with_engine.unwrap_or_else(|reason| {
+        context.note(format!("attention only, without the engine's kernels: {reason}"));
+        lowered
+    }))
 }
 
 /// The architecture to compile for where none is asked for: `CUDA_COMPUTE_CAP` as in `90`, `9.0` or `90a`, else Hopper.

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use moac_compiler::build::{Builder, Built};
 use moac_compiler::cache::Cache;
-use moac_compiler::lower;
 use moac_compiler::nvrtc::Nvrtc;
 use moac_runtime::artifact::{Kernel, Manifest};
 use moac_runtime::digest::Digest;
@@ -14,7 +13,7 @@ use moac_runtime::file;
 use moac_runtime::plan::Plan;
 use serde::Serialize;
 
-use super::args::{PlanArgs, TargetArgs};
+use super::args::{self, ModelArg, PlanArgs, TargetArgs};
 use super::{Context, ExitStatus};
 use crate::error::Error;
 use crate::interrupt;
@@ -43,7 +42,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let out = out(&args.plan.plan, args.out.as_deref())?;
     let plan = args.plan.read()?;
-    let built = build(&plan, &args.target, args.jobs, context)?;
+    let built = build(&plan, &args.target, &args.plan.model, args.jobs, context)?;
     file::write(&out, built.artifact.bytes()).map_err(Error::file("write", &out))?;
     let summary = Summary::new(&out, &built);
     if args.json {
@@ -54,16 +53,17 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Done)
 }
 
-/// Compiles a plan for `target`, with progress and the compiler's warnings on stderr.
+/// Compiles a plan for `target` and `model`, with progress and the compiler's warnings on stderr.
 pub fn build(
     plan: &Plan,
     target: &TargetArgs,
+    model: &ModelArg,
     jobs: Option<NonZeroUsize>,
     context: &Context,
 ) -> Result<Built, Error> {
-    let lowered = lower::lower(plan, &target.target(plan, context)?)?;
+    let lowered = args::lower(plan, target, model, context)?;
     let nvrtc = Nvrtc::find()?;
-    let bar = progress(lowered.kernels.len());
+    let bar = progress(lowered.all_kernels().count());
     let builder = Builder {
         nvrtc: &nvrtc,
         cache: &Cache::of_this_machine(),

@@ -34,8 +34,8 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let a = Subject::open(&args.a, args.model.name())?;
     let b = Subject::open(&args.b, args.model.name())?;
-    let view_a = view(&a, &args.a, &args.target, Some(&b), context)?;
-    let view_b = view(&b, &args.b, &args.target, Some(&a), context)?;
+    let view_a = view(&a, &args.a, &args.target, &args.model, Some(&b), context)?;
+    let view_b = view(&b, &args.b, &args.target, &args.model, Some(&a), context)?;
     let diff = Diff::new(&view_a, &view_b);
     if args.json {
         context.json(&diff)?;

@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use moac_compiler::{emit, lower};
+use moac_compiler::emit;
 
-use super::args::{PlanArgs, TargetArgs};
+use super::args::{self, PlanArgs, TargetArgs};
 use super::{Context, ExitStatus};
 use crate::error::Error;
 
@@ -24,7 +24,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let plan = args.plan.read()?;
-    let lowered = lower::lower(&plan, &args.target.target(&plan, context)?)?;
+    let lowered = args::lower(&plan, &args.target, &args.plan.model, context)?;
     let folder = std::path::absolute(&args.out).map_err(Error::file("create", &args.out))?;
     let files = emit::files(&lowered, &folder)?;
     for (name, text) in &files {
@@ -37,7 +37,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     if left > 0 {
         context.note(format!("{left} other .cu files are left in `{}`", args.out.display()));
     }
-    let (kernels, files, out) = (lowered.specs.len(), files.len(), args.out.display());
+    let kernels = lowered.specs.len() + lowered.engine.as_ref().map_or(0, |engine| engine.specs.len());
+    let (files, out) = (files.len(), args.out.display());
     context.note(format!("wrote {files} files, {kernels} of them kernels, to `{out}`"));
     Ok(ExitStatus::Done)
 }

@@ -37,7 +37,7 @@ impl Args {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let subject = Subject::open(&args.file, args.model.name())?;
-    let view = view(&subject, &args.file, &args.target, None, context)?;
+    let view = view(&subject, &args.file, &args.target, &args.model, None, context)?;
     let inspection = Inspection::new(&view);
     if let Some(path) = &args.html {
         std::fs::write(path, page(&inspection)).map_err(Error::file("write", path))?;

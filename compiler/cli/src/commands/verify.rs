@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use moac_compiler::ledger::{Entry, Ledger};
 use moac_compiler::verify::session::{self, Status, Verdict, Watch};
-use moac_compiler::verify::{Candidate, Case};
+use moac_compiler::verify::{Candidate, GlueCandidate};
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::{Artifact, Kernel};
 use moac_runtime::gpu::{Device, DeviceInfo};
@@ -82,12 +82,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     for path in &args.files {
         let artifact = open(path, args, context)?;
         let wanted = |arch: Arch| args.target.archs.is_empty() || args.target.archs.contains(&arch);
-        let candidates = Candidate::of_artifact(&artifact, wanted)
-            .map_err(|source| Error::Ptx { path: path.clone(), source })?;
+        let ptx = |source| Error::Ptx { path: path.clone(), source };
+        let candidates = Candidate::of_artifact(&artifact, wanted).map_err(ptx)?;
+        let glue = GlueCandidate::of_artifact(&artifact, wanted).map_err(ptx)?;
         if candidates.is_empty() {
             return Err(Error::NoKernels { path: path.clone(), found: artifact.manifest().archs.clone() });
         }
-        let verdicts = verify(args, device.as_ref(), &candidates)?;
+        let verdicts = verify(args, device.as_ref(), &candidates, &glue)?;
         if let (Some(ledger), Some(device)) = (&mut ledger, &device) {
             record(ledger, &artifact, &verdicts, device.info())?;
         }
@@ -148,27 +149,34 @@ fn open(path: &Path, args: &Args, context: &Context) -> Result<Artifact, Error> 
                 None => Ok(*artifact),
             }
         }
-        Subject::Plan(plan) => Ok(compile::build(&plan, &args.target, None, context)?.artifact),
+        Subject::Plan(plan) => Ok(compile::build(&plan, &args.target, &args.model, None, context)?.artifact),
     }
 }
 
-fn verify(args: &Args, device: Option<&Device>, candidates: &[Candidate]) -> Result<Vec<Verdict>, Error> {
-    let bar = progress(candidates.len());
+fn verify(
+    args: &Args,
+    device: Option<&Device>,
+    candidates: &[Candidate],
+    glue: &[GlueCandidate],
+) -> Result<Vec<Verdict>, Error> {
+    let bar = progress(candidates.len() + glue.len());
     let watch = Watch {
-        case: &|candidate: &Candidate, case: &Case| {
-            bar.set_message(format!("{}: {}", candidate.symbol, case.name));
-        },
+        case: &|symbol, case| bar.set_message(format!("{symbol}: {case}")),
         done: &|_| bar.inc(1),
         stop: interrupt::flag(),
     };
-    let verdicts = if let Some(device) = device {
-        session::on_gpu(device, candidates, &watch)
-    } else {
+    let run = || {
+        if let Some(device) = device {
+            let verdicts = session::on_gpu(device, candidates, &watch)?;
+            return Ok([verdicts, session::glue_on_gpu(device, glue, &watch)?].concat());
+        }
         let schedules: Vec<u64> = (0..u64::from(args.schedules.get())).collect();
-        session::on_emulator(candidates, &schedules, &watch)
+        let verdicts = session::on_emulator(candidates, &schedules, &watch)?;
+        Ok([verdicts, session::glue_on_emulator(glue, &schedules, &watch)?].concat())
     };
+    let verdicts = run();
     bar.finish_and_clear();
-    Ok(verdicts?)
+    verdicts
 }
 
 fn progress(kernels: usize) -> ProgressBar {

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use moac_compiler::lower::lower;
+use moac_compiler::lower;
 
 use super::Context;
-use super::args::TargetArgs;
+use super::args::{self, ModelArg, TargetArgs};
 use crate::error::Error;
 use crate::report::View;
 use crate::subject::Subject;
@@ -16,6 +16,7 @@ pub fn view(
     subject: &Subject,
     path: &Path,
     flags: &TargetArgs,
+    model: &ModelArg,
     beside: Option<&Subject>,
     context: &Context,
 ) -> Result<View, Error> {
@@ -25,12 +26,15 @@ pub fn view(
             None => Ok(View::of_artifact(artifact)),
         },
         (Subject::Plan(plan), Some(Subject::Artifact(artifact))) => {
-            let target = View::of_artifact(artifact).target;
-            Ok(View::of_plan(plan, lower(plan, &target)?)?)
+            let View { target, engine, .. } = View::of_artifact(artifact);
+            let lowered = lower::lower(plan, &target)?;
+            // The artifact's model is the plan's, as far as the plan can tell.
+            let lowered = match engine {
+                Some(shape) => lowered.clone().with_engine(plan, &shape).unwrap_or(lowered),
+                None => lowered,
+            };
+            Ok(View::of_plan(plan, lowered)?)
         }
-        (Subject::Plan(plan), _) => {
-            let target = flags.target(plan, context)?;
-            Ok(View::of_plan(plan, lower(plan, &target)?)?)
-        }
+        (Subject::Plan(plan), _) => Ok(View::of_plan(plan, args::lower(plan, flags, model, context)?)?),
     }
 }

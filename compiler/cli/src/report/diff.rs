@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use moac_runtime::geometry::LayerGeometry;
+use moac_runtime::glue::EngineShape;
 use moac_runtime::plan::Rule;
 use serde::Serialize;
 
@@ -108,7 +109,7 @@ fn shared_buckets(a: &View, b: &View) -> Vec<(usize, usize)> {
 type Field = (&'static str, fn(&View) -> String);
 
 fn field_changes(a: &View, b: &View) -> Vec<FieldChange> {
-    let fields: [Field; 14] = [
+    let fields: [Field; 15] = [
         ("model", |view| view.plan.model.name.clone()),
         ("layers", |view| view.plan.model.num_layers.to_string()),
         ("heads", |view| view.plan.model.num_heads.to_string()),
@@ -123,12 +124,23 @@ fn field_changes(a: &View, b: &View) -> Vec<FieldChange> {
         ("KV heads compiled", |view| format!("{:?}", view.target.kv_heads)),
         ("architectures", |view| list(&view.target.archs)),
         ("buckets", |view| list(&view.target.lengths)),
+        ("engine", |view| view.engine.as_ref().map_or_else(|| "-".to_owned(), engine)),
     ];
     let change = |(field, of): Field| {
         let (a, b) = (of(a), of(b));
         (a != b).then(|| FieldChange { field: field.to_owned(), a, b })
     };
     fields.into_iter().filter_map(change).collect()
+}
+
+/// The numbers that an engine's kernels are compiled for, in short; the frequencies by their slowest.
+fn engine(shape: &EngineShape) -> String {
+    let EngineShape { hidden, intermediate, vocab, norm_eps, frequencies, qkv_bias, qk_norm } = shape;
+    let slowest = optional(frequencies.last());
+    format!(
+        "hidden {hidden}, intermediate {intermediate}, vocab {vocab}, epsilon {norm_eps}, slowest pair {slowest}, \
+         bias {qkv_bias}, norms of q and k {qk_norm}"
+    )
 }
 
 fn optional(value: Option<impl Display>) -> String {

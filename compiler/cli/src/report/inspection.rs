@@ -1,6 +1,7 @@
 //! Everything that `moac inspect` tells, as data: what `--json` prints, and what tables and pages are made of.
 
 use moac_runtime::geometry::{BucketGeometry, LayerGeometry, raw_span};
+use moac_runtime::glue::EngineShape;
 use moac_runtime::plan::ModelShape;
 use serde::Serialize;
 
@@ -33,6 +34,9 @@ pub struct Inspection {
     pub layers: Vec<LayerReport>,
     /// Every kernel.
     pub kernels: Vec<KernelReport>,
+    /// What the engine's kernels are compiled for, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineShape>,
 }
 
 /// One context length.
@@ -93,8 +97,8 @@ pub struct GroupReport {
 pub struct KernelReport {
     /// The function.
     pub symbol: String,
-    /// Prefill or decode.
-    pub phase: &'static str,
+    /// What it computes: a phase of attention, or an operation of the engine.
+    pub role: &'static str,
     /// What it is compiled for.
     pub arch: &'static str,
     /// The layers that use it.
@@ -117,7 +121,7 @@ pub struct KernelReport {
 impl Inspection {
     /// Looks at a view.
     pub fn new(view: &View) -> Self {
-        let View { plan, target, geometry, kernels, digest } = view;
+        let View { plan, target, geometry, kernels, engine, digest } = view;
         let buckets = (0..geometry.lengths.len()).map(|bucket| bucket_report(view, bucket)).collect();
         let layers = (0u32..)
             .zip(geometry.layers.iter().zip(&geometry.layer_base))
@@ -127,7 +131,7 @@ impl Inspection {
             .iter()
             .map(|kernel| KernelReport {
                 symbol: kernel.symbol.clone(),
-                phase: kernel.phase.name(),
+                role: kernel.role.name(),
                 arch: kernel.arch.name(),
                 layers: kernel.layers.clone(),
                 threads: kernel.launch.threads,
@@ -150,6 +154,7 @@ impl Inspection {
             buckets,
             layers,
             kernels,
+            engine: engine.clone(),
         }
     }
 }

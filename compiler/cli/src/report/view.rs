@@ -1,11 +1,12 @@
 //! A plan as it would be compiled, or an artifact as it was: one shape for both.
 
-use moac_compiler::lower::{Lowered, Target};
+use moac_compiler::lower::{Kernel, Lowered, Target};
 use moac_compiler::render::{Error, Renderer};
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact::{Artifact, Manifest, Resources};
+use moac_runtime::artifact::{Artifact, Manifest, Resources, Role};
 use moac_runtime::geometry::Geometry;
-use moac_runtime::launch::{LaunchRule, Phase};
+use moac_runtime::glue::EngineShape;
+use moac_runtime::launch::LaunchRule;
 use moac_runtime::plan::Plan;
 
 /// What reports are made from.
@@ -19,6 +20,8 @@ pub struct View {
     pub geometry: Geometry,
     /// Every kernel.
     pub kernels: Vec<KernelView>,
+    /// What the engine's kernels are compiled for, where there are any.
+    pub engine: Option<EngineShape>,
     /// The digest of an artifact.
     pub digest: Option<String>,
 }
@@ -29,10 +32,10 @@ pub struct KernelView {
     /// The function.
     pub symbol: String,
     /// What it computes.
-    pub phase: Phase,
+    pub role: Role,
     /// What it is compiled for.
     pub arch: Arch,
-    /// The layers that use it, ascending.
+    /// The layers that use it, ascending; none where it is the engine's.
     pub layers: Vec<u32>,
     /// How it is launched.
     pub launch: LaunchRule,
@@ -50,30 +53,38 @@ impl View {
         let renderer = Renderer::new()?;
         let sources: Vec<String> =
             lowered.specs.iter().map(|spec| renderer.render(spec)).collect::<Result<_, _>>()?;
-        let kernels = lowered
-            .kernels
-            .iter()
-            .map(|kernel| {
-                let spec = &lowered.specs[kernel.spec];
-                KernelView {
-                    symbol: kernel.symbol.clone(),
-                    phase: spec.phase,
-                    arch: kernel.arch,
-                    layers: lowered.layers_of(kernel.spec),
-                    launch: spec.launch,
-                    resources: None,
-                    cubin_bytes: None,
-                    source: sources[kernel.spec].clone(),
-                }
-            })
-            .collect();
+        let view = |kernel: &Kernel, role, layers, launch, source: &String| KernelView {
+            symbol: kernel.symbol.clone(),
+            role,
+            arch: kernel.arch,
+            layers,
+            launch,
+            resources: None,
+            cubin_bytes: None,
+            source: source.clone(),
+        };
+        let mut kernels: Vec<KernelView> = Vec::new();
+        for kernel in &lowered.kernels {
+            let spec = &lowered.specs[kernel.spec];
+            let (role, layers) = (Role::attention(spec.family, spec.phase), lowered.layers_of(kernel.spec));
+            kernels.push(view(kernel, role, layers, spec.launch, &sources[kernel.spec]));
+        }
+        if let Some(engine) = &lowered.engine {
+            for kernel in &engine.kernels {
+                let spec = &engine.specs[kernel.spec];
+                let source = renderer.render_glue(spec)?;
+                kernels.push(view(kernel, Role::Glue(spec.op), Vec::new(), spec.launch, &source));
+            }
+        }
+        let engine = lowered.engine.map(|engine| engine.shape);
         let Lowered { target, geometry, .. } = lowered;
-        Ok(Self { plan: plan.clone(), target, geometry, kernels, digest: None })
+        Ok(Self { plan: plan.clone(), target, geometry, kernels, engine, digest: None })
     }
 
     /// An artifact.
     pub fn of_artifact(artifact: &Artifact) -> Self {
-        let Manifest { plan, geometry, dtype, archs, kv_heads, layers, kernels, .. } = artifact.manifest();
+        let Manifest { plan, geometry, dtype, archs, kv_heads, layers, kernels, engine, .. } =
+            artifact.manifest();
         let users = |id: usize, arch: Arch| {
             let uses = |of: &moac_runtime::artifact::Layer| {
                 of.kernels.get(&arch).is_some_and(|of| of.prefill == id || of.decode == id)
@@ -85,7 +96,7 @@ impl View {
             .enumerate()
             .map(|(id, kernel)| KernelView {
                 symbol: kernel.symbol.clone(),
-                phase: kernel.phase,
+                role: kernel.role,
                 arch: kernel.arch,
                 layers: users(id, kernel.arch),
                 launch: kernel.launch,
@@ -100,8 +111,9 @@ impl View {
             dtype: *dtype,
             archs: archs.clone(),
         };
+        let engine = engine.as_ref().map(|engine| engine.shape.clone());
         let digest = Some(artifact.digest().to_string());
-        Self { plan: plan.clone(), target, geometry: geometry.clone(), kernels, digest }
+        Self { plan: plan.clone(), target, geometry: geometry.clone(), kernels, engine, digest }
     }
 
     /// The first query head of the target's range, in the model's numbering.

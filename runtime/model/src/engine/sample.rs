@@ -60,7 +60,8 @@ impl Sampling {
     pub fn entry(&self, row: u32, lane: u32, counter: u32) -> glue::Sample {
         let &Self { temperature, top_k, top_p, min_p, repetition_penalty: penalty, seed } = self;
         let top_k = top_k.unwrap_or(0);
-        glue::Sample { row, lane, top_k, temperature, top_p, min_p, penalty, counter, seed }
+        let greedy = glue::Sample::greedy(row, lane);
+        glue::Sample { top_k, temperature, top_p, min_p, penalty, counter, seed, ..greedy }
     }
 }
 
