@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moac_model::{Cache, Generator, Model, Sampling, dense_plan};
+use moac_model::{CpuOptions, EngineOptions, Model, dense_plan};
 use moac_planner::calibrate::{Mix, Options, calibrate};
 use moac_planner::eval::fingerprint::of_model;
 use moac_planner::items::{Items, Task};
@@ -42,17 +42,14 @@ fn documents_are_answered_by_the_dense_model_itself() {
     let names: Vec<&str> = items.header.sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(names, ["a.txt", "more/b.rst"]);
     let dense = dense_plan(&model.decoder.config().shape());
+    let engine = model.cpu_engine(&dense, &[1024], &CpuOptions::default(), EngineOptions::default()).unwrap();
     for item in &items.items {
         assert_eq!(item.task, Task::Document);
         assert!(item.answer > item.length as usize - 12 - 40, "{} of {}", item.answer, item.length);
         let answer = &item.tokens[item.answer..];
         assert_eq!(model.tokenizer.decode(answer).unwrap(), item.text);
-        let cache = Cache::new(&dense, 1024).unwrap();
-        let prompt = &item.tokens[..item.answer];
-        let mut generator =
-            Generator::new(&model, prompt, cache, &Sampling::greedy()).unwrap().with_limit(answer.len());
-        generator.by_ref().for_each(|piece| drop(piece.unwrap()));
-        assert_eq!(generator.tokens(), answer);
+        let request = model.request(item.tokens[..item.answer].to_vec(), answer.len() as u32);
+        assert_eq!(engine.submit(request).unwrap().answers().unwrap()[0].tokens, answer);
     }
     // The same call gives the same bytes, another seed does not.
     let first = std::fs::read(&path).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moac_model::{Cache, Generator, Model, Sampling, dense_plan};
+use moac_model::{Cache, CpuOptions, EngineOptions, Model, dense_plan};
 use moac_planner::tasks::{Corpus, Kind, Prompt, Question, Split, TaskError, TaskSpec, ask};
 use proptest::prelude::*;
 
@@ -186,14 +186,14 @@ fn a_question_is_right_iff_greedy_decoding_answers_it() {
     for plan in [&dense, &narrow] {
         let mut cache = Cache::new(plan, 1024).unwrap();
         model.decoder.prefill(&context, &mut cache).unwrap();
+        let engine =
+            model.cpu_engine(plan, &[1024], &CpuOptions::default(), EngineOptions::default()).unwrap();
         let mut questions = Vec::new();
         let mut expected = Vec::new();
         for asked in ["\n\nWhy?", "[inn", "12", " the old"] {
             let tokens = model.tokenizer.encode(asked).unwrap();
-            let mut generator =
-                Generator::new(&model, &tokens, cache.clone(), &Sampling::greedy()).unwrap().with_limit(5);
-            generator.by_ref().for_each(|piece| drop(piece.unwrap()));
-            let answer = generator.tokens().to_vec();
+            let request = model.request([&context[..], &tokens].concat(), 5);
+            let answer = engine.submit(request).unwrap().answers().unwrap().remove(0).tokens;
             let question = |answer: Vec<u32>| Question {
                 tokens: tokens.clone(),
                 answer,

@@ -60,14 +60,15 @@ pub enum Error {
         /// The model's own, or the artifact's largest bucket.
         longest: u32,
     },
-    /// A prompt that is longer than the context.
-    #[error("the prompt has {found} tokens, and the context ends at {length}")]
-    Prompt {
-        /// Its tokens.
-        found: usize,
-        /// The context's.
-        length: u32,
-    },
+    /// The engine did not take a request.
+    #[error(transparent)]
+    Refused(#[from] moac_model::Refused),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] moac_model::EngineError),
+    /// A model is to run on a GPU.
+    #[error("--device gpu: this version runs models on the CPU only")]
+    NoGpuModel,
     /// There is no NVRTC.
     #[error(transparent)]
     Nvrtc(#[from] moac_compiler::nvrtc::NvrtcError),
@@ -200,9 +201,8 @@ impl Hint for Error {
         match self {
             Self::Plan(error) => error.hints(),
             Self::Model(error) => model_hints(error),
-            Self::Prompt { .. } => {
-                vec!["--context gives a longer one, up to the model's or the artifact's".to_owned()]
-            }
+            Self::Refused(error) => refused_hints(error),
+            Self::NoGpuModel => vec!["--device cpu takes the CPU".to_owned()],
             Self::Lower(error) => error.hints(),
             Self::Nvrtc(error) => error.hints(),
             Self::Build(error) => error.hints(),
@@ -225,6 +225,7 @@ impl Hint for Error {
             | Self::Line { .. }
             | Self::NoPrompts { .. }
             | Self::Context { .. }
+            | Self::Engine(_)
             | Self::Reference(_)
             | Self::Fixed { .. }
             | Self::Ptx { .. }
@@ -254,12 +255,19 @@ impl Hint for Error {
 
 fn model_hints(error: &moac_model::ModelError) -> Vec<String> {
     use moac_model::ModelError;
-    use moac_runtime::backend::LayerError;
     match error {
-        ModelError::Layer(LayerError::ContextFull { .. }) => {
-            vec!["--context gives a longer one, up to the model's".to_owned()]
-        }
         ModelError::Template(_) => vec!["--raw gives the prompt to the model as it is".to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+fn refused_hints(error: &moac_model::Refused) -> Vec<String> {
+    use moac_model::Refused;
+    match error {
+        Refused::PromptTooLong { .. } => {
+            vec!["--context gives a longer one, up to the model's or the artifact's".to_owned()]
+        }
+        Refused::Argument(error) => model_hints(error),
         _ => Vec::new(),
     }
 }

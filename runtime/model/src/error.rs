@@ -108,6 +108,9 @@ pub enum ModelError {
     /// Attention failed: most often because the context is full.
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// The engine's thread could not be started.
+    #[error("cannot start the engine's thread")]
+    Thread(#[source] std::io::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

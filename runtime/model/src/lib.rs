@@ -5,19 +5,24 @@
 //! - [`Decoder`] computes in float32, with the caches that an [`Attention`] keeps: on the CPU [`Cache`], which has
 //!   exactly the rings and spans of the runtime. A dense model is one whose plan lets every head see everything
 //!   ([`dense_plan`]).
-//! - [`Generator`] makes text.
+//! - [`Engine`] makes tokens and text of many requests at once.
 //! - [`candle`] has attention alone, as a candle op for models of other programs.
 //!
 //! ```no_run
-//! use moac_model::{Cache, Generator, Message, Model, Sampling, dense_plan};
+//! use moac_model::{CpuOptions, Event, Message, Model, EngineOptions, dense_plan};
 //!
 //! let model = Model::open("SmolLM2-135M-Instruct.Q4_1.gguf".as_ref())?;
+//! let plan = dense_plan(&model.decoder.config().shape());
+//! let engine = model.cpu_engine(&plan, &[1024], &CpuOptions::default(), EngineOptions::default())?;
 //! let prompt = model.chat(&[Message::new("user", "What is the capital of France?")])?;
-//! let cache = Cache::new(&dense_plan(&model.decoder.config().shape()), 1024)?;
-//! for text in Generator::new(&model, &prompt, cache, &Sampling::greedy())? {
-//!     print!("{}", text?);
+//! for event in engine.submit(model.request(prompt, 256))? {
+//!     match event {
+//!         Event::Token(token) => print!("{}", token.text),
+//!         Event::End(end) => println!("{}", end.text),
+//!         Event::Failed(error) => return Err(error.into()),
+//!     }
 //! }
-//! # Ok::<(), moac_model::ModelError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 #![deny(unsafe_code)] // but in files/mmap.rs
@@ -31,9 +36,16 @@ mod tests;
 mod text;
 
 use std::path::Path;
+use std::sync::Arc;
 
-pub use cpu::{Ablation, Attention, Batch, Branches, CHUNK, Cache, Decoder, backward, candle, ops};
-pub use engine::{Conversation, Generator, Sampling, Stop};
+pub use cpu::{
+    Ablation, Attention, Batch, Branches, CHUNK, Cache, CpuOptions, CpuRunner, CpuSlab, Decoder, backward,
+    candle, ops,
+};
+pub use engine::{
+    Answer, End, Engine, EngineError, EngineOptions, Event, Finish, Refused, Request, Sampling, Stream,
+    Ticket, Token,
+};
 pub use error::{ModelError, TensorProblem};
 pub use files::{
     Checkpoint, Config, Element, Gguf, LayerWeights, Mapped, Rope, RopeScaling, Shards, Weight, Weights,
@@ -48,7 +60,7 @@ pub struct Model {
     /// Configuration and weights.
     pub decoder: Decoder,
     /// Text to tokens and back.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// Conversations to prompts, if the model ships a template.
     pub template: Option<ChatTemplate>,
 }
@@ -59,7 +71,7 @@ pub struct ModelFiles {
     /// Configuration and weights.
     pub checkpoint: Checkpoint,
     /// Text to tokens and back.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// Conversations to prompts, if the model ships a template.
     pub template: Option<ChatTemplate>,
 }
@@ -90,7 +102,7 @@ impl ModelFiles {
         let spelling = |token: Option<u32>| token.and_then(|t| tokenizer.spelling(t)).unwrap_or_default();
         let (bos, eos) = (spelling(config.bos), spelling(config.eos.first().copied()));
         let template = source.map(|source| ChatTemplate::new(source, bos, eos)).transpose()?;
-        Ok(Self { checkpoint, tokenizer, template })
+        Ok(Self { checkpoint, tokenizer: Arc::new(tokenizer), template })
     }
 
     /// Reads the weights for the CPU. `progress` is told how many bytes are done, and of how many.
@@ -105,6 +117,26 @@ impl Model {
     /// Opens a GGUF file, or a folder with `config.json`, `tokenizer.json` and safetensors, and reads its weights.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         ModelFiles::open(path)?.read(&mut |_, _| ())
+    }
+
+    /// An engine that runs the model on the CPU under a plan, for contexts of the `lengths`.
+    ///
+    /// # Errors
+    /// A length that cannot be ([`Cache::new`]), or [`ModelError::Thread`].
+    pub fn cpu_engine(
+        &self,
+        plan: &Plan,
+        lengths: &[u32],
+        cpu: &CpuOptions,
+        options: EngineOptions,
+    ) -> Result<Engine, ModelError> {
+        let runner = CpuRunner::new(self.decoder.clone(), plan, lengths, cpu)?;
+        Engine::start(runner, Some(self.tokenizer.clone()), options)
+    }
+
+    /// A request for the likeliest continuation of a prompt, up to where the model ends it.
+    pub fn request(&self, prompt: Vec<u32>, max_tokens: u32) -> Request {
+        Request { stop_tokens: self.decoder.config().eos.clone(), ..Request::new(prompt, max_tokens) }
     }
 
     /// The tokens of a conversation, ready for the assistant's turn.

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use moac_model::{Batch, Cache, Generator, Message, Model, Sampling, Stop, dense_plan};
+use moac_model::{Answer, Batch, Cache, CpuOptions, EngineOptions, Finish, Message, Model, dense_plan};
 use moac_runtime::plan::Plan;
 
 /// The first chapters of Northanger Abbey, by Jane Austen: some 9000 tokens.
@@ -59,6 +59,14 @@ fn flops(model: &Model, tokens: usize, logits: bool) -> (f64, f64) {
     let config = model.decoder.config();
     let keys = (tokens * (tokens + 1) / 2 * config.num_layers * config.num_heads) as f64;
     (config.flops_per_token(logits) as f64 * tokens as f64, 4.0 * config.head_dim as f64 * keys)
+}
+
+/// The likeliest answer under dense attention.
+fn answer(model: &Model, prompt: Vec<u32>, length: u32, limit: u32) -> Answer {
+    let plan = dense_plan(&model.decoder.config().shape());
+    let engine =
+        model.cpu_engine(&plan, &[length], &CpuOptions::default(), EngineOptions::default()).unwrap();
+    engine.submit(model.request(prompt, limit)).unwrap().answers().unwrap().remove(0)
 }
 
 /// The mean loss over a text's first tokens under dense attention, and what it took.
@@ -113,11 +121,9 @@ fn quick_a_question_is_answered() {
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
          <|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     );
-    let cache = Cache::new(&dense_plan(&model.decoder.config().shape()), 1024).unwrap();
-    let mut answer = Generator::new(&model, &prompt, cache, &Sampling::greedy()).unwrap().with_limit(64);
-    let text: String = answer.by_ref().map(Result::unwrap).collect();
-    assert_eq!(text, "The capital of France is Paris.");
-    assert_eq!(answer.stop(), Some(Stop::EndOfText));
+    let answer = answer(&model, prompt, 1024, 64);
+    assert_eq!(answer.text, "The capital of France is Paris.");
+    assert!(matches!(answer.finish, Some(Finish::StopToken(_))));
 }
 
 #[test]
@@ -181,7 +187,6 @@ fn decoding_is_prefill(prompts: Range<usize>) {
 #[ignore = "needs the real model and minutes"]
 fn a_passkey_is_found_anywhere() {
     let model = model();
-    let plan = dense_plan(&model.decoder.config().shape());
     let novel = tokens(&model, NOVEL, 8192);
     let mut found = 0;
     for (size, length) in [1000, 3300, 5500, 7800].into_iter().enumerate() {
@@ -195,10 +200,9 @@ fn a_passkey_is_found_anywhere() {
                 text(&novel[cut..length as usize - 40]),
             );
             let prompt = model.tokenizer.encode(&prompt).unwrap();
-            let cache = Cache::new(&plan, 8192).unwrap();
-            let answer = Generator::new(&model, &prompt, cache, &Sampling::greedy()).unwrap().with_limit(8);
-            let answer: String = answer.map(Result::unwrap).collect();
-            println!("{} tokens, depth {depth}, {key}: {answer}", prompt.len());
+            let length = prompt.len();
+            let answer = answer(&model, prompt, 8192, 8).text;
+            println!("{length} tokens, depth {depth}, {key}: {answer}");
             found += usize::from(answer.contains(&key.to_string()));
         }
     }

@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use moac_compiler::{lower, plan};
-use moac_model::{Cache, Conversation, Generator, Message, Model, ModelError, Sampling, Stop, dense_plan};
+use moac_model::engine::runner::Runner as _;
+use moac_model::{
+    Answer, CpuOptions, CpuRunner, Engine, EngineOptions, Event, Finish, Message, Model, ModelError, Refused,
+    Request, Sampling, Stream, dense_plan,
+};
 use moac_runtime::plan::Plan;
 use serde::Serialize;
 
@@ -14,7 +18,10 @@ use crate::error::Error;
 use crate::subject::Subject;
 
 /// The most tokens of an answer where no other number is asked for.
-const MAX_TOKENS: usize = 256;
+const MAX_TOKENS: u32 = 256;
+/// Prompts of a file that are answered at once, and the bytes that their caches may take, if one does not take more.
+const LANES: u32 = 8;
+const SLAB_BYTES: u64 = 4 << 30;
 
 /// Generate text with a model, its attention as a plan has it
 #[derive(Debug, clap::Args)]
@@ -37,7 +44,7 @@ pub struct Args {
     pub raw: bool,
     /// The most tokens of an answer
     #[arg(short = 'n', long, value_name = "TOKENS", default_value_t = MAX_TOKENS)]
-    pub max_tokens: usize,
+    pub max_tokens: u32,
     /// Context length that the spans are those of [default: what prompt and answer take, in steps of 1024]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
@@ -59,9 +66,27 @@ pub struct Args {
     /// The same seed gives the same text
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Text that ends an answer and is no part of it, repeatable
+    #[arg(long = "stop", value_name = "TEXT")]
+    pub stops: Vec<String>,
+    /// Where the model runs [default: cpu]
+    #[arg(long, value_name = "gpu|cpu")]
+    pub device: Option<Device>,
+    /// An answer does not depend, to the last bit, on the prompts that are answered with it
+    #[arg(long)]
+    pub deterministic: bool,
     /// One JSON object per answer
     #[arg(long, conflicts_with = "chat")]
     pub json: bool,
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Device {
+    /// The first GPU
+    Gpu,
+    /// The CPU, in float32
+    Cpu,
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,7 +105,7 @@ struct Input {
 
 /// An answer, as `--json` has it.
 #[derive(Debug, Serialize)]
-struct Answer<'a> {
+struct Line<'a> {
     prompt: &'a str,
     text: &'a str,
     prompt_tokens: usize,
@@ -90,19 +115,15 @@ struct Answer<'a> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    if args.device == Some(Device::Gpu) {
+        return Err(Error::NoGpuModel);
+    }
     let model = Model::open(&args.model)?;
     let (plan, lengths) = args.plan(&model)?;
     let session = Session { args, context, model: &model, plan, lengths };
     match (&args.input.prompt, &args.input.prompts) {
-        (Some(prompt), _) => session.answer(prompt)?,
-        (None, Some(file)) => {
-            for (at, prompt) in prompts(file)?.iter().enumerate() {
-                if at > 0 && !args.json {
-                    context.print("")?;
-                }
-                session.answer(prompt)?;
-            }
-        }
+        (Some(prompt), _) => session.answer(std::slice::from_ref(prompt))?,
+        (None, Some(file)) => session.answer(&prompts(file)?)?,
         (None, None) => session.chat()?,
     }
     Ok(ExitStatus::Done)
@@ -127,6 +148,9 @@ impl Args {
             min_p,
             repetition_penalty,
             seed,
+            stops: Vec::new(),
+            device: None,
+            deterministic: false,
             json: false,
         }
     }
@@ -178,83 +202,121 @@ impl Session<'_> {
         self.args.system.iter().map(|text| Message::new("system", text)).collect()
     }
 
-    /// The context length for `tokens` tokens: the smallest that holds them, or the longest that there is.
-    fn length(&self, tokens: usize) -> Result<u32, Error> {
+    /// The context lengths that there are, and the longest that may be asked for.
+    fn lengths(&self) -> Result<Vec<u32>, Error> {
         let own = u32::try_from(self.model.decoder.config().context).unwrap_or(u32::MAX);
         let longest = self.lengths.as_ref().and_then(|lengths| lengths.last().copied()).unwrap_or(own);
         if let Some(found) = self.args.context.filter(|&context| context > longest) {
             return Err(Error::Context { found, longest });
         }
-        let lengths = match &self.lengths {
-            Some(lengths) => lengths.clone(),
-            None => lower::buckets(&self.plan, self.args.context.as_slice())?.buckets,
-        };
-        let asked = self.args.context.unwrap_or(u32::try_from(tokens).unwrap_or(u32::MAX));
-        let fits = lengths.iter().copied().find(|&length| length >= asked);
-        Ok(fits.or(lengths.last().copied()).unwrap_or(self.plan.min_span))
+        match &self.lengths {
+            Some(lengths) => Ok(lengths.clone()),
+            None => Ok(lower::buckets(&self.plan, self.args.context.as_slice())?.buckets),
+        }
     }
 
-    /// Answers one prompt.
-    fn answer(&self, prompt: &str) -> Result<(), Error> {
+    /// An engine that answers `prompts` prompts at once, if its memory goes so far.
+    fn engine(&self, lengths: &[u32], prompts: usize) -> Result<Engine, Error> {
+        let lanes = LANES.min(u32::try_from(prompts).unwrap_or(LANES));
+        let mut cpu = CpuOptions { lanes: 1, deterministic: self.args.deterministic, slab_bytes: None };
+        let one = CpuRunner::new(self.model.decoder.clone(), &self.plan, lengths, &cpu)?;
+        let most = u64::from(lanes) * one.limits().slab_bytes;
+        (cpu.lanes, cpu.slab_bytes) = (lanes, Some(SLAB_BYTES.min(most).max(one.limits().slab_bytes)));
+        let options = EngineOptions { queue: prompts, ..EngineOptions::default() };
+        Ok(self.model.cpu_engine(&self.plan, lengths, &cpu, options)?)
+    }
+
+    fn request(&self, prompt: Vec<u32>, lengths: &[u32]) -> Request {
+        let args = self.args;
+        let mut request = self.model.request(prompt, args.max_tokens);
+        (request.sampling, request.stop_strings) = (args.sampling(), args.stops.clone());
+        // As long as asked for, or the longest that there is.
+        request.context = args.context.map(|context| context.min(lengths.last().copied().unwrap_or(context)));
+        request
+    }
+
+    /// The tokens of a prompt.
+    fn encode(&self, prompt: &str) -> Result<Vec<u32>, Error> {
         let mut messages = self.system();
         // A model without a template continues plain text, which has no place for a system's words.
-        let tokens = if self.args.raw || (self.model.template.is_none() && messages.is_empty()) {
-            self.model.tokenizer.encode_prompt(prompt)?
-        } else {
-            messages.push(Message::new("user", prompt));
-            self.model.chat(&messages)?
-        };
-        let length = self.length(tokens.len().saturating_add(self.args.max_tokens))?;
-        if tokens.len() > length as usize {
-            return Err(Error::Prompt { found: tokens.len(), length });
+        if self.args.raw || (self.model.template.is_none() && messages.is_empty()) {
+            return Ok(self.model.tokenizer.encode_prompt(prompt)?);
         }
-        let cache = Cache::new(&self.plan, length)?;
+        messages.push(Message::new("user", prompt));
+        Ok(self.model.chat(&messages)?)
+    }
+
+    /// Answers prompts together, and prints the answers in their order.
+    fn answer(&self, prompts: &[String]) -> Result<(), Error> {
+        let lengths = self.lengths()?;
+        let engine = self.engine(&lengths, prompts.len())?;
         let start = Instant::now();
-        let generator = Generator::new(self.model, &tokens, cache, &self.args.sampling())?;
-        let read = start.elapsed().as_secs_f64();
-        let mut generator = generator.with_limit(self.args.max_tokens);
-        let text = self.stream(&mut generator, !self.args.json)?;
-        let written = start.elapsed().as_secs_f64() - read;
-        if self.args.json {
-            let answer = Answer {
-                prompt,
-                text: &text,
-                prompt_tokens: tokens.len(),
-                tokens: generator.tokens().len(),
-                stop: reason(generator.stop()),
-            };
-            self.context.json_line(&answer)?;
-        } else {
-            self.context.print("")?;
+        let mut streams = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            let tokens = self.encode(prompt)?;
+            streams.push((tokens.len(), engine.submit(self.request(tokens, &lengths))?));
         }
-        let out = generator.tokens().len();
-        tracing::info!(
-            "{} tokens read in {read:.2} s, {out} written at {:.1} a second",
-            tokens.len(),
-            out as f64 / written
-        );
+        let (mut read, mut written) = (0, 0);
+        for (at, (prompt, (prompt_tokens, stream))) in prompts.iter().zip(streams).enumerate() {
+            if at > 0 && !self.args.json {
+                self.context.print("")?;
+            }
+            let answer = self.stream(stream, !self.args.json)?;
+            let tokens = answer.tokens.len();
+            if self.args.json {
+                let stop = reason(answer.finish);
+                self.context.json_line(&Line { prompt, text: &answer.text, prompt_tokens, tokens, stop })?;
+            } else {
+                self.context.print("")?;
+            }
+            read += prompt_tokens;
+            written += tokens;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let rate = written as f64 / seconds;
+        let summary =
+            format!("{read} tokens read and {written} written in {seconds:.2} s: {rate:.1} a second");
+        if self.args.input.prompts.is_some() {
+            self.context.note(format!("{} prompts, {summary}", prompts.len()));
+        } else {
+            tracing::info!("{summary}");
+        }
         Ok(())
     }
 
-    /// Prints the answer as it comes and returns it.
-    fn stream(&self, generator: &mut Generator<'_>, show: bool) -> Result<String, Error> {
-        let mut text = String::new();
-        for piece in generator.by_ref() {
-            let piece = piece?;
+    /// Prints an answer as it comes and returns it.
+    fn stream(&self, stream: Stream, show: bool) -> Result<Answer, Error> {
+        let mut answer = Answer::default();
+        for event in stream {
+            let piece = match &event {
+                Event::Token(token) => {
+                    answer.push(token);
+                    &token.text
+                }
+                Event::End(end) => {
+                    answer.end(end);
+                    &end.text
+                }
+                Event::Failed(error) => return Err(error.clone().into()),
+            };
             if show {
                 self.context.print_bytes(piece.as_bytes())?;
             }
-            text += &piece;
         }
-        if generator.stop() == Some(Stop::ContextFull) {
+        if answer.finish == Some(Finish::ContextFull) {
             self.context.note("the context is full: the answer ends here");
         }
-        Ok(text)
+        Ok(answer)
     }
 
     fn chat(&self) -> Result<(), Error> {
-        let length = self.length(self.model.decoder.config().context)?;
-        let mut conversation = Conversation::new(self.model, &self.plan, length, self.system())?;
+        let lengths = self.lengths()?;
+        let engine = self.engine(&lengths, 1)?;
+        // All turns in one context, so that each goes on from the cache of the one before.
+        let own = u32::try_from(self.model.decoder.config().context).unwrap_or(u32::MAX);
+        let asked = self.args.context.unwrap_or(own);
+        let length = lengths.iter().copied().find(|&length| length >= asked).or(lengths.last().copied());
+        let mut messages = self.system();
         let prompt = || {
             if std::io::stdin().is_terminal() {
                 let _ = write!(std::io::stderr(), "> ");
@@ -264,18 +326,26 @@ impl Session<'_> {
         for line in std::io::stdin().lock().lines() {
             let line = line.map_err(Error::file("read", Path::new("standard input")))?;
             if !line.trim().is_empty() {
-                match conversation.ask(&line, &self.args.sampling()) {
-                    Ok(answer) => {
-                        let mut answer = answer.with_limit(self.args.max_tokens);
-                        self.stream(&mut answer, true)?;
+                messages.push(Message::new("user", &line));
+                let asked = self.model.chat(&messages).map_err(Error::from).and_then(|prompt| {
+                    let request = Request { context: length, keep: true, ..self.request(prompt, &lengths) };
+                    Ok(engine.submit(request)?)
+                });
+                match asked {
+                    Ok(stream) => {
+                        let answer = self.stream(stream, true)?;
                         self.context.print("")?;
-                        conversation.answered(answer)?;
+                        messages.push(Message::new("assistant", answer.text));
                     }
                     // A turn that cannot be taken in is not the end of the conversation.
-                    Err(error @ (ModelError::NotInVocabulary { .. } | ModelError::Layer(_))) => {
+                    Err(
+                        error @ (Error::Model(ModelError::NotInVocabulary { .. })
+                        | Error::Refused(Refused::PromptTooLong { .. })),
+                    ) => {
+                        messages.pop();
                         say(&format!("error: {error}"));
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(error),
                 }
             }
             prompt();
@@ -284,18 +354,19 @@ impl Session<'_> {
     }
 }
 
-fn reason(stop: Option<Stop>) -> &'static str {
-    match stop {
-        Some(Stop::EndOfText) => "end",
-        Some(Stop::ContextFull) => "context",
-        Some(Stop::Limit) | None => "limit",
+fn reason(finish: Option<Finish>) -> &'static str {
+    match finish {
+        Some(Finish::StopToken(_)) => "end",
+        Some(Finish::StopString(_)) => "stop",
+        Some(Finish::ContextFull) => "context",
+        Some(Finish::Limit | Finish::Cancelled) | None => "limit",
     }
 }
 
 /// The prompts of a file.
 fn prompts(path: &Path) -> Result<Vec<String>, Error> {
     #[derive(serde::Deserialize)]
-    struct Line {
+    struct Object {
         prompt: String,
     }
     let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
@@ -308,7 +379,7 @@ fn prompts(path: &Path) -> Result<Vec<String>, Error> {
     }
     lines
         .map(|(at, line)| {
-            let parsed: Result<Line, _> = serde_json::from_str(line);
+            let parsed: Result<Object, _> = serde_json::from_str(line);
             parsed.map(|line| line.prompt).map_err(|source| Error::Line {
                 path: path.to_owned(),
                 line: at + 1,

@@ -1,6 +1,6 @@
 //! Long documents, a question about them, and the answer that the dense model gives.
 
-use moac_model::{Generator, Sampling};
+use moac_model::{CpuOptions, EngineOptions, Event, dense_plan};
 
 use super::{CalibrateError, Job, Maker};
 use crate::items::Item;
@@ -143,15 +143,23 @@ impl Maker<'_> {
 
     /// What the dense model writes, up to where it ends or begins to repeat itself.
     fn answer(&self, prompt: &[u32], length: u32, limit: usize) -> Result<Vec<u32>, CalibrateError> {
-        let generator = Generator::new(self.model, prompt, self.cache(length)?, &Sampling::greedy())?;
-        let mut generator = generator.with_limit(limit);
-        while let Some(piece) = generator.next() {
-            piece?;
-            if let Some(end) = repetition(generator.tokens()) {
-                return Ok(generator.tokens()[..end].to_vec());
+        let plan = dense_plan(&self.model.decoder.config().shape());
+        let cpu = CpuOptions { lanes: 1, ..CpuOptions::default() };
+        let engine = self.model.cpu_engine(&plan, &[length], &cpu, EngineOptions::default())?;
+        let request = self.model.request(prompt.to_vec(), limit as u32);
+        let mut tokens = Vec::new();
+        for event in engine.submit(request)? {
+            match event {
+                Event::Token(token) => tokens.push(token.token),
+                Event::End(_) => break,
+                Event::Failed(error) => return Err(error.into()),
+            }
+            if let Some(end) = repetition(&tokens) {
+                tokens.truncate(end);
+                break;
             }
         }
-        Ok(generator.tokens().to_vec())
+        Ok(tokens)
     }
 }
 

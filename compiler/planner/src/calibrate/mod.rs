@@ -54,6 +54,12 @@ pub enum CalibrateError {
     /// A task could not be made from the texts.
     #[error(transparent)]
     Task(#[from] TaskError),
+    /// The engine did not take a prompt.
+    #[error(transparent)]
+    Refused(#[from] moac_model::Refused),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] moac_model::EngineError),
     /// The items cannot be kept.
     #[error(transparent)]
     Items(#[from] ItemsError),

@@ -56,6 +56,12 @@ impl Sampling {
         Ok(())
     }
 
+    /// Whether it matters which tokens there are already.
+    pub fn penalises(&self) -> bool {
+        // 1 itself, which is what changes nothing, and no number near it.
+        self.repetition_penalty.to_bits() != 1f32.to_bits()
+    }
+
     /// The entry of a step's table for the token number `counter` of an answer.
     pub fn entry(&self, row: u32, lane: u32, counter: u32) -> glue::Sample {
         let &Self { temperature, top_k, top_p, min_p, repetition_penalty: penalty, seed } = self;
@@ -100,9 +106,10 @@ pub fn choose(logits: &[f32], seen: &Seen, choice: Choice<'_>) -> (Outcome, Vec<
     }
     let sum: f64 = logits.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
     let logprob = |token: u32| (f64::from(logits[token as usize] - largest) - sum.ln()) as f32;
-    let token = match sampling.repetition_penalty {
-        1.0 => pick(logits, sampling, counter),
-        penalty => pick(&penalised(logits, seen, penalty), sampling, counter),
+    let token = if sampling.penalises() {
+        pick(&penalised(logits, seen, sampling.repetition_penalty), sampling, counter)
+    } else {
+        pick(logits, sampling, counter)
     };
     let top = likeliest(logits, top_logprobs as usize).into_iter().map(|token| (token, logprob(token)));
     (Outcome { token, logprob: logprob(token) }, top.collect())

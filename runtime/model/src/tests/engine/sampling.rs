@@ -17,16 +17,14 @@ fn processed(logits: &[f32], seen: &[u32], sampling: &Sampling) -> Vec<f64> {
         let score = &mut scores[token as usize];
         *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
     }
-    scores.iter_mut().for_each(|score| *score /= f64::from(sampling.temperature));
+    for score in &mut scores {
+        *score /= f64::from(sampling.temperature);
+    }
     if let Some(k) = sampling.top_k {
         let mut sorted = scores.clone();
         sorted.sort_by(|a, b| b.total_cmp(a));
         let kth = sorted[(k as usize).min(scores.len()) - 1];
-        scores.iter_mut().for_each(|score| {
-            if *score < kth {
-                *score = NONE
-            }
-        });
+        cut(&mut scores, kth);
     }
     if sampling.top_p < 1.0 {
         // Ascending: out goes what is among the unlikeliest that have no more than the rest together.
@@ -41,11 +39,7 @@ fn processed(logits: &[f32], seen: &[u32], sampling: &Sampling) -> Vec<f64> {
                 kept = kept.min(scores[token]);
             }
         }
-        scores.iter_mut().for_each(|score| {
-            if *score < kept {
-                *score = NONE
-            }
-        });
+        cut(&mut scores, kept);
     }
     let probabilities = softmax(&scores);
     let most = probabilities.iter().copied().fold(0.0, f64::max);
@@ -57,6 +51,13 @@ fn processed(logits: &[f32], seen: &[u32], sampling: &Sampling) -> Vec<f64> {
     softmax(&scores)
 }
 
+/// Leaves the scores that are at least `least`.
+fn cut(scores: &mut [f64], least: f64) {
+    for score in scores.iter_mut().filter(|score| **score < least) {
+        *score = NONE;
+    }
+}
+
 fn softmax(scores: &[f64]) -> Vec<f64> {
     let most = scores.iter().copied().fold(NONE, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
@@ -66,7 +67,9 @@ fn softmax(scores: &[f64]) -> Vec<f64> {
 
 fn seen(vocab: usize, tokens: &[u32]) -> Seen {
     let mut seen = Seen::new(vocab);
-    tokens.iter().for_each(|&token| seen.insert(token));
+    for &token in tokens {
+        seen.insert(token);
+    }
     seen
 }
 
@@ -148,8 +151,7 @@ fn log_probabilities_are_those_before_all_cuts() {
     let logits = [1.0f32, 4.0, 3.0, 4.0, f32::NEG_INFINITY];
     let total: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
     let logprob = |logit: f64| (logit - total.ln()) as f32;
-    let sampling =
-        Sampling { temperature: 0.5, top_k: Some(2), repetition_penalty: 1.5, ..Sampling::greedy() };
+    let sampling = Sampling { top_k: Some(2), repetition_penalty: 1.5, ..Sampling::greedy() };
     let choice = Choice { sampling: &sampling, counter: 0, top_logprobs: 3 };
     let (outcome, top) = choose(&logits, &seen(5, &[1, 3]), choice);
     assert_eq!(outcome.token, 2);
