@@ -81,22 +81,22 @@ class Linear:
         self.grid = -(-tiles // -(-tiles // SMS))
         flags = f"kNorm = {norm:d}, kAdd = {add:d}, kActivate = {activate:d}, kFloatOut = {float_out:d}"
         element = "bf16" if dtype == torch.bfloat16 else "f16"
+        # As the header counts them, which asserts it.
+        chunks = -(-depth // 1024)
+        stage = 16 * (-(-depth // (chunks * 256)) * 512 + 64) + 16
+        self.shared = 203 * 1024 // stage * stage + 8 * 2 * 16 * 80 + (8 * 16 * 4 if norm else 0)
         self.function = function(
             f"""#include <moac/sm90/linear.cuh>
             struct Spec {{
               using Element = moac::{element};
-              static constexpr int kIn = {depth}, kOut = {out}, {flags};
-              static constexpr float kEps = 1e-5f;
+              static constexpr int kThreads = {THREADS}, kSharedBytes = {self.shared}, kIn = {depth}, kOut = {out}, {flags};
+              static constexpr float kEpsilon = 1e-5f;
             }};
-            extern "C" __global__ void __launch_bounds__(moac::sm90::linear_threads<Spec>())
-            linear(const __grid_constant__ moac::sm90::LinearParams p) {{ moac::sm90::linear<Spec>(p); }}
+            extern "C" __global__ void __launch_bounds__(Spec::kThreads)
+            linear(const __grid_constant__ moac::glue::LinearParams p) {{ moac::sm90::linear<Spec>(p); }}
             """,
             "linear",
         )
-        # As `linear_shared_bytes` counts them.
-        chunks = -(-depth // 1024)
-        stage = 16 * (-(-depth // (chunks * 256)) * 512 + 64) + 16
-        self.shared = 203 * 1024 // stage * stage + 8 * 2 * 16 * 80 + (8 * 16 * 4 if norm else 0)
         call("cuFuncSetAttribute", self.function, 8, self.shared)
         call("cuFuncSetAttribute", self.function, 9, 100)
 

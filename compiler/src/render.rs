@@ -97,7 +97,7 @@ impl<'a> Variables<'a> {
 struct GlueVariables<'a> {
     version: &'static str,
     digest: String,
-    op: &'static str,
+    header: &'static str,
     symbol: &'a str,
     element: &'static str,
     threads: u32,
@@ -119,7 +119,7 @@ impl<'a> GlueVariables<'a> {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             digest: names::digest(spec),
-            op: spec.op.name(),
+            header: glue_header(spec.op),
             symbol,
             element: element(spec.dtype),
             threads: spec.launch.threads,
@@ -140,6 +140,11 @@ const fn element(dtype: DType) -> &'static str {
     }
 }
 
+/// The header of an operation, and the function in it.
+fn glue_header(op: Op) -> &'static str {
+    if Op::LINEAR.contains(&op) { "linear" } else { op.name() }
+}
+
 /// The type of an operation's parameter block.
 const fn glue_params(op: Op) -> &'static str {
     match op {
@@ -148,6 +153,7 @@ const fn glue_params(op: Op) -> &'static str {
         Op::Rotate => "RotateParams",
         Op::Activate => "ActivateParams",
         Op::Sample => "SampleParams",
+        Op::Qkv | Op::Output | Op::GateUp | Op::Down | Op::Head => "LinearParams",
     }
 }
 

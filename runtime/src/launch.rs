@@ -139,6 +139,12 @@ pub enum Grid {
         /// CTAs of a row.
         parts: u32,
     },
+    /// CTAs that share `tiles` tiles equally, at most one per multiprocessor: `(CTAs, 1, 1)`. Any number gives the same
+    /// answer. The engine's linear layers.
+    Wave {
+        /// Tiles.
+        tiles: u32,
+    },
 }
 
 impl LaunchRule {
@@ -146,7 +152,7 @@ impl LaunchRule {
     pub const fn tile_rows(&self) -> u32 {
         match self.grid {
             Grid::Tiles { rows } | Grid::Items { rows } => rows,
-            Grid::Split { .. } | Grid::Rows { .. } => 0,
+            Grid::Split { .. } | Grid::Rows { .. } | Grid::Wave { .. } => 0,
         }
     }
 }
@@ -159,13 +165,14 @@ impl Grid {
             Self::Items { .. } => "items",
             Self::Split { .. } => "split",
             Self::Rows { .. } => "rows",
+            Self::Wave { .. } => "wave",
         }
     }
 
     /// CTAs that split keys among them on a device of `sms` multiprocessors, each of which may leave split results.
     pub const fn split_ctas(self, sms: u32) -> u32 {
         match self {
-            Self::Tiles { .. } | Self::Items { .. } | Self::Rows { .. } => 0,
+            Self::Tiles { .. } | Self::Items { .. } | Self::Rows { .. } | Self::Wave { .. } => 0,
             Self::Split { per_sm } => sms * per_sm,
         }
     }
@@ -174,7 +181,16 @@ impl Grid {
     pub const fn of_rows(self, rows: u32) -> [u32; 3] {
         match self {
             Self::Rows { parts } => [rows, parts, 1],
+            Self::Wave { tiles } => [tiles, 1, 1],
             Self::Tiles { .. } | Self::Items { .. } | Self::Split { .. } => [rows, 1, 1],
+        }
+    }
+
+    /// The same on a device of `sms` multiprocessors.
+    pub const fn of_rows_on(self, rows: u32, sms: u32) -> [u32; 3] {
+        match self {
+            Self::Wave { tiles } => [tiles.div_ceil(tiles.div_ceil(sms)), 1, 1],
+            _ => self.of_rows(rows),
         }
     }
 
@@ -191,7 +207,9 @@ impl Grid {
                 [tiles, if task == Task::Attend { heads } else { kv_heads }, batch]
             }
             Self::Split { .. } => [self.split_ctas(sms), 1, 1],
-            Self::Rows { .. } => self.of_rows(batch.saturating_mul(longest_chunk)),
+            Self::Rows { .. } | Self::Wave { .. } => {
+                self.of_rows_on(batch.saturating_mul(longest_chunk), sms)
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     header!("moac/glue/common.cuh"),
     header!("moac/glue/cut.cuh"),
     header!("moac/glue/embed.cuh"),
+    header!("moac/glue/linear.cuh"),
     header!("moac/glue/logits.cuh"),
     header!("moac/glue/norm.cuh"),
     header!("moac/glue/params.cuh"),

@@ -16,6 +16,7 @@ mod geometry;
 mod glue;
 mod gpu;
 mod laws;
+mod linear;
 mod lowering;
 mod model_shapes;
 mod mutants;

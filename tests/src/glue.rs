@@ -119,7 +119,7 @@ impl Model {
     pub fn source(&self, arch: Arch, op: Op) -> Source {
         let lowered = self.lowered(arch);
         let first = lowered.kernels.len();
-        build::sources(&lowered).expect("the template renders").swap_remove(first + number(op))
+        build::sources(&lowered).expect("the template renders").swap_remove(first + self.number(arch, op))
     }
 
     /// The kernel of a source.
@@ -128,13 +128,14 @@ impl Model {
     /// What the compiler says.
     pub fn compile(&self, arch: Arch, op: Op, source: &Source) -> Result<GlueCandidate, CompileError> {
         let compiled = nvrtc().compile(source)?;
-        Ok(GlueCandidate::of_lowered(&self.plan(), &self.lowered(arch), number(op), compiled))
+        Ok(GlueCandidate::of_lowered(&self.plan(), &self.lowered(arch), self.number(arch, op), compiled))
     }
-}
 
-/// The place of an operation among an architecture's kernels.
-fn number(op: Op) -> usize {
-    Op::ALL.iter().position(|&known| known == op).expect("every operation is one of all")
+    /// The place of an operation among an architecture's kernels.
+    fn number(&self, arch: Arch, op: Op) -> usize {
+        let sizes = self.shape().sizes(&self.plan().model, self.heads[1]);
+        sizes.ops(arch).position(|known| known == op).expect("the model has a kernel for the operation")
+    }
 }
 
 /// What is wrong with a kernel on the emulator under a schedule, one line each.

@@ -5,14 +5,13 @@
 
 use std::f64::consts::TAU;
 
-use moac_runtime::arch::Arch;
 use moac_runtime::artifact;
-use moac_runtime::glue::{EngineShape, Op, Sizes};
+use moac_runtime::glue::{After, EngineShape, Op, Sizes};
 use moac_runtime::launch::LaunchRule;
 use moac_runtime::plan::{DType, Plan};
 use serde::Serialize;
 
-use super::{Error, Kernel, Lowered};
+use super::{Error, Kernel, Lowered, intern};
 use crate::names;
 
 /// A literal and its name in the file.
@@ -46,7 +45,7 @@ pub struct GlueSpec {
 pub struct LoweredEngine {
     /// What they are compiled for.
     pub shape: EngineShape,
-    /// One for each of [`Op::ALL`], in their order.
+    /// One for each operation that some architecture has a kernel for.
     pub specs: Vec<GlueSpec>,
     /// By architecture and then by operation. `spec` is an index into `specs`.
     pub kernels: Vec<Kernel>,
@@ -73,6 +72,20 @@ impl GlueSpec {
             }
             Op::Activate => (vec![("kIntermediate", intermediate)], vec![], vec![]),
             Op::Sample => (vec![("kVocab", vocab)], vec![], vec![]),
+            Op::Qkv | Op::Output | Op::GateUp | Op::Down | Op::Head => {
+                let layer = sizes.layer(op).expect("a linear layer");
+                let after = |what| u32::from(layer.after == what);
+                let integers = vec![
+                    ("kSharedBytes", sizes.rule(op).shared_bytes),
+                    ("kIn", layer.depth),
+                    ("kOut", layer.out),
+                    ("kNorm", u32::from(layer.norm)),
+                    ("kAdd", after(After::Add)),
+                    ("kActivate", after(After::Activate)),
+                    ("kFloatOut", after(After::StoreFloats)),
+                ];
+                (integers, vec![("kEpsilon", epsilon)], vec![])
+            }
         };
         Self {
             op,
@@ -106,12 +119,14 @@ impl Lowered {
             .map_err(|error| Error::Engine { reason: error.to_string() })?;
         let kv_heads = self.target.kv_heads.end - self.target.kv_heads.start;
         let sizes = shape.sizes(&plan.model, kv_heads);
-        let specs = Op::ALL.map(|op| GlueSpec::new(op, shape, &sizes, self.target.dtype)).to_vec();
-        let kernel = |arch: Arch| {
-            let of_arch = specs.iter().enumerate();
-            of_arch.map(move |(spec, of)| Kernel { arch, spec, symbol: names::glue_symbol(of) })
-        };
-        let kernels = self.target.archs.iter().flat_map(|&arch| kernel(arch)).collect();
+        let (mut specs, mut kernels) = (Vec::new(), Vec::new());
+        for &arch in &self.target.archs {
+            for op in sizes.ops(arch) {
+                let spec = GlueSpec::new(op, shape, &sizes, self.target.dtype);
+                let symbol = names::glue_symbol(&spec);
+                kernels.push(Kernel { arch, spec: intern(&mut specs, spec), symbol });
+            }
+        }
         self.engine = Some(LoweredEngine { shape: shape.clone(), specs, kernels });
         Ok(self)
     }

@@ -69,7 +69,7 @@ fn flat<S: Serializer>(rule: &LaunchRule, serializer: S) -> Result<S::Ok, S::Err
         Grid::Tiles { rows } => (rows, 0),
         Grid::Items { rows } => (rows, 1),
         Grid::Split { per_sm } => (0, per_sm),
-        Grid::Rows { .. } => (0, 0), // never attention's
+        Grid::Rows { .. } | Grid::Wave { .. } => (0, 0), // never attention's
     };
     Flat { threads, shared_bytes, tile_m, ctas_per_sm }.serialize(serializer)
 }

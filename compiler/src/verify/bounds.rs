@@ -100,7 +100,7 @@ impl Bounds<'_> {
         let scratch = |label: &str| match candidate.facts.rule.grid {
             Grid::Split { .. } => matches!(label, "partials" | "counters"),
             Grid::Items { .. } => label == "counters",
-            Grid::Tiles { .. } | Grid::Rows { .. } => false,
+            Grid::Tiles { .. } | Grid::Rows { .. } | Grid::Wave { .. } => false,
         };
         for label in total.written.keys() {
             if !expected.contains_key(label.as_str()) && !scratch(label) {

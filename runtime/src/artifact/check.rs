@@ -17,6 +17,7 @@ use super::values::{self, value};
 use crate::abi::Abi;
 use crate::arch::Arch;
 use crate::digest::Digest;
+use crate::glue::Op;
 use crate::launch::{Family, Grid, LaunchRule, Phase};
 
 /// A file that passed.
@@ -147,6 +148,7 @@ fn kernel(index: usize, kernel: &Kernel, archs: &[Arch]) -> Result<(), OpenError
         Role::Attention { family: Family::Sm80, phase: Phase::Prefill, .. } => "tiles",
         Role::Attention { family: Family::Sm90, phase: Phase::Prefill, .. } => "items",
         Role::Attention { phase: Phase::Decode, .. } => "split",
+        Role::Glue(op) if Op::LINEAR.contains(&op) => "wave",
         Role::Glue(_) => "rows",
     };
     if grid.name() != expected {
@@ -156,7 +158,7 @@ fn kernel(index: usize, kernel: &Kernel, archs: &[Arch]) -> Result<(), OpenError
         Grid::Tiles { rows } => within(&at("launch.grid.tiles.rows"), rows, &(1..=1024))?,
         Grid::Items { rows } => within(&at("launch.grid.items.rows"), rows, &(1..=1024))?,
         Grid::Split { per_sm } => within(&at("launch.grid.split.per_sm"), per_sm, &(1..=32))?,
-        Grid::Rows { parts: _ } => {} // the engine's check compares the whole rule
+        Grid::Rows { parts: _ } | Grid::Wave { tiles: _ } => {} // the engine's check compares the whole rule
     }
     let Resources {
         registers: _, // compared with the loaded kernel's, as are the stack and the static shared memory

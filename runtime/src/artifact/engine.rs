@@ -9,7 +9,7 @@ use super::manifest::{Engine, Kernel, Role};
 use super::message::list;
 use super::values::{ensure, value};
 use crate::arch::Arch;
-use crate::glue::{EngineShape, MAX_HIDDEN, MAX_VOCAB, Op};
+use crate::glue::{EngineShape, MAX_HIDDEN, MAX_VOCAB, Op, Sizes};
 use crate::plan::ModelShape;
 
 /// The largest inner row that is taken for meant.
@@ -28,7 +28,7 @@ pub(super) fn check(
     ensure(ids.keys().eq(archs), "engine.kernels", list(ids.keys()), list(archs))?;
     let sizes = shape.sizes(model, kv_heads.end - kv_heads.start);
     for (&arch, ids) in ids {
-        of_arch(&format!("engine.kernels.{arch}"), ids)?;
+        of_arch(&format!("engine.kernels.{arch}"), ids, &sizes, arch)?;
         for (&op, &id) in ids {
             let at = format!("engine.kernels.{arch}.{}", op.name());
             let fits = |kernel: &&Kernel| kernel.arch == arch && kernel.role == Role::Glue(op);
@@ -42,10 +42,15 @@ pub(super) fn check(
     Ok(())
 }
 
-fn of_arch(at: &str, ids: &BTreeMap<Op, usize>) -> Result<(), OpenError> {
-    let names = |ops: &mut dyn Iterator<Item = Op>| ops.map(Op::name).collect::<Vec<_>>().join(", ");
-    let (found, expected) = (names(&mut ids.keys().copied()), names(&mut Op::ALL.into_iter()));
-    ensure(found == expected, at, found, expected)
+/// All that every architecture has, and linear layers where they fit.
+fn of_arch(at: &str, ids: &BTreeMap<Op, usize>, sizes: &Sizes, arch: Arch) -> Result<(), OpenError> {
+    let names = |ops: &[Op]| ops.iter().map(|op| op.name()).collect::<Vec<_>>().join(", ");
+    let found: Vec<Op> = ids.keys().copied().collect();
+    let most: Vec<Op> = sizes.ops(arch).collect();
+    let valid = Op::ALL.iter().all(|op| found.contains(op)) && found.iter().all(|op| most.contains(op));
+    let more = most.get(Op::ALL.len()..).filter(|more| !more.is_empty());
+    let more = more.map_or_else(String::new, |more| format!(", and any of {}", names(more)));
+    ensure(valid, at, names(&found), names(&Op::ALL) + &more)
 }
 
 /// The shape is one that the kernels can be compiled for.

@@ -99,7 +99,7 @@ pub struct Engine {
     /// What its kernels are compiled for.
     pub shape: EngineShape,
     /// Indexes into [`Manifest::kernels`]: by architecture, one entry for each that the artifact has, and by operation,
-    /// one for each of [`Op::ALL`].
+    /// one for each of [`Sizes::ops`](crate::glue::Sizes::ops).
     pub kernels: BTreeMap<Arch, BTreeMap<Op, usize>>,
 }
 

@@ -203,6 +203,24 @@ layout! {
 }
 
 layout! {
+    /// The block of [`Op::LINEAR`].
+    Linear: 40 {
+        /// `[rows, depth]`.
+        x: u64,
+        /// `[out, depth]`.
+        weights: u64,
+        /// `[depth]`, the weights of the norm of `x`; 0 where there is none.
+        norm: u64,
+        /// `[rows, results]`, written or added to.
+        y: u64,
+        /// Rows, at most [`MAX_LINEAR_ROWS`](super::MAX_LINEAR_ROWS).
+        rows: u32,
+        /// 0.
+        reserved: u32,
+    }
+}
+
+layout! {
     /// The block of [`Op::Sample`].
     SampleParams: 72 {
         /// `[rows]` [`Sample`].
@@ -241,6 +259,8 @@ pub enum Block {
     Activate(Activate),
     /// Of [`Op::Sample`].
     Sample(SampleParams),
+    /// Of one of [`Op::LINEAR`].
+    Linear(Op, Linear),
 }
 
 impl Block {
@@ -252,6 +272,7 @@ impl Block {
             Self::Rotate(_) => Op::Rotate,
             Self::Activate(_) => Op::Activate,
             Self::Sample(_) => Op::Sample,
+            Self::Linear(op, _) => *op,
         }
     }
 
@@ -262,7 +283,8 @@ impl Block {
             | Self::Norm(Norm { rows, .. })
             | Self::Rotate(Rotate { rows, .. })
             | Self::Activate(Activate { rows, .. })
-            | Self::Sample(SampleParams { rows, .. }) => *rows,
+            | Self::Sample(SampleParams { rows, .. })
+            | Self::Linear(_, Linear { rows, .. }) => *rows,
         }
     }
 
@@ -274,6 +296,7 @@ impl Block {
             Self::Rotate(block) => block.to_bytes().to_vec(),
             Self::Activate(block) => block.to_bytes().to_vec(),
             Self::Sample(block) => block.to_bytes().to_vec(),
+            Self::Linear(_, block) => block.to_bytes().to_vec(),
         }
     }
 }
@@ -287,6 +310,7 @@ impl Op {
             Self::Rotate => Rotate::BYTES,
             Self::Activate => Activate::BYTES,
             Self::Sample => SampleParams::BYTES,
+            Self::Qkv | Self::Output | Self::GateUp | Self::Down | Self::Head => Linear::BYTES,
         };
         Abi { version: ABI_VERSION, params_bytes }
     }

@@ -6,13 +6,16 @@
 //! Pure data and arithmetic, shared by the compiler, the artifact and every device.
 
 mod block;
+mod linear;
 mod rule;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::block::{
-    ABI_VERSION, Activate, Block, Embed, Norm, Outcome, Rotate, Row, Sample, SampleParams, TOP_LOGPROBS,
+    ABI_VERSION, Activate, Block, Embed, Linear, Norm, Outcome, Rotate, Row, Sample, SampleParams,
+    TOP_LOGPROBS,
 };
+pub use self::linear::{After, Layer, MAX_LINEAR_ROWS};
 pub use self::rule::{Launch, MAX_HIDDEN, MAX_VOCAB, Sizes};
 
 /// What the kernels of a model need to know of it beside the plan: every literal of theirs comes from here.
@@ -49,11 +52,25 @@ pub enum Op {
     Activate,
     /// Chooses a token for each sample from its float32 logits, as [`Sample`] says.
     Sample,
+    /// `y = rms_norm(x) Wqkv^T`, the norm's weights included. This one and those below are for at most [`MAX_LINEAR_ROWS`]
+    /// rows, in the time of reading the weights.
+    Qkv,
+    /// `y += x Wo^T`.
+    Output,
+    /// `y = silu(gate) * up`, where `rms_norm(x) Wgu^T` has the two.
+    #[serde(rename = "gate_up")]
+    GateUp,
+    /// `y += x Wdown^T`.
+    Down,
+    /// `y = x Whead^T`, in float32.
+    Head,
 }
 
 impl Op {
-    /// All of them.
+    /// Those that every architecture has a kernel for.
     pub const ALL: [Self; 5] = [Self::Embed, Self::Norm, Self::Rotate, Self::Activate, Self::Sample];
+    /// The linear layers, which [`Sizes::ops`] says where there is a kernel for.
+    pub const LINEAR: [Self; 5] = [Self::Qkv, Self::Output, Self::GateUp, Self::Down, Self::Head];
 
     /// The name in symbols, headers and manifests.
     pub const fn name(self) -> &'static str {
@@ -63,6 +80,11 @@ impl Op {
             Self::Rotate => "rotate",
             Self::Activate => "activate",
             Self::Sample => "sample",
+            Self::Qkv => "qkv",
+            Self::Output => "output",
+            Self::GateUp => "gate_up",
+            Self::Down => "down",
+            Self::Head => "head",
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The headers compute threads from the same numbers, and every rendered kernel asserts that both sides agree.
 
 use super::{Activate, Outcome, Row, TOP_LOGPROBS};
-use super::{Block, Embed, EngineShape, Norm, Op, Rotate, Sample, SampleParams};
+use super::{Block, Embed, EngineShape, Linear, Norm, Op, Rotate, Sample, SampleParams};
 use crate::attention::WaitsFor;
 use crate::launch::{Grid, LaunchRule};
 use crate::plan::ModelShape;
@@ -116,15 +116,20 @@ impl Sizes {
             }
             Op::Activate => (128, (self.intermediate / VECTOR).div_ceil(128)),
             Op::Sample => (SAMPLE_THREADS, self.sample_parts()),
+            Op::Qkv | Op::Output | Op::GateUp | Op::Down | Op::Head => {
+                let Some(layer) = self.layer(op) else { unreachable!() };
+                return layer.rule();
+            }
         };
         LaunchRule { threads, shared_bytes: 0, grid: Grid::Rows { parts } }
     }
 
-    /// The launch of a block. Where the kernel's architecture can (`overlaps`), it may begin while the kernel before it ends.
-    pub const fn launch(&self, block: Block, overlaps: bool) -> Launch {
+    /// The launch of a block on a device of `sms` multiprocessors. Where the kernel's architecture can (`overlaps`), it may
+    /// begin while the kernel before it ends.
+    pub const fn launch(&self, block: Block, overlaps: bool, sms: u32) -> Launch {
         let LaunchRule { threads, shared_bytes, grid } = self.rule(block.op());
         let waits_for = if overlaps { WaitsFor::AllButTheLast } else { WaitsFor::AllBefore };
-        Launch { grid: grid.of_rows(block.rows()), threads, shared_bytes, waits_for, block }
+        Launch { grid: grid.of_rows_on(block.rows(), sms), threads, shared_bytes, waits_for, block }
     }
 
     /// The ranges of memory that a launch may touch: where each begins, and how many bytes it has. Optional ones that are
@@ -156,6 +161,16 @@ impl Sizes {
                     (bias, qkv * 2),
                     (q_norm, head_dim * 2),
                     (k_norm, head_dim * 2),
+                ]
+            }
+            Block::Linear(op, Linear { x, weights, norm, y, rows, reserved: _ }) => {
+                let layer = self.layer(op).expect("the block of a linear layer has the operation of one");
+                let [depth, results] = [layer.depth, layer.results()].map(u64::from);
+                vec![
+                    (x, elements(rows, depth)),
+                    (weights, elements(layer.out, depth)),
+                    (norm, depth * 2),
+                    (y, u64::from(rows) * results * u64::from(layer.result_bytes())),
                 ]
             }
             Block::Activate(Activate { gate_up, y, rows, reserved: _ }) => {

@@ -16,8 +16,8 @@ use super::load::{Inner, LoadedEngine};
 use super::{Buffer, GpuError, LoadedArtifact, Part, Stream};
 use crate::arch::Arch;
 use crate::glue::{
-    Activate, Block, Embed, EngineShape, Norm, Outcome, Rotate, Row, Sample, SampleParams, Sizes,
-    TOP_LOGPROBS,
+    Activate, Block, Embed, EngineShape, Linear, MAX_LINEAR_ROWS, Norm, Op, Outcome, Rotate, Row, Sample,
+    SampleParams, Sizes, TOP_LOGPROBS,
 };
 
 /// The engine's kernels of a loaded artifact. All activations are rows without gaps, of the artifact's element type.
@@ -83,6 +83,23 @@ pub struct ActivateCall<'a> {
     /// `[rows, 2 intermediate]`: gate, then up.
     pub gate_up: Part<'a>,
     /// `[rows, intermediate]`, written.
+    pub y: Part<'a>,
+}
+
+/// What [`Engine::linear`] takes.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearCall<'a> {
+    /// Which layer: one of [`Op::LINEAR`].
+    pub op: Op,
+    /// Rows, at most [`MAX_LINEAR_ROWS`].
+    pub rows: u32,
+    /// `[rows, depth]`.
+    pub x: Part<'a>,
+    /// `[out, depth]`; of [`Op::GateUp`] gate rows, then up rows.
+    pub weights: Part<'a>,
+    /// `[depth]`, for [`Op::Qkv`] and [`Op::GateUp`].
+    pub norm: Option<Part<'a>>,
+    /// `[rows, results]`: what is added to, or written.
     pub y: Part<'a>,
 }
 
@@ -265,6 +282,40 @@ impl Engine<'_> {
         )
     }
 
+    /// Whether [`linear`](Self::linear) takes a layer of so many rows; where it does not, the product is the caller's.
+    pub fn streams(&self, op: Op, rows: u32) -> bool {
+        rows <= MAX_LINEAR_ROWS && Op::LINEAR.contains(&op) && self.own.kernels.contains_key(&op)
+    }
+
+    /// A linear layer with what its [`Op`] says before and after the product, in the time of reading its weights. A row's
+    /// result does not depend on the others.
+    ///
+    /// # Errors
+    /// [`GpuError::NoLinear`] where [`streams`](Self::streams) is false, [`GpuError::Part`], [`GpuError::Optional`], or what
+    /// the driver says.
+    pub fn linear(&self, stream: &Stream, call: &LinearCall<'_>) -> Result<(), GpuError> {
+        let LinearCall { op, rows, x, weights, norm, y } = *call;
+        let Some(layer) = self.own.sizes.layer(op).filter(|_| self.streams(op, rows)) else {
+            return Err(GpuError::NoLinear { op, rows, most: MAX_LINEAR_ROWS });
+        };
+        optional("norm", norm.is_some(), layer.norm)?;
+        let result_bytes = u64::from(layer.results()) * u64::from(layer.result_bytes());
+        self.launch(
+            stream,
+            Block::Linear(
+                op,
+                Linear {
+                    x: need("x", x, self.elements(rows, layer.depth))?,
+                    weights: need("weights", weights, self.elements(layer.out, layer.depth))?,
+                    norm: norm.map_or(Ok(0), |norm| need("norm", norm, self.elements(1, layer.depth)))?,
+                    y: need("y", y, u64::from(rows) * result_bytes)?,
+                    rows,
+                    reserved: 0,
+                },
+            ),
+        )
+    }
+
     fn hidden(&self) -> u32 {
         self.own.sizes.hidden
     }
@@ -285,7 +336,7 @@ impl Engine<'_> {
             return Ok(());
         }
         let kernel = self.own.kernels.get(&block.op()).ok_or(GpuError::NoEngine)?;
-        let launch = self.own.sizes.launch(block, self.overlaps());
+        let launch = self.own.sizes.launch(block, self.overlaps(), self.owner.device.info().sms);
         // SAFETY: every part was checked against the bytes that `Sizes::ranges` names, and lives by its type's promise.
         unsafe { kernel.launch_glue(stream, &launch) }
     }

@@ -206,6 +206,16 @@ pub enum GpuError {
         "the artifact has attention only, no kernels of the engine: compile it with `--model` of the model"
     )]
     NoEngine,
+    /// A linear layer that the artifact has no kernel for, or none for so many rows.
+    #[error("no kernel for the linear layer `{}` of {rows} rows, expected one of sm_90a and at most {most} rows", op.name())]
+    NoLinear {
+        /// The layer.
+        op: crate::glue::Op,
+        /// How many rows were given.
+        rows: u32,
+        /// How many rows a kernel takes.
+        most: u32,
+    },
     /// Memory for a call of the engine that is too small, or not aligned to 16 bytes.
     #[error("`{what}` is {found} bytes at {address:#x}, expected at least {expected} at a multiple of 16")]
     Part {

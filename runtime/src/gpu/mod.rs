@@ -76,7 +76,9 @@ mod workspace;
 
 pub use attention::{Layer, Tensors};
 pub use device::{Device, DeviceInfo, Memory};
-pub use engine::{ActivateCall, EmbedCall, Engine, NormCall, RotateCall, SampleCall, SampleScratch};
+pub use engine::{
+    ActivateCall, EmbedCall, Engine, LinearCall, NormCall, RotateCall, SampleCall, SampleScratch,
+};
 pub use error::GpuError;
 pub use host::GpuLayer;
 pub use load::LoadedArtifact;

@@ -1,8 +1,9 @@
 //! The engine's own kernels against float64: tables and activations with every edge in them, outputs element by element,
 //! guards behind each output, and, where the device counts, every byte.
 //!
-//! [`rows`] has the operations on rows of activations, [`sample`] the choice of tokens.
+//! [`rows`] has the operations on rows of activations, [`linear`] the linear layers, [`sample`] the choice of tokens.
 
+mod linear;
 mod noise;
 mod rows;
 mod sample;
@@ -137,6 +138,9 @@ pub fn cases(op: Op) -> Vec<GlueCase> {
             case("log-probabilities", 4, Kind::Top),
             case("odd logits", 6, Kind::Odd),
         ],
+        Op::Qkv | Op::Output | Op::GateUp | Op::Down | Op::Head => {
+            vec![plain("one row", 1), plain("7 rows", 7), plain("16 rows", 16)]
+        }
     }
 }
 
@@ -151,11 +155,15 @@ pub fn run(
 ) -> Result<Outcome, DeviceError> {
     device.clear();
     let stage = Stage::new(device, candidate, case);
+    if let Some(layer) = candidate.sizes.layer(candidate.op) {
+        return linear::linear(stage, &layer);
+    }
     match candidate.op {
         Op::Embed => rows::embed(stage),
         Op::Norm => rows::norm(stage),
         Op::Rotate => rows::rotate(stage),
         Op::Activate => rows::activate(stage),
         Op::Sample => sample::sample(stage),
+        Op::Qkv | Op::Output | Op::GateUp | Op::Down | Op::Head => unreachable!("a linear layer"),
     }
 }

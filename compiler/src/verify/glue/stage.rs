@@ -70,7 +70,7 @@ impl<'a, D: Device> Stage<'a, D> {
 
     /// Runs the launch of a block.
     pub(super) fn launch(&mut self, block: Block) -> Result<(), DeviceError> {
-        let launch = self.sizes().launch(block, self.candidate.arch >= Arch::Sm90);
+        let launch = self.sizes().launch(block, self.candidate.arch >= Arch::Sm90, self.device.sms());
         let seen = self.device.launch_glue(&launch)?;
         for finding in seen.findings {
             self.fail(Kind::Finding, finding);
@@ -107,10 +107,30 @@ impl<'a, D: Device> Stage<'a, D> {
     pub(super) fn near(&mut self, label: &str, address: u64, expected: &[Near]) -> Result<(), DeviceError> {
         let dtype = self.dtype();
         let found = from_bytes(dtype, &self.read(label, address, expected.len() * 2)?);
-        let (half_step, tiny) = match dtype {
+        let steps = match dtype {
             DType::Bf16 => (2f64.powi(-8), 2f64.powi(-134)),
             DType::F16 => (2f64.powi(-11), 2f64.powi(-25)),
         };
+        self.compare(label, &found, expected, steps);
+        Ok(())
+    }
+
+    /// The same for an output of float32.
+    pub(super) fn near_floats(
+        &mut self,
+        label: &str,
+        address: u64,
+        expected: &[Near],
+    ) -> Result<(), DeviceError> {
+        let bytes = self.read(label, address, expected.len() * 4)?;
+        let found: Vec<f32> =
+            bytes.chunks_exact(4).map(|it| f32::from_le_bytes([it[0], it[1], it[2], it[3]])).collect();
+        self.compare(label, &found, expected, (2f64.powi(-24), 2f64.powi(-150)));
+        Ok(())
+    }
+
+    /// `half_step` is half the distance of neighbouring elements as a share of them, `tiny` half that of the smallest.
+    fn compare(&mut self, label: &str, found: &[f32], expected: &[Near], (half_step, tiny): (f64, f64)) {
         let wrong = |(found, near): (&f32, &Near)| {
             let most = near.value.abs() * half_step + near.slack * (1.0 + half_step) + tiny;
             // What is not a number is never within.
@@ -123,10 +143,9 @@ impl<'a, D: Device> Stage<'a, D> {
             self.fail(Kind::Output, what);
         }
         let values: Vec<f32> = expected.iter().map(|near| near.value as f32).collect();
-        self.norms.add(Norms::of(&found, &values));
+        self.norms.add(Norms::of(found, &values));
         self.outcome.error = self.norms.error();
         self.outcome.row_error = self.outcome.error;
-        Ok(())
     }
 
     /// Holds counted bytes against what the launch has to move of some labels: read, written, and distinct ones written.

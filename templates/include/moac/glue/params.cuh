@@ -62,6 +62,14 @@ struct ActivateParams {
   u32 rows, reserved;
 };
 
+struct LinearParams {
+  const void* x;        // [rows, in]
+  const void* weights;  // [out, in]; with an activation gate rows, then up rows
+  const void* norm;     // [in], the weights of the norm of x; null where there is none
+  void* y;              // [rows, out], or [rows, out / 2] behind an activation
+  u32 rows, reserved;
+};
+
 struct SampleParams {
   const Sample* samples;  // [rows]
   const float* logits;    // [rows, vocab]

@@ -16,16 +16,6 @@
 namespace moac {
 namespace sm90 {
 
-template <class Spec>
-constexpr int linear_threads() {
-  return LinearShape<Spec>::kThreads;
-}
-
-template <class Spec>
-constexpr int linear_shared_bytes() {
-  return WeightStages<Spec>::kBytes + WarpSums<Spec>::kBytes;
-}
-
 // A lane's part of x for a chunk: of each block of 8 rows, row lane / 4, and of each 32 elements of the warp's slice the
 // 8 from 8 (lane % 4). A product takes 4 of them, in an order that W's operand shares.
 template <class Spec>
@@ -42,7 +32,7 @@ struct Inputs {
 #pragma unroll
     for (int n = 0; n < L::kBlocks; ++n) {
       // Columns past the last row repeat it; their results are never stored.
-      const i64 row = min(n * 8 + (lane >> 2), p.rows - 1);
+      const i64 row = min(n * 8 + (lane >> 2), static_cast<int>(p.rows) - 1);
       load_slice(x[n], static_cast<const Element*>(p.x) + row * Spec::kIn + at, chunk);
     }
     if constexpr (Spec::kNorm) load_slice(norm, static_cast<const Element*>(p.norm) + at, chunk);
@@ -181,6 +171,8 @@ struct LinearWarp {
 template <class Spec>
 __device__ __forceinline__ void linear(const LinearParams& p) {
   using L = LinearShape<Spec>;
+  static_assert(L::kThreads == Spec::kThreads && WeightStages<Spec>::kBytes + WarpSums<Spec>::kBytes == Spec::kSharedBytes,
+                "runtime/src/glue/linear.rs and the header disagree");
   extern __shared__ __align__(1024) unsigned char shared[];
   WeightStages<Spec> stages(shared_address(shared));
   let_next_kernel_start();

@@ -2,21 +2,15 @@
 #pragma once
 
 #include <moac/element.cuh>
+#include <moac/glue/params.cuh>
 #include <moac/sm90/stage.cuh>
 
 namespace moac {
 namespace sm90 {
 
-struct LinearParams {
-  const void* x;        // [rows][in]
-  const void* weights;  // [out][in]; with an activation gate rows, then up rows
-  const void* norm;     // [in], the weights of the norm of x; null where there is none
-  void* y;              // [rows][out], or [rows][out / 2] behind an activation
-  int rows;             // 1 to kColumns
-  int reserved;         // 0
-};
+using glue::LinearParams;
 
-// `Spec` has the depth kIn and the rows kOut of W, whether x goes through a norm (kNorm, kEps), whether results are
+// `Spec` has the depth kIn and the rows kOut of W, whether x goes through a norm (kNorm, kEpsilon), whether results are
 // added to y (kAdd), are silu(gate) * up (kActivate) or are stored as float32 (kFloatOut).
 template <class Spec>
 struct LinearShape {

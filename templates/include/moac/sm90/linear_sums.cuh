@@ -29,7 +29,7 @@ struct WarpSums {
   // Where the thread's results of a tile lie in y, or -1 where it has none.
   static __device__ __forceinline__ i64 place(const LinearParams& p, int tile) {
     const int at = tile * L::kTileResults + (threadIdx.x & 7) * (Spec::kActivate ? 1 : 2);
-    return column() < p.rows && at < L::kResults ? static_cast<i64>(column()) * L::kResults + at : -1;
+    return column() < static_cast<int>(p.rows) && at < L::kResults ? static_cast<i64>(column()) * L::kResults + at : -1;
   }
 
   // Leaves the warp's sums of squares of the rows lane / 4 of each block for `factor`.
@@ -50,7 +50,7 @@ struct WarpSums {
     float sum = 0.f;
 #pragma unroll
     for (int w = 0; w < L::kWarps; ++w) sum += load_shared_float(base + kSquares + (w * L::kColumns + row) * 4);
-    return rsqrt_fast(sum / Spec::kIn + Spec::kEps);
+    return rsqrt_fast(sum / Spec::kIn + Spec::kEpsilon);
   }
 
   // Reads what the results of `count` tiles will be added to.
