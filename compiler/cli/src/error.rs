@@ -52,6 +52,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// As many requests as fit, of attention alone.
+    #[error("--batch max: how many requests fit is a question to a whole model, which --model names")]
+    LargestBatch,
     /// A context length that neither the model nor the artifact has.
     #[error("--context: {found} tokens, and the longest there is has {longest}")]
     Context {
@@ -224,6 +227,7 @@ impl Hint for Error {
             | Self::Gguf(_)
             | Self::Line { .. }
             | Self::NoPrompts { .. }
+            | Self::LargestBatch
             | Self::Context { .. }
             | Self::Engine(_)
             | Self::Reference(_)

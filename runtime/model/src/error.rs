@@ -114,6 +114,16 @@ pub enum ModelError {
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// A GPU could not do what was asked.
+    #[cfg(feature = "gpu")]
+    #[error(transparent)]
+    Gpu(#[from] moac_runtime::gpu::GpuError),
+    /// There is nothing to multiply matrices with on the GPU.
+    #[cfg(feature = "gpu")]
+    #[error(
+        "the loader finds no libcublasLt, which multiplies matrices on the GPU: install it, or name its folder in LD_LIBRARY_PATH"
+    )]
+    NoProducts,
 }
 
 /// What is wrong with a tensor.

@@ -31,6 +31,8 @@ mod cpu;
 pub mod engine;
 mod error;
 mod files;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 #[cfg(test)]
 mod tests;
 mod text;

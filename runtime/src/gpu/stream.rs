@@ -131,6 +131,9 @@ impl Event {
 /// Captured work, to be replayed on the stream that it was captured on.
 pub struct Graph(CudaGraph);
 
+// SAFETY: the driver's graphs belong to no thread; they must not be used by two at once, which takes `Sync`.
+unsafe impl Send for Graph {}
+
 impl Graph {
     /// Gives all of it to the stream.
     ///

@@ -9,59 +9,82 @@ use moac_compiler::bench::counters::{self, Counters};
 use moac_compiler::bench::points::{self, BATCHES, Point};
 use moac_compiler::bench::time::{Outcome, Timer};
 use moac_compiler::verify::Candidate;
+use moac_model::gpu::bench::BatchSize;
 use moac_runtime::artifact::Artifact;
 use moac_runtime::attention::MAX_BATCH;
 use moac_runtime::gpu::Device;
 use moac_runtime::launch::Phase;
 
 use super::args::parse_phase;
-use super::{Context, ExitStatus};
+use super::{Context, ExitStatus, bench_model};
 use crate::error::Error;
 use crate::interrupt;
 use crate::report::bench::{PointTime, Skipped, Times, counters_table};
 
-/// Time the kernels of an artifact against the ceiling measured in the same run
+/// Time the kernels of an artifact, or a whole model, against the ceilings measured in the same run
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The artifact
-    pub file: PathBuf,
-    /// Batch sizes [default: 1,8,32; with --emulate: 1]
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
-    pub batch: Vec<u32>,
+    #[arg(required_unless_present = "model")]
+    pub file: Option<PathBuf>,
+    /// Batch sizes; with --model also `max`, as many as fit [default: 1,8,32; with --emulate: 1; with --model: 1,16,max]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_batch)]
+    pub batch: Vec<BatchSize>,
     /// Context lengths [default: the smallest and the largest bucket]
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Vec<u32>,
     /// One phase only
-    #[arg(long, value_name = "prefill|decode", value_parser = parse_phase)]
+    #[arg(long, value_name = "prefill|decode", value_parser = parse_phase, conflicts_with = "model")]
     pub phase: Option<Phase>,
     /// Count bytes and operations on the emulator instead; never a time
-    #[arg(long)]
+    #[arg(long, conflicts_with = "model")]
     pub emulate: bool,
     /// Print the table as JSON, with a row for each layer
     #[arg(long)]
     pub json: bool,
+    /// A whole model
+    #[command(flatten)]
+    pub of_model: bench_model::Args,
 }
 
 impl Args {
     /// The points asked for, with `batches` where none are.
-    fn points(&self, batches: &[u32], contexts: &[u32]) -> Vec<Point> {
-        let batches = if self.batch.is_empty() { batches } else { &self.batch };
-        let mut points = Point::all(batches, contexts);
+    fn points(&self, batches: &[u32], contexts: &[u32]) -> Result<Vec<Point>, Error> {
+        let given = self.batch.iter().map(|batch| match batch {
+            BatchSize::Of(batch) => Ok(*batch),
+            BatchSize::Largest => Err(Error::LargestBatch),
+        });
+        let given = given.collect::<Result<Vec<_>, _>>()?;
+        let mut points = Point::all(if given.is_empty() { batches } else { &given }, contexts);
         points.retain(|point| self.phase.is_none_or(|phase| point.phase == phase));
-        points
+        Ok(points)
+    }
+}
+
+/// A number of requests, or `max`.
+fn parse_batch(text: &str) -> Result<BatchSize, String> {
+    let wrong = || format!("`{text}` is no batch size: expected 1 to {MAX_BATCH}, or max");
+    match text {
+        "max" => Ok(BatchSize::Largest),
+        _ => text.parse().ok().filter(|n| (1..=MAX_BATCH).contains(n)).map(BatchSize::Of).ok_or_else(wrong),
     }
 }
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
-    let artifact =
-        Artifact::open(&args.file).map_err(|source| Error::Open { path: args.file.clone(), source })?;
+    if let Some(model) = &args.of_model.model {
+        let Args { file, batch, context: contexts, json, of_model, .. } = args;
+        return bench_model::run(of_model, model, file.as_ref(), batch, contexts, *json, context);
+    }
+    // One of the two is there: the command line asks for it.
+    let Some(file) = &args.file else { return Ok(ExitStatus::Error) };
+    let artifact = Artifact::open(file).map_err(|source| Error::Open { path: file.clone(), source })?;
     let contexts = points::contexts(&args.context, &artifact.manifest().geometry)?;
     if args.emulate {
-        return emulate(args, &artifact, &contexts, context);
+        return emulate(args, (&artifact, file), &contexts, context);
     }
     let device = Device::open(0)?;
-    time(args, &artifact, &device, &args.points(&BATCHES, &contexts), context)
+    time(args, &artifact, &device, &args.points(&BATCHES, &contexts)?, context)
 }
 
 fn time(
@@ -112,12 +135,12 @@ fn time(
 
 fn emulate(
     args: &Args,
-    artifact: &Artifact,
+    (artifact, file): (&Artifact, &Path),
     contexts: &[u32],
     context: &Context,
 ) -> Result<ExitStatus, Error> {
-    let candidates = candidates(artifact, &args.file)?;
-    let points = args.points(&[1], contexts);
+    let candidates = candidates(artifact, file)?;
+    let points = args.points(&[1], contexts)?;
     let of = |candidate: &Candidate| points.iter().filter(|point| point.phase == candidate.phase()).count();
     let wanted = candidates.iter().map(of).sum();
     let bar = progress("counting", wanted);

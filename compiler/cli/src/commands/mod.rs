@@ -8,6 +8,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod bench_model;
 pub mod calibrate;
 pub mod compile;
 pub mod completions;

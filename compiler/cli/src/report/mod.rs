@@ -3,6 +3,7 @@
 //! A [`View`] is the common ground: a plan is lowered to one, an artifact holds one.
 
 pub mod bench;
+pub mod bench_model;
 mod chart;
 mod diff;
 mod inspection;
