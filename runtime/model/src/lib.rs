@@ -90,15 +90,12 @@ impl ModelFiles {
     }
 
     fn of(checkpoint: Checkpoint, path: &Path) -> Result<Self, ModelError> {
-        let (tokenizer, source) = match checkpoint.gguf() {
-            Some(gguf) => {
-                let template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
-                (Tokenizer::from_gguf(gguf)?, template)
-            }
-            None => {
-                let tokenizer = Tokenizer::from_file(&path.join("tokenizer.json"))?;
-                (tokenizer, text::chat::template_of_folder(path)?)
-            }
+        let (tokenizer, source) = if let Some(gguf) = checkpoint.gguf() {
+            let template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
+            (Tokenizer::from_gguf(gguf)?, template)
+        } else {
+            let tokenizer = Tokenizer::from_file(&path.join("tokenizer.json"))?;
+            (tokenizer, text::chat::template_of_folder(path)?)
         };
         let config = checkpoint.config();
         let spelling = |token: Option<u32>| token.and_then(|t| tokenizer.spelling(t)).unwrap_or_default();

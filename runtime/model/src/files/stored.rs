@@ -141,7 +141,7 @@ impl Stored<'_> {
     }
 
     /// All elements as they lie.
-    pub(super) fn to_vec(&self) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn read(&self) -> Result<Vec<f32>, ModelError> {
         let mut all = Vec::new();
         self.stream(Order::Plain, |piece: &[f32], _| {
             all.extend_from_slice(piece);

@@ -48,12 +48,14 @@ fn hash(name: &str) -> u64 {
 /// Elements that float16 and bfloat16 hold exactly.
 fn elements(name: &str, shape: &[usize]) -> Vec<f32> {
     let mut random = noise(hash(name));
+    let [bias, norm, embedding] =
+        [".bias", "norm.weight", "embed_tokens.weight"].map(|ending| name.ends_with(ending));
     let value = |x: f32| {
-        if name.ends_with("norm.weight") {
+        if norm {
             1.0 + (x * 32.0).floor() / 64.0
-        } else if name.ends_with("embed_tokens.weight") {
+        } else if embedding {
             (x * 64.0).floor() / 64.0
-        } else if name.ends_with(".bias") {
+        } else if bias {
             (x * 64.0).floor() / 128.0
         } else {
             (x * 64.0).floor() / 256.0
@@ -93,7 +95,7 @@ impl Case {
         }
         for l in 0..self.size("num_hidden_layers").unwrap() {
             let mut add = |name: &str, shape: &[usize]| {
-                shapes.push((format!("model.layers.{l}.{name}"), shape.to_vec()))
+                shapes.push((format!("model.layers.{l}.{name}"), shape.to_vec()));
             };
             add("input_layernorm.weight", &[hidden]);
             add("post_attention_layernorm.weight", &[hidden]);

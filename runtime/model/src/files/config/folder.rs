@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Config, Family, MAX_LAYERS, MAX_TOKENS, MAX_WIDTH, Rope, RopeScaling, missing, name, unsupported, within,
+    Config, Family, MAX_LAYERS, MAX_TOKENS, MAX_WIDTH, Rope, RopeScaling, missing, name, scales, unsupported,
+    within,
 };
 use crate::ModelError;
 use crate::files::json;
@@ -104,6 +105,7 @@ impl Ids {
 
 /// The settings of `config.json` that matter here.
 #[derive(Deserialize)]
+#[allow(clippy::option_option)] // what is missing is not what is null: architectures have defaults of their own
 struct HfConfig {
     #[serde(default)]
     model_type: String,
@@ -114,7 +116,6 @@ struct HfConfig {
     intermediate_size: u64,
     num_hidden_layers: u64,
     num_attention_heads: u64,
-    /// Missing is not null: architectures have defaults of their own.
     #[serde(default, deserialize_with = "stated")]
     num_key_value_heads: Option<Option<u64>>,
     #[serde(default, deserialize_with = "stated")]
@@ -142,6 +143,7 @@ struct HfConfig {
 }
 
 /// A value that is there, if only as null.
+#[allow(clippy::option_option)]
 fn stated<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -282,7 +284,7 @@ impl HfRope {
         if let Some((key, _)) = self.other.iter().find(|(_, value)| !value.is_null()) {
             return Err(unsupported(path, format!("`{at}.{key}`")));
         }
-        if self.partial_rotary_factor.is_some_and(|factor| factor != 1.0) {
+        if scales(self.partial_rotary_factor) {
             return Err(unsupported(path, format!("`{at}.partial_rotary_factor`")));
         }
         if let (Some(new), Some(old)) = (&self.rope_type, &self.r#type)
@@ -294,7 +296,7 @@ impl HfRope {
         match kind {
             None | Some("default") => {
                 // A factor that nothing says how to use.
-                if let Some(factor) = self.factor.filter(|&factor| factor != 1.0) {
+                if let Some(factor) = self.factor.filter(|&factor| scales(Some(factor))) {
                     let kind = kind.map_or("without a type".to_owned(), |kind| format!("of type {kind}"));
                     return Err(unsupported(path, format!("`{at}.factor` {factor} {kind}")));
                 }

@@ -5,7 +5,7 @@
 
 use super::{
     Config, Family, MAX_LAYERS, MAX_TOKENS, MAX_WIDTH, ROPE_DIVISORS, Rope, RopeScaling, missing, name,
-    unsupported, within,
+    scales, unsupported, within,
 };
 use crate::files::gguf::Gguf;
 use crate::{ModelError, TensorProblem};
@@ -164,15 +164,16 @@ impl<'a> Reader<'a> {
             None => self.number("rope.scale_linear")?,
         };
         let factor = factor.filter(|&factor| factor != 0.0);
-        if let Some(found) = self.number("rope.scaling.attn_factor")?.filter(|&f| f != 0.0 && f != 1.0) {
-            return Err(self.unsupported("rope.scaling.attn_factor", found));
+        let attention = self.number("rope.scaling.attn_factor")?.filter(|&factor| factor != 0.0);
+        if scales(attention) {
+            return Err(self.unsupported("rope.scaling.attn_factor", attention.unwrap_or_default()));
         }
         let factor = match kind {
             Some("none") => 1.0,
             Some("linear") | None => factor.unwrap_or(1.0),
             Some(other) => return Err(self.unsupported("rope.scaling.type", other)),
         };
-        let scaled = factor != 1.0;
+        let scaled = scales(Some(factor));
         if !gguf.has_tensor(ROPE_DIVISORS) {
             return Ok(if scaled { RopeScaling::Linear { factor } } else { RopeScaling::None });
         }
@@ -181,7 +182,7 @@ impl<'a> Reader<'a> {
             return Err(self.unsupported("rope.scaling.factor", beside));
         }
         let tensor = gguf.tensor(ROPE_DIVISORS, &[head_dim / 2])?;
-        let divisors = tensor.to_vec()?;
+        let divisors = tensor.read()?;
         if divisors.contains(&0.0) {
             return Err(tensor.error(TensorProblem::NotFinite));
         }

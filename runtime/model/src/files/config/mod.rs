@@ -216,6 +216,12 @@ impl Family {
     }
 }
 
+/// Whether a factor is there and changes something.
+#[allow(clippy::float_cmp)] // a factor of exactly one is the one that changes nothing
+fn scales(factor: Option<f64>) -> bool {
+    factor.is_some_and(|factor| factor != 1.0)
+}
+
 /// The name for people; a file's own may be unfit to be shown.
 fn name(stated: &str, family: &str) -> String {
     if is_name(stated) { stated } else { family }.to_owned()
