@@ -76,6 +76,44 @@ fn a_sliding_window_bounds_the_context() {
     assert_eq!(shape(&off).unwrap().context, Some(8192));
 }
 
+/// The compiler's reader and the model's: what is missing means the same to both.
+#[test]
+fn both_readers_of_a_configuration_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let qwen = |kind: &str| json!({ "model_type": kind, "sliding_window": 512, "hidden_size": 2048 });
+    for mut changes in [
+        json!({}),
+        json!({ "rope_theta": null, "rope_parameters": { "rope_type": "default", "rope_theta": 1e6 } }),
+        json!({ "rope_theta": null, "head_dim": 64 }),
+        json!({ "max_sequence_length": 32_768, "rope_scaling": { "type": "linear", "factor": 4.0 } }),
+        json!({ "model_type": "mistral", "sliding_window": null }),
+        json!({ "model_type": "mistral", "max_position_embeddings": 4096 }),
+        qwen("qwen2"),
+        qwen("qwen3"),
+        json!({ "model_type": "qwen3", "sliding_window": 512, "use_sliding_window": true, "max_window_layers": 32 }),
+    ] {
+        for lacks in [&[][..], &["num_key_value_heads"], &["head_dim"]] {
+            let mut config = config();
+            for (field, value) in changes.as_object_mut().unwrap() {
+                config[field] = value.clone();
+            }
+            for field in lacks {
+                config.as_object_mut().unwrap().remove(*field);
+            }
+            let path = folder.path().join("config.json");
+            std::fs::write(&path, config.to_string()).unwrap();
+            let mut of_compiler = plan::shape(path.to_str().unwrap()).unwrap();
+            let of_model = moac_model::read_config(&path).unwrap().shape();
+            of_compiler.name.clone_from(&of_model.name); // the folder's, to the compiler
+            if config.get("rope_theta").is_none_or(Value::is_null) && config["rope_parameters"].is_null() {
+                assert_eq!(of_compiler.rope_theta.take(), None);
+                of_compiler.rope_theta = Some(10_000.0);
+            }
+            assert_eq!(of_compiler, of_model, "{config}");
+        }
+    }
+}
+
 #[test]
 fn what_attention_cannot_do_is_refused_by_name() {
     insta::assert_snapshot!(message(&json!({
@@ -129,6 +167,13 @@ fn presets_are_the_public_shapes() {
     llama-3.2-3b: 28 x 24/8 x 128, 500000, 131072
     vicuna-7b: 32 x 32/32 x 128, 10000, 16384
     vicuna-13b: 40 x 40/40 x 128, 10000, 16384
+    mistral-7b: 32 x 32/8 x 128, 1000000, 32768
+    qwen2.5-0.5b: 24 x 14/2 x 64, 1000000, 32768
+    qwen2.5-1.5b: 28 x 12/2 x 128, 1000000, 32768
+    qwen2.5-7b: 28 x 28/4 x 128, 1000000, 32768
+    qwen3-0.6b: 28 x 16/8 x 128, 1000000, 40960
+    qwen3-8b: 36 x 32/8 x 128, 1000000, 40960
+    qwen3-32b: 64 x 64/8 x 128, 1000000, 40960
     smollm2-135m: 30 x 9/3 x 64, 100000, 8192
     ");
 }

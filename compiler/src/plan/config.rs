@@ -1,5 +1,6 @@
 //! A Hugging Face `config.json` to a model's shape. What attention cannot do as the configuration asks is refused by
-//! name; everything that is not about attention is left alone.
+//! name; everything that is not about attention is left alone. What a missing field means depends on the architecture, as in
+//! transformers, and is what `moac_model::Config` takes it for.
 
 use std::path::Path;
 
@@ -50,18 +51,23 @@ pub(super) fn read(path: &Path) -> Result<ModelShape, Error> {
 
 fn shape(mut config: Object<'_>, path: &Path, problems: &mut Problems) -> Option<ModelShape> {
     refuse(&mut config, problems);
-    let name = name(&mut config, path, problems);
+    let model_type = config.text("model_type", problems).unwrap_or_default();
+    let name = name(&mut config, &model_type, path, problems);
     let num_layers = config.require_whole("num_hidden_layers", 1..=MAX_LAYERS, problems);
     let num_heads = config.require_whole("num_attention_heads", 1..=MAX_HEADS, problems);
     let num_kv_heads = if config.has("num_key_value_heads") {
         config.whole("num_key_value_heads", 1..=MAX_HEADS, problems)
     } else {
-        num_heads // left out, it means attention without groups
+        match model_type.as_str() {
+            "mistral" if !config.states("num_key_value_heads") => Some(8),
+            "qwen2" | "qwen3" if !config.states("num_key_value_heads") => Some(32),
+            _ => num_heads, // left out, it means attention without groups
+        }
     };
-    let (head_dim, head_dim_at) = head_dim(&mut config, num_heads, problems);
+    let (head_dim, head_dim_at) = head_dim(&mut config, &model_type, num_heads, problems);
     let (softmax_scale, scale_at) = softmax_scale(&mut config, problems);
     let rope_theta = rope_theta(&mut config, problems);
-    let context = context(&mut config, problems);
+    let context = context(&mut config, &model_type, num_layers, problems);
     let name = Some(name);
     let stated =
         Stated { name, num_layers, num_heads, num_kv_heads, head_dim, rope_theta, context, softmax_scale };
@@ -95,25 +101,30 @@ fn refuse(config: &mut Object<'_>, problems: &mut Problems) {
 }
 
 /// The name for people: where the weights come from, else the folder, else the architecture.
-fn name(config: &mut Object<'_>, path: &Path, problems: &mut Problems) -> String {
-    let model_type = config.text("model_type", problems);
-    if let Some((_, what)) = REFUSED_TYPES.iter().find(|(name, _)| model_type.as_deref() == Some(name)) {
-        let found = format!("{:?}", model_type.as_deref().unwrap_or_default());
+fn name(config: &mut Object<'_>, model_type: &str, path: &Path, problems: &mut Problems) -> String {
+    if let Some((_, what)) = REFUSED_TYPES.iter().find(|(name, _)| *name == model_type) {
+        let found = format!("{model_type:?}");
         problems.add("$.model_type", found, format!("a model without {what}, which kernels do not have"));
     }
     let folder = || Some(path.parent()?.file_name()?.to_str()?.to_owned()).filter(|name| is_name(name));
     let origin = config.text("_name_or_path", problems).filter(|name| is_name(name));
-    origin.or_else(folder).or(model_type.filter(|name| is_name(name))).unwrap_or_else(|| "model".to_owned())
+    origin
+        .or_else(folder)
+        .unwrap_or_else(|| if is_name(model_type) { model_type } else { "model" }.to_owned())
 }
 
 /// The head dimension and the field that decides it.
 fn head_dim(
     config: &mut Object<'_>,
+    model_type: &str,
     num_heads: Option<u32>,
     problems: &mut Problems,
 ) -> (Option<u32>, &'static str) {
     if config.has("head_dim") {
         return (config.whole("head_dim", 1..=MAX_HEAD_DIM, problems), "$.head_dim");
+    }
+    if model_type == "qwen3" && !config.states("head_dim") {
+        return (Some(128), "$.head_dim");
     }
     let at = "$.hidden_size";
     let hidden = config.require_whole("hidden_size", 1..=MAX_HEADS * MAX_HEAD_DIM, problems);
@@ -135,10 +146,27 @@ fn rope_theta(config: &mut Object<'_>, problems: &mut Problems) -> Option<f64> {
 
 /// The longest context. A model with a sliding window is only itself up to that window: a plan of longer spans would
 /// show its heads keys that they were never shown.
-fn context(config: &mut Object<'_>, problems: &mut Problems) -> Option<u32> {
-    let context = config.whole("max_position_embeddings", 1..=u32::MAX, problems);
-    let off = config.take("use_sliding_window").is_some_and(|value| value.get() == "false");
-    let window = config.whole("sliding_window", 1..=u32::MAX, problems).filter(|_| !off);
+fn context(
+    config: &mut Object<'_>,
+    model_type: &str,
+    num_layers: Option<u32>,
+    problems: &mut Problems,
+) -> Option<u32> {
+    let positions = config.whole("max_position_embeddings", 1..=u32::MAX, problems);
+    // Beside a scaled rotary embedding, the context that the scaling is for.
+    let context = positions.max(config.whole("max_sequence_length", 1..=u32::MAX, problems));
+    let stated = config.states("sliding_window");
+    let window = config.whole("sliding_window", 1..=u32::MAX, problems);
+    let switch = config.take("use_sliding_window").map(|value| value.get() != "false");
+    let window = match model_type {
+        // Qwen's window has a switch, off by default, and leaves the first layers alone.
+        "qwen2" | "qwen3" => {
+            let first = config.whole("max_window_layers", 0..=u32::MAX, problems).unwrap_or(28);
+            window.filter(|_| switch == Some(true) && num_layers.is_none_or(|layers| first < layers))
+        }
+        "mistral" if !stated => Some(4096),
+        _ => window.filter(|_| switch != Some(false)),
+    };
     match (context, window) {
         (Some(context), Some(window)) => Some(context.min(window)),
         (context, window) => context.or(window),

@@ -44,6 +44,11 @@ impl<'a> Object<'a> {
         self.fields.get(name).is_some_and(|value| value.get() != "null")
     }
 
+    /// Whether the field stands there, if only as null, and is not taken yet.
+    pub(super) fn states(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
     /// Takes a field; null is as good as none.
     pub(super) fn take(&mut self, name: &str) -> Option<&'a RawValue> {
         self.fields.remove(name).filter(|value| value.get() != "null")

@@ -122,6 +122,8 @@ struct HfConfig {
     head_dim: Option<Option<u64>>,
     rms_norm_eps: f64,
     max_position_embeddings: u64,
+    /// Beside a scaled rotary embedding, the context that the scaling is for.
+    max_sequence_length: Option<u64>,
     rope_theta: Option<f64>,
     rope_scaling: Option<HfRope>,
     rope_parameters: Option<HfRope>,
@@ -170,7 +172,11 @@ impl HfConfig {
             (None, Family::Qwen3) => 128,
             _ => hidden_size / num_heads,
         };
-        let context = within(path, "max_position_embeddings", self.max_position_embeddings, MAX_TOKENS)?;
+        let (key, context) = match self.max_sequence_length {
+            Some(longer) if longer > self.max_position_embeddings => ("max_sequence_length", longer),
+            _ => ("max_position_embeddings", self.max_position_embeddings),
+        };
+        let context = within(path, key, context, MAX_TOKENS)?;
         self.refuse_window(family, context as u64, path)?;
         let config = Config {
             name: name(&self.name, &self.model_type),
