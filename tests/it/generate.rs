@@ -113,6 +113,22 @@ fn text_is_the_likeliest_and_json_counts_it() {
 }
 
 #[test]
+fn random_weights_follow_from_the_seed_and_need_no_weights() {
+    let folder = folder();
+    let folder = folder.path();
+    for shard in 1..3 {
+        std::fs::remove_file(folder.join(format!("tiny/model-0000{shard}-of-00002.safetensors"))).unwrap();
+    }
+    std::fs::remove_file(folder.join("tiny/model.safetensors.index.json")).unwrap();
+    let text = |seed: &str| {
+        printed(folder, &["-p", "in the", "-n", "24", "--json", "--random-weights", "--seed", seed])
+    };
+    assert_eq!(text("1"), text("1"));
+    assert_ne!(text("1"), text("2"));
+    assert!(refused(folder, &["-p", "in the"]).contains("model.safetensors"));
+}
+
+#[test]
 fn sampling_follows_its_options() {
     let folder = folder();
     let folder = folder.path();

@@ -7,8 +7,8 @@ use std::time::Instant;
 use moac_compiler::{lower, plan};
 use moac_model::engine::runner::Runner as _;
 use moac_model::{
-    Answer, CpuOptions, CpuRunner, Engine, EngineOptions, Event, Finish, Message, Model, ModelError, Refused,
-    Request, Sampling, Stream, dense_plan,
+    Answer, CpuOptions, CpuRunner, Engine, EngineOptions, Event, Finish, Message, Model, ModelError,
+    ModelFiles, Refused, Request, Sampling, Stream, dense_plan,
 };
 use moac_runtime::plan::Plan;
 use serde::Serialize;
@@ -25,6 +25,7 @@ const SLAB_BYTES: u64 = 4 << 30;
 
 /// Generate text with a model, its attention as a plan has it
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)] // flags of a command line
 pub struct Args {
     /// The model: a GGUF file, or a Hugging Face folder
     pub model: PathBuf,
@@ -75,6 +76,10 @@ pub struct Args {
     /// An answer does not depend, to the last bit, on the prompts that are answered with it
     #[arg(long)]
     pub deterministic: bool,
+    /// Make the weights from the seed instead of reading them, to try or measure a shape: MODEL needs no more than `config.json`
+    /// and `tokenizer.json`
+    #[arg(long)]
+    pub random_weights: bool,
     /// One JSON object per answer
     #[arg(long, conflicts_with = "chat")]
     pub json: bool,
@@ -118,7 +123,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     if args.device == Some(Device::Gpu) {
         return Err(Error::NoGpuModel);
     }
-    let model = Model::open(&args.model)?;
+    let model = if args.random_weights {
+        ModelFiles::random(&args.model, args.seed)?.read(&mut |_, _| ())?
+    } else {
+        Model::open(&args.model)?
+    };
     let (plan, lengths) = args.plan(&model)?;
     let session = Session { args, context, model: &model, plan, lengths };
     match (&args.input.prompt, &args.input.prompts) {
@@ -151,6 +160,7 @@ impl Args {
             stops: Vec::new(),
             device: None,
             deterministic: false,
+            random_weights: false,
             json: false,
         }
     }
