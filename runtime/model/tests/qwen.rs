@@ -10,7 +10,7 @@
 
 use std::path::Path;
 
-use moac_model::{Cache, Generator, Message, Model, Sampling, Stop, dense_plan};
+use moac_model::{Cache, CpuOptions, EngineOptions, Finish, Message, Model, dense_plan};
 
 /// The first chapters of Northanger Abbey, by Jane Austen.
 const NOVEL: &str = include_str!("data/northanger-abbey.txt");
@@ -43,9 +43,9 @@ fn a_question_is_answered() {
     let model = model();
     let prompt = model.chat(&[Message::new("user", "What is the capital of France?")]).unwrap();
     assert_eq!(prompt.len(), 36);
-    let cache = Cache::new(&dense_plan(&model.decoder.config().shape()), 1024).unwrap();
-    let mut answer = Generator::new(&model, &prompt, cache, &Sampling::greedy()).unwrap().with_limit(64);
-    let text: String = answer.by_ref().map(Result::unwrap).collect();
-    assert_eq!(text, "The capital of France is Paris.");
-    assert_eq!(answer.stop(), Some(Stop::EndOfText));
+    let plan = dense_plan(&model.decoder.config().shape());
+    let engine = model.cpu_engine(&plan, &[1024], &CpuOptions::default(), EngineOptions::default()).unwrap();
+    let answer = engine.submit(model.request(prompt, 64)).unwrap().answers().unwrap().remove(0);
+    assert_eq!(answer.text, "The capital of France is Paris.");
+    assert!(matches!(answer.finish, Some(Finish::StopToken(_))));
 }

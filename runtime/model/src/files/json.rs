@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -12,13 +14,22 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAcce
 use super::mmap::refuse_pointer;
 use crate::ModelError;
 
+/// The largest file that is read: far beyond any real one, and parsed it still fits.
+const MAX_BYTES: u64 = 64 << 20;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads a JSON file.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
-    let text = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text))
+        .map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
     refuse_pointer(path, &text)?;
-    parse(&text).map_err(|what| ModelError::Damaged { path: path.to_owned(), what })
+    let damaged = |what| ModelError::Damaged { path: path.to_owned(), what };
+    if text.len() as u64 > MAX_BYTES {
+        return Err(damaged(format!("it has more than {MAX_BYTES} bytes")));
+    }
+    parse(&text).map_err(damaged)
 }
 
 /// Parses JSON text.

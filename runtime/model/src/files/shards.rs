@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::encoding::Encoding;
 use super::json;
@@ -18,6 +19,8 @@ use crate::error::TensorProblem;
 const MAX_SHARDS: usize = 4096;
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// The largest header of a file, as the format has it.
+const MAX_HEADER: u64 = 100_000_000;
 const ADAPTER: &str = "adapter_config.json";
 
 /// The tensors of a folder.
@@ -179,12 +182,16 @@ fn check_ends(file: &Mapped) -> Result<(), ModelError> {
     let header = usize::try_from(length).ok().and_then(|length| rest.get(..length)).ok_or_else(|| {
         damaged(format!("its header takes {length} bytes, but the file has {} behind its length", rest.len()))
     })?;
+    if length > MAX_HEADER {
+        return Err(damaged(format!("its header takes {length} bytes, expected at most {MAX_HEADER}")));
+    }
     let data = (rest.len() - header.len()) as u64;
-    let entries: BTreeMap<String, serde_json::Value> =
+    // As text, so that memory is bounded by that of the header.
+    let entries: BTreeMap<String, Box<RawValue>> =
         json::parse(header).map_err(|e| damaged(format!("its header: {e}")))?;
     for (name, info) in entries.into_iter().filter(|(name, _)| name != "__metadata__") {
         let Info { data_offsets: (start, end) } =
-            serde_json::from_value(info).map_err(|e| damaged(format!("tensor `{name}`: {e}")))?;
+            serde_json::from_str(info.get()).map_err(|e| damaged(format!("tensor `{name}`: {e}")))?;
         if start > end || end > data {
             let problem = TensorProblem::Truncated {
                 found: data.saturating_sub(start),

@@ -8,6 +8,7 @@ mod files;
 mod forward;
 mod settings;
 mod streaming;
+mod tampered;
 mod text;
 mod tiny;
 mod windows;
