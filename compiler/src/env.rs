@@ -1,4 +1,5 @@
-//! Every environment variable that moac reads, named and documented once. Nothing else calls `std::env::var`.
+//! Every environment variable that moac reads, named and documented once. Nothing else calls `std::env::var`; those about
+//! colour are read by anstream.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 pub struct Var {
     /// The name.
     pub name: &'static str,
-    /// What it does.
+    /// Its effect.
     pub help: &'static str,
 }
 
@@ -19,13 +20,24 @@ pub const CACHE_DIR: Var = Var {
     name: "MOAC_CACHE_DIR",
     help: "folder of compiled kernels [default: $XDG_CACHE_HOME/moac, else ~/.cache/moac]",
 };
-/// What is logged to stderr.
+/// The log filter.
 pub const LOG: Var =
     Var { name: "MOAC_LOG", help: "log filter, as in `moac=debug,warn` [default: warn; logs go to stderr]" };
 /// The CUDA toolkit.
 pub const CUDA_HOME: Var = Var { name: "CUDA_HOME", help: "a CUDA folder to look for NVRTC in" };
 /// The CUDA toolkit, under its other name.
 pub const CUDA_PATH: Var = Var { name: "CUDA_PATH", help: "as CUDA_HOME, which comes first" };
+/// The active conda environment.
+pub const CONDA_PREFIX: Var =
+    Var { name: "CONDA_PREFIX", help: "the active conda environment, where NVRTC is looked for too" };
+/// No colour, by <https://no-color.org>.
+pub const NO_COLOR: Var =
+    Var { name: "NO_COLOR", help: "print no colour, unless it is empty [--color overrides it]" };
+/// Colour where there is no terminal.
+pub const CLICOLOR_FORCE: Var = Var {
+    name: "CLICOLOR_FORCE",
+    help: "print colour though there is no terminal [--color and NO_COLOR override it]",
+};
 /// The architecture to compile for where none is asked for.
 pub const CUDA_COMPUTE_CAP: Var =
     Var { name: "CUDA_COMPUTE_CAP", help: "compute capability that --arch defaults to, as in `90`" };
@@ -35,8 +47,19 @@ pub const XDG_CACHE_HOME: Var = Var { name: "XDG_CACHE_HOME", help: "the user's 
 pub const HOME: Var = Var { name: "HOME", help: "the user's home, for ~/.cache" };
 
 /// All of them, in the order that help shows.
-pub const ALL: [Var; 8] =
-    [NVRTC, CACHE_DIR, LOG, CUDA_HOME, CUDA_PATH, CUDA_COMPUTE_CAP, XDG_CACHE_HOME, HOME];
+pub const ALL: [Var; 11] = [
+    NVRTC,
+    CACHE_DIR,
+    LOG,
+    CUDA_HOME,
+    CUDA_PATH,
+    CONDA_PREFIX,
+    CUDA_COMPUTE_CAP,
+    NO_COLOR,
+    CLICOLOR_FORCE,
+    XDG_CACHE_HOME,
+    HOME,
+];
 
 impl Var {
     /// The value, if it is set and not empty.

@@ -133,7 +133,7 @@ fn spills_fail_unless_declared() {
     assert_eq!(what, "spilled registers");
     assert_eq!(
         error.to_string(),
-        format!("kernel `k` for sm_90a has {found} bytes of spilled registers, and declares 0")
+        format!("kernel `k` for sm_90a has {found} bytes of spilled registers, but declares 0")
     );
     kernel.allowance = Allowance { spill_bytes: found, stack_bytes: 1024, ..Allowance::default() };
     let resources = nvrtc().compile(&kernel).unwrap().resources;
@@ -147,7 +147,7 @@ fn stack_frames_fail_unless_declared() {
     let mut kernel = source(STACKED, Arch::Sm80);
     assert_eq!(
         refusal(&kernel).to_string(),
-        "kernel `k` for sm_80 has 400 bytes of stack frame, and declares 0"
+        "kernel `k` for sm_80 has 400 bytes of stack frame, but declares 0"
     );
     kernel.allowance.stack_bytes = 400;
     assert_eq!(nvrtc().compile(&kernel).unwrap().resources.stack_bytes, 400);
@@ -157,7 +157,7 @@ fn stack_frames_fail_unless_declared() {
 fn serialised_wgmma_fails_unless_declared() {
     let mut kernel = source(SERIALISED, Arch::Sm90a);
     let text = refusal(&kernel).to_string();
-    assert!(text.starts_with("kernel `k` for sm_90a runs its wgmma instructions one by one"), "{text}");
+    assert!(text.starts_with("kernel `k` for sm_90a has serialised wgmma instructions"), "{text}");
     assert!(text.contains("(C75"), "{text}");
     kernel.allowance.serialised = true;
     assert!(nvrtc().compile(&kernel).is_ok());
@@ -183,7 +183,7 @@ fn a_nul_in_a_source_is_an_error() {
     let error = refusal(&source("// \0", Arch::Sm80));
     assert_eq!(
         error.to_string(),
-        "NVRTC failed on kernel `k` for sm_80: nvrtcCreateProgram: a text with a NUL byte"
+        "NVRTC failed on kernel `k` for sm_80: nvrtcCreateProgram: a text contains a NUL byte"
     );
 }
 
@@ -279,6 +279,80 @@ fn a_missing_or_strange_library_is_a_typed_error() {
     assert!(
         matches!(&searched[0].outcome, Outcome::Unusable { path, .. } if path.ends_with("libnvrtc.so.13"))
     );
+}
+
+/// The search of one folder of libraries, as a toolkit has it.
+fn search_of(root: &Path) -> Search {
+    Search { toolkits: vec![root.to_owned()], ..Search::default() }
+}
+
+#[test]
+fn a_bad_neighbour_spoils_no_library() {
+    use std::os::unix::fs::symlink;
+    let root = tempfile::tempdir().unwrap();
+    let lib = root.path().join("lib");
+    copy_of_nvrtc(&lib);
+    let found = |search: &Search| match search.run() {
+        Ok((nvrtc, searched)) => (nvrtc.path().to_owned(), searched.len()),
+        Err(error) => panic!("{error}"),
+    };
+    let good = found(&search_of(root.path()));
+    assert_eq!(good.1, 1);
+    // Newer names that lead nowhere or hold nothing, and builtins of other versions that do either.
+    symlink("/nowhere/libnvrtc.so.99", lib.join("libnvrtc.so.99")).unwrap();
+    std::fs::write(lib.join("libnvrtc.so.98"), b"").unwrap();
+    symlink("/nowhere/b", lib.join("libnvrtc-builtins.so.12.9")).unwrap();
+    std::fs::write(lib.join("libnvrtc-builtins.so.11.0"), b"").unwrap();
+    std::fs::write(lib.join("libnvrtc-builtins.so.99.0"), b"not a library").unwrap();
+    for search in [search_of(root.path()), Search { named: Some(lib.clone()), ..Search::default() }] {
+        let (nvrtc, searched) = search.run().unwrap();
+        assert_eq!(nvrtc.path(), good.0);
+        let reasons: Vec<String> = searched.iter().map(ToString::to_string).collect();
+        assert!(reasons[0].contains("libnvrtc.so.99") && reasons[0].contains("No such file"), "{reasons:?}");
+        assert!(reasons[1].contains("libnvrtc.so.98") && reasons[1].contains("too short"), "{reasons:?}");
+        assert_eq!(reasons.len(), 3);
+    }
+    // A toolkit is named by its root, too.
+    let named = Search { named: Some(root.path().to_owned()), ..Search::default() };
+    assert_eq!(found(&named).0, good.0);
+}
+
+#[test]
+fn links_are_followed_to_the_builtins() {
+    let root = tempfile::tempdir().unwrap();
+    let lib = root.path().join("lib");
+    copy_of_nvrtc(&lib);
+    let library = search_of(root.path()).run().unwrap().0.path().canonicalize().unwrap();
+    let link = root.path().join("elsewhere/libnvrtc.so");
+    std::fs::create_dir(link.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(&library, &link).unwrap();
+    // In a process that has not loaded the builtins yet, so that only what lies beside the library can serve.
+    let doctor = |path: &Path| {
+        let mut command = crate::cli::command(&["doctor", "--json"]);
+        command.env("MOAC_NVRTC", path).env("MOAC_CACHE_DIR", root.path());
+        serde_json::from_str::<serde_json::Value>(&crate::cli::finish(command).stdout).unwrap()
+    };
+    let told = doctor(&link);
+    assert_eq!(told["nvrtc"]["build"], nvrtc().build(), "{told}");
+    let told = doctor(&root.path().join("none/libnvrtc.so"));
+    let why = told["nvrtc"]["searched"][0].as_str().unwrap();
+    assert!(
+        why.contains("none/libnvrtc.so: cannot open shared object file: No such file or directory"),
+        "{why}"
+    );
+    let told = doctor(link.parent().unwrap().parent().unwrap().join("empty").as_path());
+    assert_eq!(told["nvrtc"]["path"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_conda_environment_is_searched_like_a_toolkit() {
+    let root = tempfile::tempdir().unwrap();
+    copy_of_nvrtc(&root.path().join("targets").join(format!("{}-linux", std::env::consts::ARCH)).join("lib"));
+    let mut command = crate::cli::command(&["doctor", "--json"]);
+    command.env("CONDA_PREFIX", root.path()).env("MOAC_CACHE_DIR", root.path());
+    let told: serde_json::Value = serde_json::from_str(&crate::cli::finish(command).stdout).unwrap();
+    // A toolkit of this machine comes later, one that a variable names earlier.
+    assert!(told["nvrtc"]["path"].as_str().unwrap().starts_with(root.path().to_str().unwrap()), "{told}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Why there is no NVRTC, and why a kernel does not compile.
+//! Errors of finding NVRTC and of compiling a kernel.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,25 +13,25 @@ use crate::hint::Hint;
 pub struct Attempt {
     /// The place, as a user names it: a variable, a folder, the loader's path.
     pub place: String,
-    /// What was there.
+    /// The outcome there.
     pub outcome: Outcome,
 }
 
-/// What was found at a place.
+/// The outcome of searching one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// No library of that name.
     Absent,
     /// A library that does not serve.
     Unusable {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// The one that is used.
     Found {
-        /// Which.
+        /// The path.
         path: PathBuf,
     },
 }
@@ -48,12 +48,12 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// Why there is no NVRTC.
+/// Errors of finding NVRTC.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NvrtcError {
     /// Nowhere.
-    #[error("NVRTC, CUDA's run-time compiler, was not found; searched:{}", lines(searched))]
+    #[error("NVRTC, CUDA's run-time compiler, was not found in any of these places:{}", lines(searched))]
     NotFound {
         /// Every place, in order.
         searched: Vec<Attempt>,
@@ -63,7 +63,7 @@ pub enum NvrtcError {
     Named {
         /// As given.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
 }
@@ -73,7 +73,7 @@ impl Hint for NvrtcError {
         let hints: &[&str] = match self {
             Self::NotFound { .. } => &[
                 "`moac doctor --fetch` downloads it; no GPU is needed",
-                "where it is installed already, set `MOAC_NVRTC` to the libnvrtc.so or its folder",
+                "if it is installed already, set `MOAC_NVRTC` to its libnvrtc.so or folder",
             ],
             Self::Named { .. } => {
                 &["set `MOAC_NVRTC` to a libnvrtc.so of CUDA 12.8 or later or to its folder, or unset it"]
@@ -83,18 +83,18 @@ impl Hint for NvrtcError {
     }
 }
 
-/// Why a kernel did not compile, or compiled to something that would be slow.
+/// Errors of compiling a kernel, and code that would be slow.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CompileError {
     /// This NVRTC is too old or too new for the architecture.
-    #[error("NVRTC {} does not compile for {arch}: it knows sm_{}", join(version, "."), join(known, ", sm_"))]
+    #[error("NVRTC {} does not support {arch}, only sm_{}", join(version, "."), join(known, ", sm_"))]
     Arch {
         /// Asked for.
         arch: Arch,
         /// Its CUDA version.
         version: [u32; 2],
-        /// What it compiles for, as `10 * major + minor`.
+        /// The architectures that it supports, as `10 * major + minor`.
         known: Vec<u32>,
     },
     /// The source is wrong.
@@ -104,7 +104,7 @@ pub enum CompileError {
         symbol: String,
         /// For which architecture.
         arch: Arch,
-        /// What the compiler says.
+        /// The compiler's output.
         log: String,
     },
     /// NVRTC failed in another way.
@@ -116,7 +116,7 @@ pub enum CompileError {
         arch: Arch,
         /// The function.
         call: &'static str,
-        /// What it says.
+        /// NVRTC's message.
         message: String,
     },
     /// The source compiled, but the kernel is not in it.
@@ -130,19 +130,19 @@ pub enum CompileError {
         arch: Arch,
     },
     /// The assembler's report lacks a figure.
-    #[error("NVRTC's report on kernel `{symbol}` for {arch} does not say its {figure}; the report:\n{log}")]
+    #[error("NVRTC's report on kernel `{symbol}` for {arch} lacks its {figure}:\n{log}")]
     Report {
         /// The kernel.
         symbol: String,
         /// For which architecture.
         arch: Arch,
-        /// Which.
+        /// The path.
         figure: &'static str,
         /// The report.
         log: String,
     },
     /// More spilled or stacked bytes than the kernel declares.
-    #[error("kernel `{symbol}` for {arch} has {found} bytes of {what}, and declares {declared}")]
+    #[error("kernel `{symbol}` for {arch} has {found} bytes of {what}, but declares {declared}")]
     LocalMemory {
         /// The kernel.
         symbol: String,
@@ -157,7 +157,7 @@ pub enum CompileError {
     },
     /// Matrix instructions wait for each other.
     #[error(
-        "kernel `{symbol}` for {arch} runs its wgmma instructions one by one, and does not declare it:\n{log}"
+        "kernel `{symbol}` for {arch} has serialised wgmma instructions, but does not declare them:\n{log}"
     )]
     Serialised {
         /// The kernel.

@@ -39,6 +39,8 @@ pub(super) struct Library {
     log: (SizeOf, Fill),
     ptx: (SizeOf, Fill),
     cubin: (SizeOf, Fill),
+    /// The loader's messages on builtins beside the library that did not load.
+    unloaded: Vec<String>,
     _open: ManuallyDrop<(libloading::Library, Vec<libloading::Library>)>,
 }
 
@@ -49,11 +51,11 @@ pub(super) struct Refused {
     pub(super) message: String,
 }
 
-/// What one compilation left behind.
+/// The output of one compilation.
 pub(super) struct Output {
     /// Cubin and PTX, or nothing where the source does not compile.
     pub(super) code: Option<(Vec<u8>, Vec<u8>)>,
-    /// What the compiler and the assembler said.
+    /// The messages of the compiler and the assembler.
     pub(super) log: String,
 }
 
@@ -63,14 +65,18 @@ impl Library {
         let load = |path: &Path| {
             // SAFETY: an NVRTC's initialisers set up the compiler and nothing else. That the file is one is the word
             // of the user or of CUDA's own layout; any library on the loader's path gets the same trust.
-            unsafe { libloading::Library::new(path) }.map_err(|error| Failure::NotLoaded(error.to_string()))
+            unsafe { libloading::Library::new(path) }.map_err(|error| loaders_words(&error))
         };
-        let mut open = Vec::new();
         // NVRTC opens its builtins by bare name, which fails outside the loader's path unless they are loaded already.
+        // Those of another version may lie in the same folder: if one does not load, the search goes on.
+        let (mut open, mut unloaded) = (Vec::new(), Vec::new());
         for builtins in builtins(path) {
-            open.push(load(&builtins)?);
+            match load(&builtins) {
+                Ok(library) => open.push(library),
+                Err(words) => unloaded.push(words),
+            }
         }
-        let library = load(path)?;
+        let library = load(path).map_err(Failure::NotLoaded)?;
         // SAFETY: the names and the types are those of nvrtc.h, unchanged since CUDA 11.2. The library stays open for
         // the rest of the process, so the pointers stay valid.
         unsafe {
@@ -85,9 +91,15 @@ impl Library {
                 log: (symbol(&library, c"nvrtcGetProgramLogSize")?, symbol(&library, c"nvrtcGetProgramLog")?),
                 ptx: (symbol(&library, c"nvrtcGetPTXSize")?, symbol(&library, c"nvrtcGetPTX")?),
                 cubin: (symbol(&library, c"nvrtcGetCUBINSize")?, symbol(&library, c"nvrtcGetCUBIN")?),
+                unloaded,
                 _open: ManuallyDrop::new((library, open)),
             })
         }
+    }
+
+    /// A reason for which the library does not work, with what the loader says of the builtins that it refuses.
+    pub(super) fn because(&self, reason: String) -> String {
+        self.unloaded.iter().fold(reason, |reason, words| format!("{reason}; {words}"))
     }
 
     /// The CUDA version it belongs to, `[major, minor]`.
@@ -213,20 +225,32 @@ unsafe fn symbol<F: Copy>(library: &libloading::Library, name: &CStr) -> Result<
 }
 
 fn c_string(call: &'static str, text: &str) -> Result<CString, Refused> {
-    CString::new(text).map_err(|_| Refused { call, message: "a text with a NUL byte".to_owned() })
+    CString::new(text).map_err(|_| Refused { call, message: "a text contains a NUL byte".to_owned() })
 }
 
-/// The builtins beside a library that was named by a path.
+/// The loader's message, which the error's own text leaves out.
+fn loaders_words(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// The builtins of a library that was named by a path: those beside the file that links lead to, then those beside the
+/// link.
 fn builtins(library: &Path) -> Vec<PathBuf> {
-    let folder = library.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let Some(entries) = folder.and_then(|folder| folder.read_dir().ok()) else { return Vec::new() };
-    let mut found: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("libnvrtc-builtins.so") && !name.contains(".alt.")
-        })
-        .collect();
-    found.sort();
+    let target = library.canonicalize().unwrap_or_else(|_| library.to_owned());
+    let mut found: Vec<PathBuf> = Vec::new();
+    for path in [target.as_path(), library] {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let Some(entries) = folder.and_then(|folder| folder.read_dir().ok()) else { continue };
+        let mut here: Vec<PathBuf> = entries
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("libnvrtc-builtins.so") && !name.contains(".alt.")
+            })
+            .collect();
+        here.sort();
+        here.retain(|path| !found.contains(path));
+        found.append(&mut here);
+    }
     found
 }

@@ -1,11 +1,11 @@
-//! What the assembler's report says about a kernel.
+//! Parses the assembler's report on a kernel.
 //!
 //! NVRTC returns the text of `ptxas -v --warn-on-spills`. It has no other form, so it is read line by line; a figure
 //! that is not there is an error, never a zero.
 
 use moac_runtime::artifact::Resources;
 
-/// What there is to know of a compilation that went through.
+/// The report of a successful compilation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Report {
     pub(super) resources: Resources,

@@ -44,15 +44,15 @@ pub struct Source {
     pub symbol: String,
     /// The whole source file.
     pub text: String,
-    /// What it includes, directly or not, by the names of the `#include` lines.
+    /// The headers that it includes, directly or indirectly, by the names of the `#include` lines.
     pub headers: Vec<(String, String)>,
-    /// What to compile it for.
+    /// The architecture to compile it for.
     pub arch: Arch,
-    /// What it may do that would otherwise be an error.
+    /// The exceptions it declares, which would otherwise be errors.
     pub allowance: Allowance,
 }
 
-/// What a kernel declares to take beyond registers. The default is nothing.
+/// The memory beyond registers that a kernel declares. The default is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Allowance {
     /// Bytes of stack frame of a thread.
@@ -68,11 +68,11 @@ pub struct Allowance {
 pub struct Compiled {
     /// The machine code, an ELF file.
     pub cubin: Vec<u8>,
-    /// What it was assembled from.
+    /// The PTX that it was assembled from.
     pub ptx: String,
-    /// What a launch takes, without dynamic shared memory.
+    /// The resources of a launch, without dynamic shared memory.
     pub resources: Resources,
-    /// What the compiler and the assembler warned of.
+    /// The warnings of the compiler and the assembler.
     pub warnings: Vec<String>,
 }
 
@@ -85,7 +85,7 @@ pub struct Nvrtc {
     archs: Vec<u32>,
 }
 
-/// Why a library does not serve.
+/// The reason a library cannot be used.
 #[derive(Debug)]
 enum Failure {
     /// The loader refuses it.
@@ -114,7 +114,7 @@ impl Nvrtc {
     /// Opens the library at `path` and asks what it is.
     fn open(path: &Path) -> Result<Self, Failure> {
         let library = Library::open(path)?;
-        let unfit = |Refused { call, message }| Failure::Unfit(format!("{call}: {message}"));
+        let unfit = |Refused { call, message }| Failure::Unfit(library.because(format!("{call}: {message}")));
         let cuda = library.version().map_err(unfit)?;
         let archs = library.archs().map_err(unfit)?;
         // The version function knows no patch level; the PTX of an empty program does.
@@ -126,7 +126,7 @@ impl Nvrtc {
             .filter(|line| line.starts_with("// Cuda compilation tools"))
             .find_map(|line| line.rsplit_once(", V"))
             .map(|(_, build)| build.trim().to_owned())
-            .ok_or_else(|| Failure::Unfit("its PTX does not say which build it is of".to_owned()))?;
+            .ok_or_else(|| Failure::Unfit("its PTX does not name its build".to_owned()))?;
         Ok(Self { library, path: path.to_owned(), cuda, build, archs })
     }
 
@@ -163,7 +163,10 @@ impl Nvrtc {
             .map(|(name, text)| Ok((CString::new(name.as_str())?, CString::new(text.as_str())?)))
             .collect::<Result<Vec<_>, std::ffi::NulError>>()
             .map_err(|_| {
-                call(Refused { call: "nvrtcCreateProgram", message: "a header with a NUL".to_owned() })
+                call(Refused {
+                    call: "nvrtcCreateProgram",
+                    message: "a header contains a NUL byte".to_owned(),
+                })
             })?;
         let mut options: Vec<String> = OPTIONS.map(str::to_owned).to_vec();
         options.push(format!("--gpu-architecture={arch}"));
