@@ -1,11 +1,11 @@
 //! Calibration items: token sequences whose last part is an answer, one a line of a JSONL file.
 //!
-//! The first line is the [`Header`], every other one an [`Item`]. A loss is taken on the answer's tokens alone. What must
-//! hold, in memory and in files: items have different names, an item is no longer than its length level, and its answer
-//! has at least one token before it and one of its own. Files are untrusted: [`Items::read`] names line, field, what it found
-//! and what it expected.
+//! The first line is the [`Header`], every other line an [`Item`]. The loss is taken on the answer's tokens alone.
+//! Invariants, in memory and in files: items have different names, an item is no longer than its nominal length, and
+//! its answer has at least one token before it and one of its own. Files are untrusted: [`Items::read`] reports the
+//! line, the field, the value found and the value expected.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 /// The `format` of calibration files.
 pub const ITEMS_FORMAT: &str = "moac.items/1";
 
-/// Why a file of calibration items cannot be used.
+/// Errors of reading and writing calibration items.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ItemsError {
@@ -30,7 +30,7 @@ pub enum ItemsError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// A line is not what it must be.
@@ -38,14 +38,14 @@ pub enum ItemsError {
     Line {
         /// The file.
         path: PathBuf,
-        /// Which line, from 1.
+        /// The line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The problem.
         problem: Problem,
     },
     /// The items were made with another vocabulary.
     #[error(
-        "the calibration items are of the model {model} with the vocabulary {expected}, but this model's is {found}: make them anew with `moac calibrate`"
+        "the calibration items were made with the vocabulary {expected} of {model}, but this model's is {found}: make new ones with `moac calibrate`"
     )]
     OtherVocabulary {
         /// The model that they were made with.
@@ -57,15 +57,15 @@ pub enum ItemsError {
     },
 }
 
-/// What is wrong with a line.
+/// A problem in a line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: found {found}, expected {expected}")]
 pub struct Problem {
     /// The field, or what stands in its place.
     pub field: String,
-    /// What is there.
+    /// The value found.
     pub found: String,
-    /// What should be.
+    /// The value expected.
     pub expected: String,
 }
 
@@ -75,7 +75,7 @@ impl Problem {
     }
 }
 
-/// What an item asks of the model.
+/// The kind of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
@@ -115,6 +115,43 @@ impl fmt::Display for Task {
     }
 }
 
+/// Items that were asked for and are not among those at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The lengths asked for.
+    pub lengths: Vec<u32>,
+    /// The tasks asked for; none is all.
+    pub tasks: Vec<Task>,
+    /// How many items there are of each length and task.
+    pub there: BTreeMap<(u32, Task), usize>,
+}
+
+impl Missing {
+    /// Describes a request for `lengths` and `tasks` that `items` does not meet.
+    pub fn new<'a>(lengths: &[u32], tasks: &[Task], items: impl IntoIterator<Item = &'a Item>) -> Self {
+        let mut there = BTreeMap::new();
+        for item in items {
+            *there.entry((item.length, item.task)).or_default() += 1;
+        }
+        Self { lengths: lengths.to_vec(), tasks: tasks.to_vec(), there }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |parts: Vec<String>, last: &str| match parts.split_last() {
+            Some((end, rest)) if !rest.is_empty() => format!("{} {last} {end}", rest.join(", ")),
+            _ => parts.concat(),
+        };
+        let tasks = list(self.tasks.iter().map(ToString::to_string).collect(), "or");
+        let lengths = list(self.lengths.iter().map(ToString::to_string).collect(), "or");
+        let space = if tasks.is_empty() { "" } else { " " };
+        write!(f, "there are no {tasks}{space}items of {lengths} tokens, only ")?;
+        let groups = self.there.iter().map(|((length, task), count)| format!("{count} {task} of {length}"));
+        f.write_str(&list(groups.collect(), "and"))
+    }
+}
+
 /// A text that items were made from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Source {
@@ -124,7 +161,7 @@ pub struct Source {
     pub sha256: Digest,
 }
 
-/// What a file of items says of itself.
+/// The header of a file of items.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Header {
     /// Always [`ITEMS_FORMAT`].
@@ -152,7 +189,7 @@ impl Header {
 pub struct Item {
     /// Its name, different from all others of the file.
     pub id: String,
-    /// What it asks.
+    /// Its task.
     pub task: Task,
     /// The level of length in tokens that it was made for; the tokens fill it nearly.
     pub length: u32,
@@ -169,7 +206,7 @@ pub struct Item {
 /// Calibration items and where they come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Items {
-    /// What they belong to.
+    /// The header.
     pub header: Header,
     /// The items, at least one.
     pub items: Vec<Item>,
@@ -186,7 +223,7 @@ pub fn vocabulary(tokenizer: &Tokenizer) -> Digest {
 impl Items {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ItemsError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ItemsError::File {
+        let text = file::read_text(path).map_err(|source| ItemsError::File {
             action: "read",
             path: path.to_owned(),
             source,
@@ -240,7 +277,7 @@ impl Items {
         self.items.iter().map(|item| item.length).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// What must hold of header and items; a problem comes with its line, from 0.
+    /// Checks the invariants of header and items; a problem comes with its line, from 0.
     fn check(&self) -> Result<(), (usize, Problem)> {
         if self.header.format != ITEMS_FORMAT {
             let found = format!("`{}`", self.header.format);

@@ -1,8 +1,8 @@
-//! Results of long computations, kept by content: what was computed once is never computed again.
+//! Results of long computations, saved by content: nothing is computed twice.
 //!
-//! A result is a small JSON file named by the digest of all that it depends on, which it repeats inside, beside the digest of
-//! the result: written beside its place, synced and renamed, so there are whole ones and none other, and one that is damaged
-//! or of another key is none.
+//! A result is a small JSON file, named by the digest of all of its inputs. It repeats these inputs and holds a
+//! digest of the result. Files are written to a temporary name, synced and renamed, so none is ever partial; a file
+//! that is damaged or of another key is ignored.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
-//! Plans for a model from texts: what they are chosen by, and what they are worth.
+//! Finds plans for a model from texts, and measures their quality.
 //!
-//! [`calibrate`] makes [`items`] from texts and [`tasks`], [`profile`] measures what masking attention loses on them,
-//! [`search`] finds the Pareto set of plans, [`validate`] chooses among them and [`refine`] moves the spans of the chosen
-//! one; [`pipeline`] is all of that in one call. [`eval`] measures any plan. What was computed is [`kept`].
+//! [`calibrate`] makes [`items`] from texts and [`tasks`], [`profile`] measures the loss that masking attention
+//! causes on them, [`search`] finds the Pareto set of plans, [`validate`] chooses among them and [`refine`] moves the
+//! spans of the chosen one; [`pipeline`] does all of this in one call. [`eval`] measures any plan. Results are saved
+//! by [`kept`].
 #![forbid(unsafe_code)]
 
 pub mod calibrate;

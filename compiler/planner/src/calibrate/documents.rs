@@ -6,7 +6,7 @@ use super::{CalibrateError, Job, Maker};
 use crate::items::Item;
 use crate::tasks::{Document, Filler, Frame, Page, Random, TaskError};
 
-/// What is said before a document.
+/// The words before a document.
 const INTRO: &str = "Read this text.";
 /// An answer ends where it repeats so many of its tokens: from there on it says nothing about the document.
 const REPEATED: usize = 8;
@@ -17,7 +17,7 @@ const SHORTEST: usize = 8;
 const TRIES: usize = 1000;
 const PASSED: usize = 100_000;
 
-/// What is asked of a document, in turns: its number decides.
+/// The request made of a document. The item's number decides which one.
 #[derive(Clone, Copy, Debug)]
 enum Request {
     /// A question or an instruction.
@@ -99,7 +99,7 @@ impl Maker<'_> {
     }
 
     /// The first units that have `room` tokens together, or how many tokens all of them have.
-    fn enough<'t>(
+    pub(super) fn enough<'t>(
         &self,
         units: impl Iterator<Item = &'t str>,
         room: usize,
@@ -141,7 +141,7 @@ impl Maker<'_> {
         Ok(page.tokens)
     }
 
-    /// What the dense model writes, up to where it ends or begins to repeat itself.
+    /// The dense model's answer, up to where it ends or begins to repeat itself.
     fn answer(&self, prompt: &[u32], length: u32, limit: usize) -> Result<Vec<u32>, CalibrateError> {
         let plan = dense_plan(&self.model.decoder.config().shape());
         let cpu = CpuOptions { lanes: 1, ..CpuOptions::default() };

@@ -1,4 +1,4 @@
-//! How many items each task has.
+//! The number of items of each task.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ impl Default for Mix {
     }
 }
 
-/// A text that is no mix.
+/// An invalid mix.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "found `{0}`, expected tasks with shares, as in text=1,passkey=1,kv=2; the shares from 0 on, their sum above it"

@@ -1,12 +1,12 @@
-//! Calibration items: what the attention influence of a model is measured on.
+//! Calibration items, on which the attention influence of a model is measured.
 //!
-//! Items depend on what is far away, and their answers are the model's own (a loss on text that the model would never
-//! write blames heads for what they do not do): `documents` with questions that the dense model answers, and
-//! `retrieval` tasks of the calibration split, of which those are kept that the dense model gets right. Beside them plain
-//! `text`, for what a model does all the time: most heads matter to every token a little.
+//! Items depend on distant tokens, and their answers are the model's own (a loss on text that the model would never
+//! write blames heads for something they do not do): `documents` with questions that the dense model answers, and
+//! `retrieval` tasks of the calibration split that the dense model answers correctly. In addition there is plain
+//! `text`, for everyday use: most heads matter a little to every token.
 //!
 //! What must hold: an item depends only on the seed, its task, its length and its number, besides model and texts, so
-//! a run that was cut goes on where it was (`part`); and an item has one prefill at most.
+//! an interrupted run resumes where it stopped (`part`); and an item needs one prefill at most.
 
 mod documents;
 mod mix;
@@ -23,7 +23,7 @@ use moac_runtime::plan::TILE;
 pub use mix::Mix;
 
 use crate::items::{self, Header, ITEMS_FORMAT, Item, Items, ItemsError, Task};
-use crate::tasks::{Corpus, TaskError};
+use crate::tasks::{Corpus, Document, TaskError};
 use part::Part;
 
 /// Contexts that are tried for one item before it is given up.
@@ -31,13 +31,13 @@ const ATTEMPTS: usize = 4;
 /// The shortest level of length.
 pub const MIN_LENGTH: u32 = 256;
 
-/// Why there are no calibration items.
+/// Errors of calibration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CalibrateError {
     /// A length that items cannot have.
     #[error(
-        "found the length {found}, expected multiples of {TILE} from {MIN_LENGTH} to the model's context, {max}"
+        "--lengths: found {found}, expected a multiple of {TILE} from {MIN_LENGTH} to the model's context of {max}"
     )]
     Length {
         /// The length asked for.
@@ -46,7 +46,7 @@ pub enum CalibrateError {
         max: usize,
     },
     /// Nothing that could be kept.
-    #[error("of the {asked} items asked for none could be made: the model answers no question right")]
+    #[error("none of the {asked} items could be made: the model answers no question correctly")]
     Nothing {
         /// Items asked for.
         asked: usize,
@@ -70,7 +70,7 @@ pub enum CalibrateError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
 }
@@ -81,7 +81,7 @@ impl From<moac_model::ModelError> for CalibrateError {
     }
 }
 
-/// What to make.
+/// The items to make.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// Levels of length in tokens, multiples of 64 within the model's context.
@@ -96,7 +96,7 @@ pub struct Options {
     pub answer_tokens: usize,
 }
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
     /// The items.
@@ -107,6 +107,17 @@ pub struct Calibration {
     pub given_up: usize,
     /// Items taken over from a run that was cut.
     pub resumed: usize,
+    /// Where the texts are so short that items repeat them: what they have and what an item takes.
+    pub repeated: Option<Repeated>,
+}
+
+/// Texts that are shorter than an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeated {
+    /// Tokens of all texts together.
+    pub tokens: usize,
+    /// Tokens of the longest items.
+    pub length: u32,
 }
 
 impl Options {
@@ -154,7 +165,7 @@ impl Job {
     }
 }
 
-/// What every item is made from.
+/// The inputs of every item.
 struct Maker<'a> {
     model: &'a Model,
     corpus: &'a Corpus,
@@ -164,7 +175,7 @@ struct Maker<'a> {
 /// Makes calibration items and writes them to `out`.
 ///
 /// While it runs, what is done stands in a file beside `out`, whose name ends in `.part`. The same options, texts and
-/// model, whose files' digest is `fingerprint`, go on from there. `progress` is told of every item: how many are done, of how
+/// model, whose files' digest is `fingerprint`, go on from there. `progress` is called for every item: how many are done, of how
 /// many, and the newest.
 pub fn calibrate(
     model: &Model,
@@ -184,6 +195,7 @@ pub fn calibrate(
     };
     let maker = Maker { model, corpus, options };
     let jobs = jobs(options);
+    let repeated = maker.repeated()?;
     let (mut part, mut done) = Part::open(out, fingerprint, &header, options)?;
     let (mut made, mut tally, mut resumed) = (Vec::new(), Tally::default(), 0);
     for (at, job) in jobs.iter().enumerate() {
@@ -209,7 +221,7 @@ pub fn calibrate(
     let items = Items { header, items: made };
     items.write(out)?;
     part.remove()?;
-    Ok(Calibration { items, tally, given_up, resumed })
+    Ok(Calibration { items, tally, given_up, resumed, repeated })
 }
 
 /// The items to make, level by level.
@@ -242,6 +254,14 @@ impl Maker<'_> {
             tally.replaced += 1;
         }
         Ok((None, tally))
+    }
+
+    /// Whether the longest items have to repeat the texts.
+    fn repeated(&self) -> Result<Option<Repeated>, CalibrateError> {
+        let Some(length) = self.options.lengths.iter().copied().max() else { return Ok(None) };
+        let units = self.corpus.documents.iter().flat_map(Document::units);
+        let tokens = self.enough(units, length as usize)?.err();
+        Ok(tokens.map(|tokens| Repeated { tokens, length }))
     }
 
     /// An empty cache of the dense model.

@@ -1,6 +1,6 @@
-//! The items of a run that is not finished: a JSONL file beside the one that it will write.
+//! The items of an unfinished run: a JSONL file beside the output.
 //!
-//! The first line says what the run is; a file of another run, or a line that was cut, is as if it were not there.
+//! The first line identifies the run. A file of another run is ignored, as is a truncated line.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

@@ -1,4 +1,4 @@
-//! Plain text: the loss of every token behind the first block, each of which every mask lets every query see.
+//! Plain text: the loss of every token after the first block, which is visible to every query under every mask.
 
 use moac_runtime::plan::TILE;
 

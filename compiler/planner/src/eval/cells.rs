@@ -1,8 +1,8 @@
-//! Measurements, kept by content: what was measured once is never measured again.
+//! Measurements, saved by content: nothing is measured twice.
 //!
-//! A cell is a JSON file `<task>-<length>/<sha256 of its key>.json` that holds its key, what came out, and for people what
-//! it is about. It is written beside its place, synced, and renamed into it, so there are whole cells and none other;
-//! one that cannot be read, or that holds another key, is measured again. Folders of cells can be copied together.
+//! A cell is a JSON file `<task>-<length>/<sha256 of its key>.json` that holds its key, the result, and a description
+//! for people. It is written to a temporary name, synced and renamed, so none is ever partial; a cell that cannot be
+//! read, or that holds another key, is measured again. Folders of cells can be copied together.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,11 +24,11 @@ pub struct Key {
     pub format: String,
     /// The model's files.
     pub model: Digest,
-    /// What is measured.
+    /// The task measured.
     pub task: Task,
     /// The context length, which is the bucket.
     pub length: u32,
-    /// What every head sees there.
+    /// The spans of every head there.
     pub spans: Digest,
     /// The tokens.
     pub input: Digest,
@@ -42,7 +42,7 @@ impl Key {
     }
 }
 
-/// What came out.
+/// The result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -52,7 +52,7 @@ pub enum Outcome {
     Answers(Vec<Answer>),
 }
 
-/// What came of a question.
+/// The answer to a question.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Where in the context its fact lies, from 0 to 1.
@@ -77,11 +77,11 @@ pub struct About {
 /// A measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// What it depends on.
+    /// The inputs it depends on.
     pub key: Key,
-    /// What it is about.
+    /// A description for people.
     pub about: About,
-    /// What came out.
+    /// The result.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
@@ -103,7 +103,7 @@ impl Store {
         self.folder.join(format!("{}-{}", key.task, key.length)).join(format!("{}.json", key.digest()))
     }
 
-    /// What came out, if it was measured.
+    /// The result, if it was measured.
     pub fn load(&self, key: &Key) -> Option<Outcome> {
         let path = self.path(key);
         let bytes = std::fs::read(&path).ok()?;

@@ -1,4 +1,4 @@
-//! Why an evaluation could not be made.
+//! Errors of an evaluation.
 
 use std::path::{Path, PathBuf};
 
@@ -18,25 +18,27 @@ pub enum EvalError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// A folder without texts.
-    #[error("`{}` holds no text: expected a .txt file, or a folder of them", path.display())]
+    #[error("`{}` contains no text: expected a .txt file, or a folder of them", path.display())]
     NoTexts {
         /// The folder.
         path: PathBuf,
     },
     /// A length that cannot be evaluated at.
-    #[error("the length {found} cannot be evaluated at: expected {expected}")]
+    #[error("--lengths: found {found}, expected {expected}")]
     Length {
-        /// What was asked for.
+        /// The value given.
         found: String,
-        /// What would do.
+        /// The values allowed.
         expected: String,
     },
     /// Texts too short for one item.
-    #[error("{task} at {length}: the texts have {found} tokens, the longest of them")]
+    #[error(
+        "{task} at {length} tokens: the longest text has {found} tokens: give longer texts, or shorter lengths"
+    )]
     TooShort {
         /// The task.
         task: Task,
@@ -46,7 +48,7 @@ pub enum EvalError {
         found: usize,
     },
     /// A suite names a plan that it does not list.
-    #[error("the run `{run}` asks for the plan `{name}`: the suite has {}", known.join(", "))]
+    #[error("the run `{run}` names the plan `{name}`, but the suite only has {}", known.join(", "))]
     UnknownPlan {
         /// The run.
         run: String,
@@ -56,7 +58,7 @@ pub enum EvalError {
         known: Vec<String>,
     },
     /// A suite of nothing.
-    #[error("the suite `{}` has no runs", path.display())]
+    #[error("the suite `{}` contains no runs", path.display())]
     NoRuns {
         /// The file.
         path: PathBuf,
@@ -64,14 +66,14 @@ pub enum EvalError {
     /// Two plans or two runs of one name.
     #[error("two {what} are called `{name}`")]
     Twice {
-        /// What they are.
+        /// The kind of name.
         what: &'static str,
         /// Their name.
         name: String,
     },
     /// A run whose name cannot be a file's.
     #[error(
-        "a run is called `{name}`: expected letters, digits, `-`, `_` and `.`, beginning with a letter or digit"
+        "invalid run name `{name}`: expected letters, digits, `-`, `_` and `.`, beginning with a letter or digit"
     )]
     Name {
         /// The name.
@@ -85,8 +87,8 @@ pub enum EvalError {
         /// Where and why.
         source: serde_json::Error,
     },
-    /// The model's answer is no number.
-    #[error("{item} at {length} under {method}: a loss that is not finite")]
+    /// The model's loss is NaN or infinite.
+    #[error("{item} at {length} tokens under {method}: the loss is NaN or infinite")]
     NotFinite {
         /// The item.
         item: String,
@@ -96,9 +98,7 @@ pub enum EvalError {
         method: String,
     },
     /// The user stopped it.
-    #[error(
-        "stopped with {done} of {all} cells measured: they are kept, and the same command goes on from there"
-    )]
+    #[error("stopped after {done} of {all} cells, which are saved: run the same command to resume")]
     Stopped {
         /// Cells measured by this run.
         done: usize,

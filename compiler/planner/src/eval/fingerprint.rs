@@ -1,4 +1,4 @@
-//! What tells one model from another: the digest of its files.
+//! The fingerprint of a model: the digest of its files.
 
 use std::path::{Path, PathBuf};
 

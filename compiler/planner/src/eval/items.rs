@@ -1,4 +1,4 @@
-//! What a model is evaluated on: windows of text, and contexts with questions.
+//! Evaluation items: windows of text, and contexts with questions.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +17,11 @@ pub struct Item {
     pub name: String,
     /// The text that it is from.
     pub text: String,
-    /// What the model gets.
+    /// The input of the model.
     pub input: Input,
 }
 
-/// What the model gets.
+/// The input of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// Tokens whose losses are wanted.
@@ -42,7 +42,7 @@ impl Input {
         }
     }
 
-    /// What tells it from another.
+    /// Its unique name.
     pub fn digest(&self) -> Digest {
         match self {
             Self::Window(tokens) => Digest::of_fields([bytes(tokens).as_slice()]),
@@ -83,7 +83,7 @@ pub fn texts(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<Text>, EvalError>
         files.sort();
     }
     let text = |file: &std::path::PathBuf| {
-        let text = std::fs::read_to_string(file).map_err(EvalError::file("read", file))?;
+        let text = moac_runtime::file::read_text(file).map_err(EvalError::file("read", file))?;
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Text { name, tokens: tokenizer.encode(&text)? })
     };

@@ -1,4 +1,4 @@
-//! What is compared: dense attention, plans, and for each plan the uniform one of the same KV bytes.
+//! The methods compared: dense attention, plans, and for each plan uniform spans of the same KV bytes.
 
 use moac_model::dense_plan;
 use moac_runtime::digest::Digest;
@@ -14,7 +14,7 @@ pub struct NamedPlan {
     pub plan: Plan,
 }
 
-/// Who decides the spans. Plans are meant by their index.
+/// The source of the spans. Plans are given by index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
     /// Every head sees everything.
@@ -32,7 +32,7 @@ impl Method {
         std::iter::once(Self::Dense).chain(pairs).collect()
     }
 
-    /// What tables call it.
+    /// Its name in tables.
     pub fn name(self, plans: &[NamedPlan]) -> String {
         match self {
             Self::Dense => "dense".to_owned(),
@@ -130,9 +130,9 @@ impl Spans {
         self.heads.iter().flatten().map(of).sum()
     }
 
-    /// What decides about visibility, and nothing else: plans whose queries see the same keys have the same digest.
+    /// A digest of the visibility alone: plans whose queries see the same keys have the same digest.
     pub fn digest(&self) -> Digest {
-        // A head that sees everything has no use for a sink.
+        // A head that sees everything needs no sink.
         let dense = self.heads.iter().flatten().all(|&span| span >= self.length);
         let sink = if dense { 0 } else { self.sink };
         let layer = |spans: &Vec<u32>| spans.iter().flat_map(|span| span.to_le_bytes()).collect::<Vec<u8>>();

@@ -2,9 +2,9 @@
 //! tasks.
 //!
 //! A [`Run`] is one task at some lengths. Everything that is measured is a cell: one item (a window of text, or a
-//! context with its questions) under the spans of one [`Method`] at one length. Cells are kept by content ([`cells`]), so
-//! that an evaluation goes on where it was cut, plans with the same spans share, and folders of cells of several machines
-//! can be copied together. [`report`] makes tables of them and computes nothing else.
+//! context with its questions) under the spans of one [`Method`] at one length. Cells are saved by content
+//! ([`cells`]), so an interrupted evaluation resumes where it stopped, plans with the same spans share cells, and
+//! folders of cells from several machines can be copied together. [`report`] only makes tables of them.
 //!
 //! What must hold: an evaluation at length N has context, question and answer within N tokens, in the bucket N; a uniform
 //! partner has at least the KV bytes of its plan and less than one tile more per KV head; methods are compared on the same
@@ -33,7 +33,7 @@ pub use self::run::{Evaluation, Measured, Progress, Shard};
 pub use self::suite::{Run, Suite};
 use crate::tasks::Kind;
 
-/// What is asked of the model.
+/// The task given to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
@@ -58,7 +58,7 @@ impl Task {
         }
     }
 
-    /// What its tables are headed with.
+    /// The heading of its tables.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Nll => "Loss on text",

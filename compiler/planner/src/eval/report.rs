@@ -1,4 +1,4 @@
-//! From outcomes to numbers: means, gaps to dense, and how sure they are.
+//! From outcomes to numbers: means, gaps to dense attention, and confidence intervals.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub const BAR: f64 = 0.9;
 /// Everything that was found out.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What the whole is headed with.
+    /// The heading of the whole.
     pub title: Option<String>,
     /// The model's name.
     pub model: String,
@@ -29,7 +29,7 @@ pub struct Report {
 /// One task at some lengths.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunReport {
-    /// What was run.
+    /// The run.
     #[serde(flatten)]
     pub run: Run,
     /// By length.
@@ -52,7 +52,7 @@ pub struct LengthReport {
 pub struct Row {
     /// Its name.
     pub method: String,
-    /// What it is.
+    /// The kind.
     pub kind: Kind,
     /// The plan that it is, or whose KV bytes it has.
     pub plan: Option<String>,
@@ -72,7 +72,7 @@ pub struct Row {
     pub nll: Option<Nll>,
 }
 
-/// What a method is.
+/// The kind of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {

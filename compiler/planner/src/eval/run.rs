@@ -1,4 +1,4 @@
-//! From runs to outcomes: which cells there are, which are measured already, and the measuring of the others.
+//! From runs to outcomes: lists the cells, finds those already measured, and measures the others.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -13,7 +13,7 @@ use super::items::{self, Input, Item, Text};
 use super::{EvalError, Method, NamedPlan, Run, Spans, Task, measure};
 use crate::tasks::Corpus;
 
-/// What all runs share.
+/// The inputs that all runs share.
 #[derive(Debug)]
 pub struct Evaluation<'a> {
     /// The model.
@@ -36,7 +36,7 @@ pub struct Evaluation<'a> {
 /// measured already too, so that parts stay the same ones however far each machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// Which, from 0.
+    /// The index, from 0.
     pub at: usize,
     /// Of how many; 0 measures nothing.
     pub of: usize,
@@ -68,7 +68,7 @@ pub struct Progress {
     pub next: String,
 }
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// The run.
@@ -77,7 +77,7 @@ pub struct Measured {
     pub lengths: Vec<AtLength>,
 }
 
-/// What came of a run at one length.
+/// The outcome of a run at one length.
 #[derive(Clone, Debug)]
 pub struct AtLength {
     /// The length.
@@ -165,7 +165,7 @@ impl Evaluation<'_> {
         Ok(measured.collect())
     }
 
-    /// What tables call a method.
+    /// The name of a method in tables.
     pub fn name(&self, method: Method) -> String {
         method.name(self.plans)
     }

@@ -1,4 +1,4 @@
-//! How sure a number is: 95% intervals that take items of one context, or tokens of one window, for one observation.
+//! Confidence: 95% intervals that count the items of one context, or the tokens of one window, as one observation.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
@@ -30,7 +30,7 @@ pub fn bootstrap(clusters: usize, statistic: impl Fn(&[usize]) -> f64) -> Option
             }
             statistic(&drawn)
         })
-        // A ratio to nothing is no value.
+        // A ratio to zero is undefined.
         .filter(|value| value.is_finite())
         .collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! What is to be evaluated: one run from a command line, or all of those that a suite file lists.
+//! The runs to evaluate: one from a command line, or all of those that a suite file lists.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const FEW: usize = 2;
 pub struct Run {
     /// A short name, which files are called by.
     pub name: String,
-    /// What tables are headed with.
+    /// The heading of its tables.
     pub title: String,
     /// The task.
     pub task: Task,
@@ -34,7 +34,7 @@ pub struct Run {
     pub questions: usize,
     /// Facts in a context, if not as many as are usual for the task.
     pub facts: Option<usize>,
-    /// What retrieval contexts are made from.
+    /// The source of retrieval contexts.
     pub seed: u64,
 }
 
@@ -83,7 +83,7 @@ impl Run {
 /// Everything that belongs together.
 #[derive(Clone, Debug)]
 pub struct Suite {
-    /// What the whole is headed with.
+    /// The heading of the whole.
     pub title: Option<String>,
     /// The plans that runs mean by index.
     pub plans: Vec<NamedPlan>,
@@ -156,13 +156,13 @@ pub fn parse_lengths(text: &str) -> Result<Vec<u32>, String> {
             .then(|| (first..=last).step_by(step).collect())
     };
     parse().ok_or_else(|| {
-        format!("`{text}` is no length: expected tokens, or a range with a step as in 1024..8192:512")
+        format!("`{text}` is not a length: expected a number of tokens, or a range with a step as in 1024..8192:512")
     })
 }
 
 /// Reads a suite. `plan` reads a plan file for the model at hand.
 pub fn read<E: From<EvalError>>(path: &Path, plan: impl Fn(&Path) -> Result<Plan, E>) -> Result<Suite, E> {
-    let text = std::fs::read_to_string(path).map_err(EvalError::file("read", path))?;
+    let text = moac_runtime::file::read_text(path).map_err(EvalError::file("read", path))?;
     let file: File =
         serde_json::from_str(&text).map_err(|source| EvalError::Suite { path: path.to_owned(), source })?;
     let folder = path.parent().unwrap_or(Path::new(""));

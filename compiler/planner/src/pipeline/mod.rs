@@ -1,8 +1,8 @@
 //! A plan for a model from texts: calibration, profile, search, validation and refinement in one, resumable.
 //!
-//! Every stage keeps what it made in one work folder, under a name or key that follows from all that it was made of: the
-//! model's files, the texts, the settings. So a run that was cut goes on where it was, a second run computes nothing,
-//! and runs of other settings share what they have in common.
+//! Every stage saves its result in one work folder, under a name or key derived from all of its inputs: the model's
+//! files, the texts, the settings. So an interrupted run resumes where it stopped, a second run computes nothing, and
+//! runs with different settings share the results they have in common.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::calibrate::{self, CalibrateError, Calibration, Tally, calibrate};
-use crate::items::{ITEMS_FORMAT, Item, Items, ItemsError, Source, Task};
+use crate::items::{ITEMS_FORMAT, Item, Items, ItemsError, Missing, Source, Task};
 use crate::profile::store::Store;
 use crate::profile::{self, Choice, LengthSummary, Measure, ProfileError, Weights};
 use crate::refine::{self, RefineError, Refined, Slopes, refine};
@@ -27,12 +27,12 @@ use crate::search::tables::{Cost, Space, Tables};
 use crate::tasks::Corpus;
 use crate::validate::{self, Candidate, Losses, ValidateError, Validation, validate};
 
-/// What ended the pipeline before it had a plan.
+/// Errors of the pipeline.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PipelineError {
     /// Weights that leave nothing to profile.
-    #[error("the weights leave no items: those to be made are of the tasks {}", tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join(", "))]
+    #[error("--weights is 0 for every task of the items: the tasks are {}", tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join(", "))]
     Weights {
         /// Tasks that there will be items of.
         tasks: Vec<Task>,
@@ -49,7 +49,7 @@ pub enum PipelineError {
     /// The influence could not be kept.
     #[error(transparent)]
     Influence(#[from] InfluenceError),
-    /// There are no plans to find.
+    /// The search found no plan.
     #[error(transparent)]
     Search(#[from] SearchError),
     /// The plans could not be validated.
@@ -58,14 +58,14 @@ pub enum PipelineError {
     /// The plan could not be refined.
     #[error(transparent)]
     Refine(#[from] RefineError),
-    /// What a stage made could not be kept, or read again.
+    /// The result of a stage could not be saved or read back.
     #[error("cannot {action} `{}`: {source}", path.display())]
     File {
-        /// What was tried: `read`, `write`, `create`.
+        /// The action that failed: `read`, `write` or `create`.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: io::Error,
     },
 }
@@ -77,7 +77,7 @@ impl PipelineError {
     }
 }
 
-/// What plans are made for.
+/// The model, texts and folder that a plan is made from.
 #[derive(Debug)]
 pub struct Subject<'a> {
     /// The model.
@@ -107,12 +107,12 @@ pub struct Settings {
     pub refine: Option<(refine::Options, calibrate::Options)>,
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// The plan, with its provenance.
     pub plan: Plan,
-    /// What was profiled.
+    /// The items profiled, by length.
     pub profile: Vec<LengthSummary>,
     /// The Pareto set that the plan was chosen from.
     pub search: SearchResult,
@@ -122,7 +122,7 @@ pub struct Outcome {
     pub refined: Option<Refined>,
 }
 
-/// Who is told how far a run is, and may stop it between steps that are kept.
+/// Receives the progress of a run, and may stop it between steps that are saved.
 pub trait Watch {
     /// Items made, in all, and the newest; `what` is `calibration`, `validation` or `refinement`.
     fn items(&mut self, what: &'static str, done: usize, all: usize, newest: &str);
@@ -145,7 +145,7 @@ pub fn unseen_length(config: &Config, profiled: &[u32]) -> u32 {
     longest.saturating_mul(2).min(context)
 }
 
-/// Items in the folder `work`, made if they are not there yet. `progress` is told of every item: how many are done, of
+/// Items in the folder `work`, made if they do not exist yet. `progress` is called for every item: how many are done, of
 /// how many, and the newest.
 pub fn items(
     model: &Model,
@@ -159,7 +159,7 @@ pub fn items(
     if path.is_file() {
         let items = Items::read(&path)?;
         let resumed = items.items.len();
-        return Ok(Calibration { items, tally: Tally::default(), given_up: 0, resumed });
+        return Ok(Calibration { items, tally: Tally::default(), given_up: 0, resumed, repeated: None });
     }
     std::fs::create_dir_all(work).map_err(PipelineError::file("create", work))?;
     Ok(calibrate(model, fingerprint, corpus, options, &path, progress)?)
@@ -214,7 +214,7 @@ pub fn plan(
     let length = settings.validation.lengths.first().copied().unwrap_or(TILE);
     let asked: Vec<&Item> = unseen.items.iter().filter(|item| item.length == length).collect();
     if asked.is_empty() {
-        return Err(ValidateError::NoItems { length, levels: unseen.lengths() }.into());
+        return Err(ValidateError::NoItems(Missing::new(&[length], &[], &unseen.items)).into());
     }
     let losses = Losses::new(&work.join("losses"), fingerprint);
     let validation =

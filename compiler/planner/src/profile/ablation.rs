@@ -1,10 +1,10 @@
-//! What is lost when one KV head sees less, measured: for answers that hang on a few heads.
+//! The measured loss when one KV head sees less: for answers that depend on a few heads.
 //!
-//! A derivative says what a small change does. Whether a model finds a fact again is no small change: where it is sure of
-//! the answer its derivatives are nearly zero, and without the heads that look the fact up it is sure of another. So
-//! here a KV head is narrowed and the loss of the answer is taken again. The context stays as it is and only the
-//! question's rows see less, so that one prefill serves all heads, and what is measured is a head's own part in looking
-//! things up rather than in understanding them.
+//! A derivative describes a small change. Whether a model finds a fact is not a small change: where it is certain of
+//! the answer, its derivatives are nearly zero, and without the heads that look the fact up it is certain of another
+//! answer. So this module narrows one KV head and measures the loss of the answer again. Only the rows of the
+//! question see less, while the context keeps its full spans, so that one prefill serves all heads, and the
+//! measurement covers a head's part in looking facts up rather than in understanding them.
 
 use moac_model::{Ablation, CHUNK, Cache, Decoder, ModelError, dense_plan};
 use moac_runtime::plan::{ModelShape, TILE};
@@ -50,7 +50,7 @@ pub(super) fn operations(decoder: &Decoder, item: &Item) -> f64 {
     n * linear + pair * n * n / 2.0 + variants as f64 / 2.0 * rows * (linear + pair * n)
 }
 
-/// Measures an item. `tell` is told the share that is done, and stops it by `true`: then there is nothing.
+/// Measures an item. `tell` is called with the share done, and stops the measurement by returning `true`; the result is then `None`.
 pub(super) fn ablate(
     decoder: &Decoder,
     item: &Item,
@@ -187,7 +187,7 @@ mod tests {
         }
     }
 
-    /// Where 4 blocks of 16 hide as much as 16 of 64, an item of the longer context tells of the shorter.
+    /// Where 4 blocks of 16 hide as much as 16 of 64, an item of the longer context also counts for the shorter.
     #[test]
     fn items_of_other_lengths_count_by_the_share_that_a_window_hides() {
         let of = |blocks: u32, more: &[f64]| {

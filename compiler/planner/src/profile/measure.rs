@@ -1,4 +1,4 @@
-//! What is summed, and how items become one file.
+//! The sums of each measure, and how items are combined into one file.
 
 use clap::ValueEnum;
 use moac_runtime::plan::{ModelShape, TILE};
@@ -17,7 +17,7 @@ pub enum Measure {
     Signed,
     /// The magnitudes of E
     Absolute,
-    /// What a whole window hides at once, with its sign, behind a sink of 64 tokens
+    /// The effect of hiding a whole window at once, with its sign, after a sink of 64 tokens
     Windows,
     /// The magnitudes of that, row by row
     WindowsAbsolute,
@@ -32,7 +32,7 @@ pub enum Measure {
     Mixed,
 }
 
-/// What is computed for an item.
+/// The computation for an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pass {
     /// A forward and a reverse pass.
@@ -234,6 +234,8 @@ mod tests {
             context: 1024,
             rope: Rope { theta: 1e4, scaling: RopeScaling::None },
             tied_embeddings: true,
+            qkv_bias: false,
+            qk_norm: false,
             bos: None,
             eos: Vec::new(),
         }

@@ -1,9 +1,9 @@
 //! The profile: attention influence of every head, averaged over calibration items.
 //!
-//! The model's reverse pass ([`moac_model::backward`]) makes the sums of one item; here items are chosen, kept as
-//! they are done ([`store`]), averaged in float64 task by task in the order of the items, and turned into the files that
-//! the search reads. What one item gives holds every [`Measure`] of the same [`Pass`], so that a second file of another
-//! such measure, of other tasks, weights or fewer items costs no computation.
+//! The model's reverse pass ([`moac_model::backward`]) makes the sums of one item. This module chooses items, saves
+//! their sums ([`store`]), averages them in float64, task by task in the order of the items, and writes the files
+//! that the search reads. The sums of an item hold every [`Measure`] of the same [`Pass`], so a second file of
+//! another such measure, or of other tasks, weights or fewer items, needs no computation.
 
 mod ablation;
 mod measure;
@@ -23,28 +23,18 @@ pub use self::ablation::ItemAblation;
 pub use self::measure::{Measure, Pass, Targets};
 use self::store::{Kept, Store};
 use self::sums::ItemInfluence;
-use crate::items::{Item, Items, Task};
+use crate::items::{Item, Items, Missing, Task};
 use crate::search::influence::{Influence, LengthInfluence};
 
-/// Why there is no profile.
+/// Errors of profiling.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProfileError {
     /// A length without items.
-    #[error(
-        "there are no items of {length} tokens{}, only of {levels:?}: give other --lengths, or make items with `moac calibrate`",
-        of_tasks(tasks)
-    )]
-    NoItems {
-        /// The length.
-        length: u32,
-        /// The tasks asked for; none is all.
-        tasks: Vec<Task>,
-        /// The lengths that there are items of.
-        levels: Vec<u32>,
-    },
+    #[error("{0}: give other --lengths or --tasks, or make items with `moac calibrate`")]
+    NoItems(Missing),
     /// A length that blocks or the model do not allow.
-    #[error("found the length {length}, expected a multiple of {TILE} up to {most}")]
+    #[error("--lengths: found {length}, expected a multiple of {TILE} up to {most}")]
     Length {
         /// The length.
         length: u32,
@@ -56,11 +46,11 @@ pub enum ProfileError {
     Item {
         /// The item's name.
         item: String,
-        /// Why.
+        /// The underlying error.
         source: Box<ModelError>,
     },
-    /// An item whose influence is no number.
-    #[error("item `{item}` has an influence that is not finite: its loss is {loss}")]
+    /// An item whose influence is not finite.
+    #[error("item `{item}` has an influence that is NaN or infinite; its loss is {loss}")]
     NotFinite {
         /// The item's name.
         item: String,
@@ -69,7 +59,7 @@ pub enum ProfileError {
     },
     /// Measures of different passes.
     #[error(
-        "the measures {} and {} need different passes: profile them one after the other",
+        "the measures {} and {} need different passes over the model: profile them separately",
         measure.name(),
         other.name()
     )]
@@ -81,7 +71,7 @@ pub enum ProfileError {
     },
     /// A task that has nothing to be weighed by.
     #[error(
-        "hiding every window at {length} tokens costs the items of the task {task} {total} nats by the measure {}: expected more than 0; weigh a measure of squares, or give no weights",
+        "by the measure {}, hiding every window at {length} tokens costs the {task} items {total} nats, expected more than 0: choose another --measure, or leave --weights out",
         measure.name()
     )]
     Weight {
@@ -89,23 +79,23 @@ pub enum ProfileError {
         task: Task,
         /// The length.
         length: u32,
-        /// What its items lose.
+        /// The loss of its items.
         total: f64,
         /// The measure.
         measure: Measure,
     },
-    /// What is done cannot be kept.
+    /// A result cannot be saved.
     #[error("cannot {action} `{}`: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// It was told to stop.
-    #[error("stopped after {done} of {all} items, which are kept: the same command goes on from there")]
+    #[error("stopped after {done} of {all} items, which are saved: run the same command to resume")]
     Stopped {
         /// Items done.
         done: usize,
@@ -114,12 +104,7 @@ pub enum ProfileError {
     },
 }
 
-fn of_tasks(tasks: &[Task]) -> String {
-    let names: Vec<&str> = tasks.iter().map(|task| task.name()).collect();
-    if names.is_empty() { String::new() } else { format!(" and the tasks {}", names.join(", ")) }
-}
-
-/// Which items to profile.
+/// The choice of items to profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
     /// Length levels; none is all that there are items of.
@@ -141,7 +126,7 @@ pub struct Progress<'a> {
     pub work: (f64, f64),
 }
 
-/// What was profiled at one length.
+/// The items profiled at one length.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LengthSummary {
     /// The length in tokens.
@@ -176,11 +161,7 @@ pub fn choose<'a>(
         let chosen: Vec<&Item> =
             items.items.iter().filter(fits).take(choice.most.unwrap_or(usize::MAX)).collect();
         if chosen.is_empty() {
-            return Err(ProfileError::NoItems {
-                length,
-                tasks: choice.tasks.clone(),
-                levels: items.lengths(),
-            });
+            return Err(ProfileError::NoItems(Missing::new(&[length], &choice.tasks, &items.items)));
         }
         Ok((length, chosen))
     };
@@ -375,11 +356,9 @@ pub fn influence(
         }
         if counted == 0 {
             let weighed = weights.into_iter().flatten().filter(|(_, weight)| **weight > 0.0);
-            return Err(ProfileError::NoItems {
-                length,
-                tasks: weighed.map(|(task, _)| *task).collect(),
-                levels: chosen.iter().map(|(length, _)| *length).collect(),
-            });
+            let tasks: Vec<Task> = weighed.map(|(task, _)| *task).collect();
+            let items = chosen.iter().flat_map(|(_, items)| items.iter().copied());
+            return Err(ProfileError::NoItems(Missing::new(&[length], &tasks, items)));
         }
         let scale = if weights.is_some() { 1.0 } else { 1.0 / f64::from(counted) };
         lengths.push(sums.finish(&model, counted, scale));

@@ -1,10 +1,11 @@
-//! The sums of single items, kept by content: an item that was profiled once is never profiled again.
+//! The sums of single items, saved by content: an item is profiled only once.
 //!
 //! A file `<sha256 of the key>.safetensors` holds one F32 tensor `sums`, `[parts, heads of all layers, n (n + 1) / 2]`, the
 //! lower triangle of the item's n blocks row by row, and in its metadata the key, the item's loss and a
 //! digest of loss and sums. Ablations are JSON.
-//! The key is the model's files, the item's tokens and answer, the pass, and of ablations, whose windows follow from it, the
-//! item's length. Files are written whole or not at all and hold a digest of what they keep; one that is damaged is made again.
+//! The key consists of the model's files, the item's tokens and answer, the pass, and, for ablations, the item's
+//! length, which determines their windows. Files are written whole or not at all and hold a digest of their content;
+//! a damaged file is made again.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ pub struct Store {
     model: Digest,
 }
 
-/// What was computed for one item.
+/// The result for one item.
 #[derive(Clone, Debug)]
 pub enum Kept {
     /// By a reverse pass.
@@ -80,7 +81,7 @@ impl Store {
         Digest::of_fields([format, model, &tokens, answer, of])
     }
 
-    /// What an item's tokens are drawn by.
+    /// The key that an item's file name is derived from.
     pub(super) fn seed(&self, item: &Item) -> u64 {
         let key = self.key(item, Pass::Reverse(Targets::Drawn)).to_string();
         key.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
@@ -123,7 +124,7 @@ impl Store {
         format!("{FORMAT} {} {digest} {loss}", self.key(item, pass))
     }
 
-    /// What a pass made of an item, if it is there and whole.
+    /// The saved result of a pass over an item, if it exists and is whole.
     pub fn load(&self, decoder: &Decoder, item: &Item, pass: Pass) -> Option<Kept> {
         if pass == Pass::Ablation {
             let config = decoder.config();

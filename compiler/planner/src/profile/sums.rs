@@ -1,4 +1,4 @@
-//! The sums of one item: what its reverse pass gave, block by block, for every head and [`Part`].
+//! The sums of one item: the results of its reverse pass, by block, for every head and [`Part`].
 
 use moac_model::Config;
 use moac_model::backward::influence::{BLOCK, HeadSums, Sums};

@@ -1,9 +1,10 @@
 //! Projected gradient descent on the spans of KV heads, at constant KV bytes.
 //!
-//! A KV head's rule is the line through its spans at the shortest and at the longest length. Both move by the binary
-//! logarithm, where a step means the same to a short and to a long head, with Adam's estimates of the slopes' means and sizes
-//! (Kingma and Ba, arXiv 1412.6980), since every step's slopes are of other items. The part of the slopes that would only
-//! change the total is taken out before, and what the total is off by after a step is shared out evenly.
+//! A KV head's rule is the line through its spans at the shortest and at the longest length. Both move by their
+//! binary logarithm, in which a step is equally large for short and long heads, with Adam's estimates of the mean and
+//! size of the slopes (Kingma and Ba, arXiv 1412.6980), since the slopes of every step come from other items. The
+//! part of the slopes that would only change the total is removed first, and the remaining error of the total after a
+//! step is spread evenly.
 //!
 //! What must hold: no KV head is below the plan's minimum span, and at no length that is a multiple of 1024, nor at any
 //! that was given or has a bound of its own, does the plan hold more than it may.
@@ -25,7 +26,7 @@ struct End {
     length: u32,
     /// Binary logarithms of spans in tokens.
     log: Vec<f64>,
-    /// What they may add up to, in tokens.
+    /// Their upper bound in total, in tokens.
     total: f64,
     mean: Vec<f64>,
     size: Vec<f64>,
@@ -258,7 +259,7 @@ mod tests {
         }
     }
 
-    /// What a loss of `need / span` at every length says: the best spans are as the roots of the needs.
+    /// With a loss of `need / span` at every length, the best spans are proportional to the roots of the needs.
     #[test]
     fn spans_go_where_the_loss_is_least() {
         let needs: Vec<f64> = (0..12).map(|head| 2f64.powi(head % 5)).collect();

@@ -1,12 +1,12 @@
-//! Refinement: spans of KV heads moved, a little at a time, to where the model under the plan itself loses least.
+//! Refinement: moves the spans of KV heads in small steps to where the model loses least under the plan.
 //!
-//! A search weighs what hiding a window does to the dense model, head by head. When every head is short at once, what they
-//! lose no longer adds up. So here the model runs under the plan, and its reverse pass tells for every KV head what a
-//! window a little wider or narrower does to the loss of the items' answers then ([`moac_model::backward`]): the slope of
-//! the loss by the logarithm of the span. `descent` follows it at constant KV bytes. Every step takes the next items, so
-//! that a plan does not learn a few of them by heart.
+//! A search weighs the effect of hiding a window on the dense model, head by head. When many heads are short at once,
+//! their losses no longer add up. So refinement runs the model under the plan, and the reverse pass gives, for every
+//! KV head, the effect of a slightly wider or narrower window on the loss of the items' answers
+//! ([`moac_model::backward`]): the slope of the loss by the logarithm of the span. `descent` follows it at constant
+//! KV bytes. Every step takes the next items, so that a plan is not fitted to a few of them.
 //!
-//! What an item says of a plan is kept by content in a folder, so a run goes on where it was cut.
+//! The gradient of each item is saved in a folder by content, so an interrupted run resumes where it stopped.
 
 mod descent;
 
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use self::descent::Descent;
 use crate::eval::Spans;
-use crate::items::{Header, Item, Items};
+use crate::items::{Header, Item, Items, Missing};
 use crate::kept::{self, Folder};
 use crate::profile::operations;
 use crate::search::tables::Bound;
@@ -39,13 +39,13 @@ pub const RATE: f64 = 0.2;
 /// How far to both sides of a span its slope is taken, as a power of two.
 const REACH: f64 = 0.25;
 
-/// Why a plan cannot be refined.
+/// Errors of refining a plan.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RefineError {
     /// Not enough lengths for a rule, which is a line through two spans.
     #[error(
-        "asked to refine at the lengths {asked:?}: expected at least two, each a multiple of {TILE} from {least} to {most}"
+        "--lengths: found {asked:?}, expected at least two, each a multiple of {TILE} from {least} to {most}"
     )]
     Lengths {
         /// The lengths asked for.
@@ -55,38 +55,33 @@ pub enum RefineError {
         /// The model's context.
         most: u32,
     },
-    /// A length that there are no items of.
-    #[error("asked to refine at the lengths {asked:?}: there are items of {levels:?} only")]
-    NoItems {
-        /// The lengths asked for.
-        asked: Vec<u32>,
-        /// The lengths that there are items of.
-        levels: Vec<u32>,
-    },
+    /// A length without items.
+    #[error("{0}: give other --lengths, or make items with `moac calibrate`")]
+    NoItems(Missing),
     /// A density below what the smallest spans take.
     #[error(
-        "{density} of the dense KV bytes is less than the smallest spans of {min_span} tokens take at {length} tokens, which is {least:.4}: give a higher --density or longer --lengths"
+        "--density {density} is too low: at {length} tokens, the smallest spans of {min_span} tokens already take {least:.4} of the dense KV bytes; give a higher --density or longer --lengths"
     )]
     Density {
-        /// What was asked for.
+        /// The value given.
         density: f64,
         /// The plan's minimum span.
         min_span: u32,
         /// The length.
         length: u32,
-        /// What they take.
+        /// The share that they take.
         least: f64,
     },
     /// A bound that the smallest spans alone exceed.
     #[error(
-        "refined, the plan takes {found:.4} of the dense KV bytes at {length} tokens, more than the bound {fraction}: raise that bound"
+        "the refined plan takes {found:.4} of the dense KV bytes at {length} tokens, more than its bound of {fraction}: raise that --bound"
     )]
     Bound {
         /// The length.
         length: u32,
         /// The bound.
         fraction: f64,
-        /// What the plan takes.
+        /// The share that the plan takes.
         found: f64,
     },
     /// The model failed on an item.
@@ -94,11 +89,11 @@ pub enum RefineError {
     Item {
         /// The item's name.
         item: String,
-        /// Why.
+        /// The underlying error.
         source: Box<ModelError>,
     },
-    /// An item whose loss is no number.
-    #[error("item `{item}` has a loss that is not finite under the plan: {loss}")]
+    /// An item whose loss is not finite.
+    #[error("item `{item}` has an invalid loss under the plan: {loss}")]
     NotFinite {
         /// The item's name.
         item: String,
@@ -108,17 +103,15 @@ pub enum RefineError {
     /// Slopes cannot be kept.
     #[error("cannot {action} `{}`: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// It was told to stop.
-    #[error(
-        "stopped after {done} of {all} steps; what they and the next one found so far is kept: the same command goes on from there"
-    )]
+    #[error("stopped after {done} of {all} steps, which are saved: run the same command to resume")]
     Stopped {
         /// Steps done.
         done: usize,
@@ -146,7 +139,7 @@ pub struct Options {
     pub parallel: usize,
 }
 
-/// What an item says of a plan.
+/// The loss of an item under a plan, and its derivative by the spans.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Found {
     /// The mean loss in nats of its answer.
@@ -155,7 +148,7 @@ struct Found {
     slopes: Vec<f64>,
 }
 
-/// What the items of a step say together.
+/// The mean over the items of a step.
 struct Step {
     /// The mean loss at each length.
     losses: Vec<f64>,
@@ -163,7 +156,7 @@ struct Step {
     slopes: Vec<Vec<f64>>,
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refined {
     /// The plan.
@@ -226,7 +219,7 @@ pub fn check(decoder: &Decoder, lengths: &[u32], least: u32) -> Result<Vec<u32>,
     Ok(asked)
 }
 
-/// Refines a plan on the answers of items. `progress` is told of every item and may stop it between them.
+/// Refines a plan on the answers of items. `progress` is called for every item and may stop between them.
 pub fn refine(
     decoder: &Decoder,
     plan: &Plan,
@@ -237,8 +230,9 @@ pub fn refine(
 ) -> Result<Refined, RefineError> {
     let of = |length: u32| items.items.iter().filter(move |item| item.length == length);
     let lengths = check(decoder, &options.lengths, plan.min_span)?;
-    if !lengths.iter().all(|&length| of(length).next().is_some()) {
-        return Err(RefineError::NoItems { asked: lengths, levels: items.lengths() });
+    let missing: Vec<u32> = lengths.iter().copied().filter(|&length| of(length).next().is_none()).collect();
+    if !missing.is_empty() {
+        return Err(RefineError::NoItems(Missing::new(&missing, &[], &items.items)));
     }
     let mut descent = Descent::new(plan, &lengths, options)?;
     let mut losses = Vec::new();

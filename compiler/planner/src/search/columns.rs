@@ -10,7 +10,7 @@ use super::price::{Level, Pricing, price_of};
 pub(super) struct Column {
     /// The rule of each head of the class.
     pub(super) rules: Vec<u8>,
-    /// What it adds to the model.
+    /// Its contribution to the model.
     pub(super) totals: Totals,
     /// Its price above the class's cheapest.
     pub(super) reduced: f64,

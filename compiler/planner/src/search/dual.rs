@@ -1,9 +1,9 @@
 //! The Lagrangian dual of a model by cutting planes: multipliers of the rows, and a proven lower bound.
 //!
-//! At given multipliers every class is priced exactly and alone, so the priced total less what the caps are worth is
-//! a lower bound, whatever made the multipliers. Each pricing also gives a cut, for the bound as a function of the
-//! multipliers lies below it; the next multipliers come from the linear program over the cuts. There are few rows,
-//! so that program is tiny, whatever the number of heads.
+//! At given multipliers, every class is priced exactly and independently, so the priced total minus the value of the
+//! caps is a lower bound for any multipliers. Each pricing also gives a cut, because the bound, as a function of the
+//! multipliers, lies below it; the next multipliers come from the linear program over the cuts. There are few rows,
+//! so that program is tiny for any number of heads.
 
 use std::time::Instant;
 

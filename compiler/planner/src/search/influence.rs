@@ -5,10 +5,10 @@
 //! set to zero and the row is renormalised, averaged over the calibration items. The loss of a mask is the sum of `E`
 //! over what it hides.
 //!
-//! The loss of a *window* is no sum over keys to more than first order in single weights: what hiding one key does depends on
-//! the others that are hidden. A file whose header says `windows` holds for each window an estimate of the loss of hiding
-//! all that it hides at once (behind a sink of 64 tokens), to first order or from its squares, as differences between one
-//! window and the next, so that the sums below give the loss of a window all the same.
+//! The loss of a *window* is not a sum over keys beyond first order in single weights: the effect of hiding one key depends on
+//! the other hidden keys. A file whose header says `windows` holds, for each window, an estimate of the loss of
+//! hiding all of its keys at once (after a sink of 64 tokens), to first order or from squares, as differences between
+//! one window and the next, so that the sums below give the loss of a window as well.
 //!
 //! # Half-blocks
 //! A window is a whole number of 64-token tiles, but it moves token by token: its edge `i - j = window` cuts the
@@ -36,24 +36,24 @@ use serde::{Deserialize, Serialize};
 /// The `format` of influence files.
 pub const INFLUENCE_FORMAT: &str = "moac.influence/1";
 
-/// What is wrong with an influence file or with a set of them.
+/// Errors of reading and merging influence files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InfluenceError {
     /// The file cannot be read or written.
-    #[error("cannot access `{path}`: {source}")]
+    #[error("cannot read or write `{path}`: {source}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// Not a safetensors file, or a damaged one.
-    #[error("`{path}` is not a whole safetensors file: {message}")]
+    #[error("`{path}` is not a complete safetensors file: {message}")]
     Container {
         /// The file.
         path: PathBuf,
-        /// What the reader of the container says.
+        /// The error of the safetensors reader.
         message: String,
     },
     /// The header is missing, is not JSON or lacks a field.
@@ -63,7 +63,7 @@ pub enum InfluenceError {
     Header {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
     /// A tensor is missing, has the wrong type or shape, or holds something it must not.
@@ -77,7 +77,7 @@ pub enum InfluenceError {
         message: String,
     },
     /// Files that cannot be used together.
-    #[error("influence files do not belong together: {message}")]
+    #[error("the influence files do not match: {message}")]
     Merge {
         /// Found and expected.
         message: String,
@@ -93,7 +93,7 @@ pub struct LengthItems {
     pub items: u32,
 }
 
-/// What an influence file says of itself.
+/// The header of an influence file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InfluenceHeader {
     /// Always [`INFLUENCE_FORMAT`].

@@ -7,7 +7,7 @@ use super::lp::{Constraint, Program, Solver};
 use super::model::{Model, Totals};
 use super::problem::Assignment;
 
-/// What the master found.
+/// The solution of the master problem.
 #[derive(Clone, Debug)]
 pub(super) struct Choice {
     /// The chosen columns, put together.

@@ -2,7 +2,7 @@
 //! them.
 //!
 //! Rows are the cost rows, then the capped losses, each divided by a scale that brings it near one. A relaxed model
-//! has no objective and asks only by how much the rows must be exceeded: each scaled row may be, at a penalty of one.
+//! has no objective and only minimises the excess over the rows: each scaled row may be exceeded at a penalty of one.
 
 use std::ops::Range;
 
@@ -16,13 +16,13 @@ pub(super) const ROW_TOLERANCE: f64 = 1e-7;
 pub(super) struct Row {
     /// The cost row, or the capped objective.
     pub(super) kind: RowKind,
-    /// What one scaled unit is worth.
+    /// The value of one scaled unit.
     pub(super) scale: f64,
     /// The cap, scaled.
     pub(super) cap: f64,
 }
 
-/// What a row adds up.
+/// The quantity that a row sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowKind {
     /// [`Problem::costs`], by index.
@@ -181,7 +181,7 @@ impl Merit {
     }
 }
 
-/// What heads and units pay under fixed multipliers of the rows.
+/// The price of heads and units under fixed multipliers of the rows.
 #[derive(Clone, Debug)]
 pub(super) struct Prices {
     /// `[head * rules + rule]`: the objective and the priced losses.

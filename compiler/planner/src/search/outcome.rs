@@ -1,5 +1,5 @@
-//! From influence to plans: sets up the tables, finds the Pareto set, and writes each assignment as a plan that says
-//! where it came from.
+//! From influence to plans: sets up the tables, finds the Pareto set, and writes each assignment as a plan with its
+//! provenance.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,6 +12,9 @@ use super::influence::Influence;
 use super::pareto::{ParetoPoint, ParetoSet, pareto_set};
 use super::solve::{ShortRow, Shortfall, SolveError, SolveOptions, Status};
 use super::tables::{Space, TableError, Tables};
+
+/// The `method` in the provenance of a plan that a search found.
+pub const METHOD: &str = "moac search";
 
 /// How to search a space.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +45,7 @@ pub struct FoundPlan {
     pub minimised: Vec<u32>,
     /// The proven gap of what was minimised, relative.
     pub gap: f64,
-    /// Why its solve ended.
+    /// The reason its solve ended.
     pub status: Status,
 }
 
@@ -74,7 +77,7 @@ pub struct BoundShortfall {
     pub least: f64,
 }
 
-/// Why a search has no result.
+/// Errors of a search.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SearchError {
@@ -95,7 +98,7 @@ pub enum SearchError {
     },
     /// It was told to stop.
     #[error(
-        "stopped after {done} of {all} solves, and no plan is written: the same command begins the search anew"
+        "stopped after {done} of {all} solves; no plan was written, and the same command starts the search again"
     )]
     Stopped {
         /// Solves done.
@@ -189,7 +192,7 @@ fn found_plan(tables: &Tables, source: &Value, options: &SearchOptions, point: &
     let bounds: BTreeMap<u32, f64> =
         space.bounds.iter().map(|bound| (bound.length, bound.fraction)).collect();
     let provenance = json!({
-        "method": "moac search",
+        "method": METHOD,
         "version": env!("CARGO_PKG_VERSION"),
         "influence": source,
         "space": {

@@ -1,4 +1,5 @@
-//! Several losses at once by the epsilon-constraint method: the assignments that no other one beats in every loss.
+//! Several losses at once by the epsilon-constraint method: the assignments that no other assignment beats in every
+//! loss.
 //!
 //! Each loss is minimised alone first, and then, within the gap of that minimum, the others: that gives the range of
 //! every loss (minimised alone, a loss leaves the others anywhere). Then all are minimised together, each relative to its

@@ -59,7 +59,7 @@ pub(super) fn price_of(prices: &Prices, cost: &[f64]) -> f64 {
     prices.cost.iter().zip(cost).map(|(multiplier, cost)| multiplier * cost).sum()
 }
 
-/// What of a model does not depend on prices: the rules worth considering, by class.
+/// The part of a model that does not depend on prices: the rules worth considering, by class.
 #[derive(Clone, Debug)]
 pub(super) struct Options(Vec<ClassOptions>);
 
@@ -116,7 +116,7 @@ pub(super) struct Pricing<'a> {
     pub(super) class: &'a Class,
 }
 
-/// What is known once some rules are in the set.
+/// The bounds that hold once some rules are in the set.
 #[derive(Clone, Default)]
 struct Node {
     /// The cheapest value of each unit so far.

@@ -44,10 +44,10 @@ pub struct Problem {
     pub classes: Vec<Class>,
 }
 
-/// What a solve minimises, and under which caps.
+/// The objective of a solve, and its caps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
-    /// What to minimise: objectives by index into [`Problem::losses`], each with a weight that is not negative.
+    /// The objectives, by index into [`Problem::losses`], each with a non-negative weight.
     pub weights: Vec<(usize, f64)>,
     /// One cap per cost row.
     pub cost_caps: Vec<f64>,

@@ -1,4 +1,4 @@
-//! Candidate rules: grids of alpha and beta, and which pairs of them make sense.
+//! Candidate rules: grids of alpha and beta, and which of their pairs are useful.
 
 use moac_runtime::geometry::span;
 use moac_runtime::plan::Rule;

@@ -49,7 +49,7 @@ impl Default for SolveOptions {
     }
 }
 
-/// Why a solve ended.
+/// The reason a solve ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
@@ -72,7 +72,7 @@ pub struct Solution {
     pub loss: f64,
     /// No assignment within the caps has a lower loss than this.
     pub bound: f64,
-    /// Why the solve ended.
+    /// The reason the solve ended.
     pub status: Status,
 }
 
@@ -94,7 +94,7 @@ pub struct Shortfall {
     pub least: f64,
 }
 
-/// Which cap a [`Shortfall`] is about.
+/// The cap that a [`Shortfall`] refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShortRow {
     /// A cost row, by index.
@@ -103,12 +103,12 @@ pub enum ShortRow {
     Loss(usize),
 }
 
-/// Why there is no solution.
+/// Errors of a solve.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SolveError {
     /// Proven: no assignment meets the caps.
-    #[error("no assignment meets {}: {}", if *.alone { "these caps" } else { "the caps together; the nearest misses these" }, list(.short))]
+    #[error("no plan meets {}: {}", if *.alone { "these caps" } else { "all caps at once; the nearest plan misses these" }, list(.short))]
     Infeasible {
         /// The caps, each impossible by itself if `alone`.
         short: Vec<Shortfall>,
@@ -116,7 +116,7 @@ pub enum SolveError {
         alone: bool,
     },
     /// None was found before the limit, and none was excluded.
-    #[error("no assignment was found within the limits of the search; the nearest misses: {}", list(.short))]
+    #[error("the search found no plan within its limits; the nearest plan misses: {}", list(.short))]
     NotFound {
         /// By how much the nearest assignment misses.
         short: Vec<Shortfall>,
@@ -240,7 +240,7 @@ impl Run<'_> {
         over.map(|(row, _)| self.shortfall(row, &self.best().1)).collect()
     }
 
-    /// What a row is under an assignment that exceeds it.
+    /// The value of a row under an assignment that exceeds it.
     fn shortfall(&self, row: &Row, assignment: &[u8]) -> Shortfall {
         let problem = self.model.problem;
         let (name, least) = match row.kind {

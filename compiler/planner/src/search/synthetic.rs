@@ -1,4 +1,4 @@
-//! Made-up influence with the traits of measured ones, for tests and benchmarks.
+//! Synthetic influence with the properties of measured influence, for tests and benchmarks.
 //!
 //! Each head is of one kind, drawn with its parameters from a seed:
 //! - *local* (55%): influence falls as `exp(-distance / reach)`, reach log-normal around 200 tokens;

@@ -15,7 +15,7 @@ use super::influence::Influence;
 use super::problem::{MAX_RULES, Problem};
 use super::rules::distinct;
 
-/// Who chooses a rule.
+/// The unit that a rule is chosen for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Granularity {
@@ -26,7 +26,7 @@ pub enum Granularity {
     Head,
 }
 
-/// What a plan costs. Bounds on it are fractions of the dense model's cost at the same length.
+/// The cost of a plan. Bounds on it are fractions of the dense model's cost at the same length.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cost {
@@ -82,7 +82,7 @@ pub struct Bound {
     pub fraction: f64,
 }
 
-/// What is searched: the candidates, who chooses, and what may be spent.
+/// The search space: the candidate rules, the unit that a rule is chosen for, and the bounds on cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Space {
     /// Candidate rules. Those with equal spans at all lengths count as one.
@@ -91,17 +91,17 @@ pub struct Space {
     pub sink: u32,
     /// The smallest span of the plan.
     pub min_span: u32,
-    /// Who chooses.
+    /// The unit that a rule is chosen for.
     pub per: Granularity,
-    /// What counts as cost.
+    /// The measure of cost.
     pub cost: Cost,
     /// The bounds, one for each length.
     pub bounds: Vec<Bound>,
-    /// The most distinct rules of a layer; `None` is no limit.
+    /// The most distinct rules of a layer; `None` for no limit.
     pub max_rules: Option<usize>,
 }
 
-/// Why a search cannot be set up.
+/// Errors of setting up a search.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableError {
@@ -135,7 +135,7 @@ pub enum TableError {
     )]
     Joint,
     /// Sums over windows behind another sink.
-    #[error("the influence is that of windows behind {TILE} sink tokens, but the plan has a sink of {sink}")]
+    #[error("the influence was measured with a sink of {TILE} tokens, but the plan has a sink of {sink}")]
     Sink {
         /// Sink tokens of the plan.
         sink: u32,
@@ -150,7 +150,7 @@ pub enum TableError {
         /// The smallest span.
         min_span: u32,
     },
-    /// A bound that is no fraction, or a second one at a length.
+    /// A bound that is not a valid fraction, or a second bound at one length.
     #[error(
         "bound {fraction} at length {length}: expected a fraction in 0..=1, and one bound for each length"
     )]
@@ -161,9 +161,9 @@ pub enum TableError {
         fraction: f64,
     },
     /// A limit of no rules at all.
-    #[error("found a limit of 0 rules per layer, expected at least 1")]
+    #[error("--rules-per-layer: found 0, expected at least 1")]
     NoRules,
-    /// A kernel time that is none.
+    /// A kernel time that is not a positive number.
     #[error(
         "the table of kernel times has {time} for a span of {span} tokens at length {length}: expected more than 0, at most 1e15"
     )]
@@ -172,11 +172,11 @@ pub enum TableError {
         length: u32,
         /// The span.
         span: u32,
-        /// What it has.
+        /// The value found.
         time: f64,
     },
     /// A span that the table of kernel times does not cover.
-    #[error("the table of kernel times has no time for a span of {span} tokens at length {length}")]
+    #[error("the table of kernel times lacks a span of {span} tokens at length {length}")]
     Time {
         /// The context length.
         length: u32,

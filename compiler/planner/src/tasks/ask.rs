@@ -1,10 +1,10 @@
-//! Whether a model answers a question.
+//! Asks a model a question and checks its answer.
 
 use moac_model::{Branches, CHUNK, Cache, Decoder, ModelError};
 
 use super::Question;
 
-/// What came of a question.
+/// The answer to a question.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
     /// Whether greedy decoding gives exactly the answer.

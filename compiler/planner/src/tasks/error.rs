@@ -1,4 +1,4 @@
-//! Why a task could not be made.
+//! Errors of making a task.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,13 @@ pub enum TaskError {
     /// A file or folder of texts cannot be read.
     #[error("cannot read `{}`: {source}", path.display())]
     Read {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
-    /// A file that is no text.
-    #[error("`{}` is no text: byte {at} is not UTF-8", path.display())]
+    /// A file that is not UTF-8 text.
+    #[error("`{}` is not UTF-8 text: byte {at} is invalid", path.display())]
     NotText {
         /// The file.
         path: PathBuf,
@@ -31,25 +31,27 @@ pub enum TaskError {
     NotADocument {
         /// The file.
         path: PathBuf,
-        /// Which line, from 1.
+        /// The line number, from 1.
         line: usize,
-        /// What is there.
+        /// The content found.
         found: String,
     },
     /// Nothing to make a task from.
-    #[error("`{}` holds no text: expected a text file, or a folder with .txt, .rst, .md or .jsonl files", path.display())]
+    #[error("`{}` contains no text: expected a text file, or a folder with .txt, .rst, .md or .jsonl files", path.display())]
     NoTexts {
         /// Where texts were looked for.
         path: PathBuf,
     },
     /// A file that is to be left out, but is not there.
-    #[error("no text is named `{file}`: expected a file's path within its data folder")]
+    #[error("there is no text `{file}`: expected the path of a file inside its data folder")]
     NoSuchText {
         /// The name.
         file: String,
     },
     /// The texts are too few for one context.
-    #[error("the texts end after {found} tokens, expected {expected}: give more texts, or shorter lengths")]
+    #[error(
+        "the texts have {found} tokens, expected at least {expected}: give more texts, or shorter lengths"
+    )]
     TooFewTexts {
         /// Tokens that there are.
         found: usize,
@@ -57,17 +59,17 @@ pub enum TaskError {
         expected: usize,
     },
     /// The facts and the question leave no room in so short a context.
-    #[error("{what} in {length} tokens: at least {needed} are needed")]
+    #[error("{what} do not fit in {length} tokens: they need at least {needed}")]
     TooShort {
         /// The task.
         what: String,
         /// The length asked for.
         length: u32,
-        /// What would do.
+        /// The values allowed.
         needed: usize,
     },
     /// More facts than there are keys.
-    #[error("{found} facts in a context, expected {min} to {max}")]
+    #[error("found {found} facts in a context, expected {min} to {max}")]
     Facts {
         /// The number asked for.
         found: usize,
@@ -78,12 +80,12 @@ pub enum TaskError {
     },
     /// A vocabulary whose tokens reach across the places where texts are joined.
     #[error(
-        "the tokenizer joins {text:?} with {before:?} before it, so the two cannot be read one after the other"
+        "the tokenizer merges {text:?} with the preceding {before:?}, so the two cannot be tokenised separately"
     )]
     Joined {
-        /// What comes first.
+        /// The first part.
         before: String,
-        /// What follows.
+        /// The part after it.
         text: String,
     },
     /// The model or its tokenizer failed.

@@ -1,7 +1,7 @@
-//! The wording of the tasks. What one split uses the other never does.
+//! The wording of the tasks. No wording is used by both splits.
 //!
-//! Small models tell facts apart by their words more than by their meaning. So a key or a value is a word that stands
-//! nowhere else, a key stands right before its value, and a fact that is one of many is said three times in place.
+//! Small models distinguish facts by their words more than by their meaning. So a key or a value is a word that occurs
+//! nowhere else, a key stands right before its value, and a fact that is one of many is stated three times in a row.
 
 use moac_model::{ModelError, Tokenizer};
 
@@ -10,7 +10,7 @@ use super::{Kind, Random, Split, words};
 /// How facts of one kind are written in one split. `{key}` and `{value}` stand for a fact's key and its value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Format {
-    /// What is said before and after the context, if it is a turn of a conversation.
+    /// The text before and after the context, where the context is a turn of a conversation.
     pub(super) chat: Option<Chat>,
     /// A fact, a paragraph.
     pub(super) fact: &'static str,
@@ -18,9 +18,9 @@ pub(super) struct Format {
     pub(super) answer: &'static str,
     /// Whether a fact has a key.
     pub(super) key: bool,
-    /// What a value is.
+    /// The kind of a value.
     pub(super) value: Value,
-    /// What keys and values are made of.
+    /// The characters of keys and values.
     pub(super) words: &'static [&'static str],
     /// Facts in a context.
     pub(super) facts: usize,
@@ -35,7 +35,7 @@ pub(super) struct Chat {
     pub(super) question: &'static str,
 }
 
-/// What a value is.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value {
     /// A number of so many digits, the first of which is not 0.

@@ -1,4 +1,4 @@
-//! What stands around a context and its question: the turns of a conversation, as the model's template has them.
+//! The text around a context and its question: the turns of a conversation, by the model's template.
 
 use moac_model::{Message, Model, Tokenizer};
 

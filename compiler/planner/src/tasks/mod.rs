@@ -2,12 +2,13 @@
 //!
 //! A [`Prompt`] is one context with many facts in it and several [`Question`]s, each about one fact: the context is
 //! prefilled once, and every question is a branch of its cache ([`ask`]). There are two kinds of facts and two
-//! [`Split`]s: what calibration sees and what evaluation sees have no key, no wording and no text in common, as long as
-//! the caller gives them different texts.
+//! [`Split`]s: calibration and evaluation share no key, no wording and no text, as long as the caller gives them
+//! different texts.
 //!
-//! What must hold: the same seed, texts and vocabulary give the same prompts; context, question and answer together fit
-//! the length asked for and fill it nearly; facts lie in every seventh of the context, or by turns where there are fewer;
-//! a key or a value stands nowhere in the context but in its fact; and the tokens are those that the whole text would have.
+//! What must hold: the same seed, texts and vocabulary give the same prompts; context, question and answer together
+//! fit the requested length and nearly fill it; there are facts in every seventh of the context, or in turn where
+//! there are fewer; a key or a value occurs nowhere in the context but in its fact; and the tokens are those of the
+//! whole text.
 
 mod ask;
 mod error;
@@ -31,7 +32,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of fact is hidden.
+/// The kind of fact that is hidden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -42,7 +43,7 @@ pub enum Kind {
     KeyValue,
 }
 
-/// What a prompt may be used for.
+/// The permitted use of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {

@@ -1,4 +1,4 @@
-//! Tokens of a context in the making: what was written, and filler after it.
+//! The tokens of a context under construction: the text written so far, and filler after it.
 
 use moac_model::{ModelError, Tokenizer};
 

@@ -17,9 +17,9 @@ const PASSED: usize = 100_000;
 /// A retrieval task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TaskSpec {
-    /// What kind of facts.
+    /// The kind of facts.
     pub kind: Kind,
-    /// What it is for.
+    /// The purpose.
     pub split: Split,
     /// The most tokens that context, question and answer take together.
     pub length: u32,
@@ -47,13 +47,13 @@ pub struct Prompt {
 /// A question of a context.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// What follows the context; it ends right before the answer.
+    /// The text after the context; it ends right before the answer.
     pub tokens: Vec<u32>,
     /// The answer.
     pub answer: Vec<u32>,
     /// Where its fact begins in the context: 0 at the start, 1 at the end.
     pub depth: f64,
-    /// What is asked for.
+    /// The key that is asked for.
     pub key: String,
     /// The answer as text.
     pub value: String,

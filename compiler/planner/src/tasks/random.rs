@@ -1,4 +1,4 @@
-//! Choices that a seed decides.
+//! Random choices, determined by a seed.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use moac_runtime::digest::Digest;
+use moac_runtime::file;
 use serde_json::Value;
 
 use super::{Random, TaskError};
@@ -87,6 +88,7 @@ impl Corpus {
             std::fs::read(path).map_err(|source| TaskError::Read { path: path.to_owned(), source })?;
         let text = std::str::from_utf8(&bytes)
             .map_err(|error| TaskError::NotText { path: path.to_owned(), at: error.valid_up_to() })?;
+        let text = file::without_mark(text);
         if path.extension().is_some_and(|extension| extension == "jsonl") {
             for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
                 let (text, question) = document(line).map_err(|found| TaskError::NotADocument {
@@ -167,9 +169,7 @@ impl Document {
 fn tidy(text: &str) -> String {
     let mut tidy = String::with_capacity(text.len());
     let mut empty = 0;
-    for line in
-        text.trim_start_matches(|c: char| c == '\u{feff}' || c.is_whitespace()).lines().map(str::trim_end)
-    {
+    for line in text.trim_start().lines().map(str::trim_end) {
         if line.is_empty() {
             empty += 1;
             continue;

@@ -1,8 +1,8 @@
-//! Validation: which of some plans answers best at a length that none of them was made for.
+//! Validation: finds the plan that answers best at a length that none of the plans was made for.
 //!
 //! Every plan and dense attention answer the same items; the loss is the mean over items of the mean loss in nats of an
-//! answer's tokens. Losses are kept by content in a folder, one small file each, so that a validation goes on where it was
-//! cut, and plans whose queries see the same keys share.
+//! answer's tokens. Losses are saved by content in a folder, one small file each, so an interrupted validation
+//! resumes where it stopped, and plans whose queries see the same keys share them.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -15,29 +15,24 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::eval::Spans;
-use crate::items::{Header, Item};
+use crate::items::{Header, Item, Missing};
 use crate::kept::{self, Folder};
 
 /// What is computed for an item. Raised when that changes: losses of before are then never looked at.
 const FORMAT: &str = "moac.answer-loss/1";
 
-/// Why plans cannot be validated.
+/// Errors of validation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValidateError {
-    /// There are no items.
-    #[error("there are no items of {length} tokens to validate on, only of {levels:?}")]
-    NoItems {
-        /// The length.
-        length: u32,
-        /// The lengths that there are items of.
-        levels: Vec<u32>,
-    },
-    /// There are no plans.
-    #[error("found no plan to validate: give plan files, or folders that hold some as .json files")]
+    /// No item fits the request.
+    #[error("{0}: give another --length or other --tasks, or make items with `moac calibrate`")]
+    NoItems(Missing),
+    /// No plan was given.
+    #[error("found no plan to validate: give plan files, or folders with plans as .json files")]
     NoPlans,
-    /// A loss that is no number: plans cannot be compared by it.
-    #[error("item `{item}` has a loss that is not finite under {plan}: {loss}")]
+    /// A loss that is not finite: plans cannot be compared by it.
+    #[error("item `{item}` has an invalid loss under {plan}: {loss}")]
     NotFinite {
         /// The item's name.
         item: String,
@@ -47,7 +42,7 @@ pub enum ValidateError {
         loss: f64,
     },
     /// A length that caches or the model do not allow.
-    #[error("found the length {length}, expected a multiple of {TILE} from {least} to {most}")]
+    #[error("--length: found {length}, expected a multiple of {TILE} from {least} to {most}")]
     Length {
         /// The length.
         length: u32,
@@ -61,21 +56,21 @@ pub enum ValidateError {
     Item {
         /// The item's name.
         item: String,
-        /// Why.
+        /// The underlying error.
         source: Box<ModelError>,
     },
     /// A loss cannot be kept.
     #[error("cannot {action} `{}`: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// It was told to stop.
-    #[error("stopped after {done} of {all} losses, which are kept: the same command goes on from there")]
+    #[error("stopped after {done} of {all} losses, which are saved: run the same command to resume")]
     Stopped {
         /// Losses that are there.
         done: usize,

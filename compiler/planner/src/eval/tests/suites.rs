@@ -63,13 +63,13 @@ fn what_is_wrong_is_named() {
     for (text, expected) in [
         ("{".to_owned(), "EOF"),
         (r#"{"runs": [], "plan": []}"#.to_owned(), "unknown field `plan`"),
-        (run(r#""name": "r", "task": "nll", "lengths": "1k""#), "`1k` is no length"),
+        (run(r#""name": "r", "task": "nll", "lengths": "1k""#), "`1k` is not a length"),
         (run(r#""name": "r", "task": "mmlu", "lengths": "1024""#), "unknown variant `mmlu`"),
         (run(r#""name": "../r", "task": "nll", "lengths": "1024""#), "a run is called `../r`"),
         (run(r#""name": "", "task": "nll", "lengths": "1024""#), "a run is called ``"),
         (
             run(r#""name": "r", "task": "nll", "lengths": "1024", "plans": ["c"]"#),
-            "the run `r` asks for the plan `c`: the suite has a, b",
+            "the run `r` names the plan `c`, but the suite only has a, b",
         ),
         (
             run(
@@ -85,7 +85,7 @@ fn what_is_wrong_is_named() {
             PLANS.replace("\"b\"", "\"dense\"").replacen("\"plans\"", "{\"runs\": [], \"plans\"", 1) + "}",
             "two plans are called `dense`",
         ),
-        (r#"{"runs": []}"#.to_owned(), "suite.json` has no runs"),
+        (r#"{"runs": []}"#.to_owned(), "suite.json` contains no runs"),
     ] {
         let error = parse(&text).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
