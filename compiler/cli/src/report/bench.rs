@@ -1,4 +1,4 @@
-//! Times and counts, as `--json` tells them and as tables for a terminal.
+//! Times and counts, as JSON and as tables for a terminal.
 
 use moac_compiler::bench::counters::Counters;
 use moac_compiler::bench::time::{Missing, Timed};
@@ -19,18 +19,18 @@ pub struct Times {
     pub arch: Arch,
     /// Element type.
     pub dtype: DType,
-    /// What the device can do, measured in the same run.
+    /// The device's ceilings, measured in the same run.
     pub ceilings: Ceilings,
-    /// What was timed.
+    /// The points timed.
     pub points: Vec<PointTime>,
-    /// What did not fit.
+    /// The points that did not fit in memory.
     pub skipped: Vec<Skipped>,
 }
 
 /// The time of a point.
 #[derive(Debug, Serialize)]
 pub struct PointTime {
-    /// What was timed.
+    /// The points timed.
     #[serde(flatten)]
     pub point: Point,
     /// All layers together.
@@ -44,19 +44,19 @@ pub struct PointTime {
 /// The time of a layer.
 #[derive(Debug, Serialize)]
 pub struct LayerTime {
-    /// Which one.
+    /// Its index.
     pub layer: usize,
     /// Its time.
     #[serde(flatten)]
     pub rate: Rate,
 }
 
-/// A time, and what was achieved in it.
+/// A time, and the rate achieved.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Rate {
     /// Milliseconds.
     pub ms: f64,
-    /// What was needed.
+    /// The useful work.
     pub useful: Useful,
     /// Decode: useful bytes of K and V, in GB/s.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,16 +71,16 @@ pub struct Rate {
 /// A point that did not fit into device memory.
 #[derive(Debug, Serialize)]
 pub struct Skipped {
-    /// What was not timed.
+    /// The point that was not timed.
     #[serde(flatten)]
     pub point: Point,
-    /// What it lacked.
+    /// The memory that it lacked.
     #[serde(flatten)]
     pub missing: Missing,
 }
 
 impl Rate {
-    /// What `ms` milliseconds for `useful` come to: memory bounds decode, arithmetic bounds prefill.
+    /// The rates of `useful` work in `ms` milliseconds: memory bounds decode, arithmetic bounds prefill.
     pub fn new(phase: Phase, ms: f64, useful: Useful, ceilings: &Ceilings) -> Self {
         let rate = Self { ms, useful, gb_per_s: None, tflop_per_s: None, share: None };
         let share = |rate: f64, ceiling: Option<f64>| ceiling.map(|ceiling| rate / ceiling);
@@ -109,7 +109,7 @@ impl PointTime {
 }
 
 impl Skipped {
-    /// What is missing, in words.
+    /// A note for the user.
     pub fn note(&self) -> String {
         let Self { point: Point { phase, batch, context }, missing } = self;
         let Missing { needed_bytes, free_bytes } = *missing;
@@ -216,7 +216,7 @@ mod tests {
         assert!(near(decode.gb_per_s, 2000.0) && near(decode.share, 0.5) && decode.tflop_per_s.is_none());
         let prefill = Rate::new(Phase::Prefill, 10.0, useful, &ceilings);
         assert!(near(prefill.tflop_per_s, 300.0) && prefill.gb_per_s.is_none());
-        assert_eq!(prefill.share, None, "no share of a ceiling that nobody knows");
+        assert_eq!(prefill.share, None, "no share of an unknown ceiling");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Line charts as SVG: one file, nothing fetched, readable on light and on dark ground.
 //!
-//! A [`Chart`] says what is shown; this draws it. Colours are of middle lightness and differ in lightness and hue; a dashed
-//! line with a hollow mark is the partner of the solid one of its colour.
+//! A [`Chart`] is the data; this module draws it. Colours are of middle lightness and differ in lightness and hue. A
+//! dashed line with hollow marks is the partner of the solid line of the same colour.
 
 use std::fmt::Write as _;
 
@@ -46,7 +46,7 @@ pub(super) struct Point {
     pub(super) x: f64,
     pub(super) y: f64,
     pub(super) interval: Option<[f64; 2]>,
-    /// What is said where the pointer rests on it.
+    /// The tooltip.
     pub(super) said: String,
 }
 

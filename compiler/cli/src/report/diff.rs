@@ -1,4 +1,4 @@
-//! What differs between two plans or artifacts.
+//! The differences between two plans or artifacts.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -67,9 +67,9 @@ pub struct SpanChange {
 pub struct KernelChange {
     /// The function.
     pub symbol: String,
-    /// What it is compiled for.
+    /// The architecture that it is compiled for.
     pub arch: &'static str,
-    /// What differs.
+    /// The kind of difference.
     pub difference: String,
 }
 
@@ -224,7 +224,7 @@ fn kernel_changes(a: &View, b: &View) -> Vec<KernelChange> {
         .collect()
 }
 
-/// What differs between kernels of one symbol: nothing, as a rule, but between versions of moac or of NVRTC.
+/// The differences between kernels of one symbol: usually none, except between versions of moac or NVRTC.
 fn kernel_difference(a: &KernelView, b: &KernelView) -> String {
     let mut parts = Vec::new();
     if a.source != b.source {

@@ -1,4 +1,4 @@
-//! Everything that `moac inspect` tells, as data: what `--json` prints, and what tables and pages are made of.
+//! The data of `moac inspect`: printed by `--json`, and the source of its tables and pages.
 
 use moac_runtime::geometry::{BucketGeometry, LayerGeometry, raw_span};
 use moac_runtime::glue::EngineShape;
@@ -97,9 +97,9 @@ pub struct GroupReport {
 pub struct KernelReport {
     /// The function.
     pub symbol: String,
-    /// What it computes: a phase of attention, or an operation of the engine.
+    /// The phase of attention, or the operation of the engine, that it computes.
     pub role: &'static str,
-    /// What it is compiled for.
+    /// The architecture that it is compiled for.
     pub arch: &'static str,
     /// The layers that use it.
     pub layers: Vec<u32>,
@@ -119,7 +119,7 @@ pub struct KernelReport {
 }
 
 impl Inspection {
-    /// Looks at a view.
+    /// Summarises a view.
     pub fn new(view: &View) -> Self {
         let View { plan, target, geometry, kernels, engine, digest } = view;
         let buckets = (0..geometry.lengths.len()).map(|bucket| bucket_report(view, bucket)).collect();

@@ -1,6 +1,6 @@
-//! What there is to say about a plan or an artifact: as data ([`Inspection`], [`Diff`]), as tables, as a page.
+//! Reports on a plan or an artifact: as data ([`Inspection`], [`Diff`]), as tables, as a page.
 //!
-//! A [`View`] is the common ground: a plan is lowered to one, an artifact holds one.
+//! A [`View`] is their common input: a plan is lowered to one, an artifact contains one.
 
 pub mod bench;
 pub mod bench_model;

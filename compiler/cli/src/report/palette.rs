@@ -1,5 +1,5 @@
-//! The colours of a span map: from pale, a short span, to dark, all of the context. Lightness falls all the way, so
-//! that the map reads without colour too.
+//! The colours of a span map: from pale, a short span, to dark, the whole context. Lightness falls all the way, so
+//! the map is readable without colour.
 
 /// Steps of the scale, both ends included.
 pub(super) const STEPS: usize = 33;

@@ -1,4 +1,4 @@
-//! The plans of a search as a picture: what one length's loss costs at the others.
+//! The plans of a search as a picture: the loss at one length against the loss at the others.
 
 use moac_planner::search::outcome::{FoundPlan, SearchResult};
 

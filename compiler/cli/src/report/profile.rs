@@ -1,4 +1,4 @@
-//! What was profiled, as text for a terminal.
+//! The profile as text for a terminal.
 
 use moac_planner::profile::LengthSummary;
 

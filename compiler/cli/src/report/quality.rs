@@ -1,4 +1,4 @@
-//! What an evaluation found, as text for a terminal and as Markdown.
+//! The results of an evaluation, as text for a terminal and as Markdown.
 
 use std::fmt::Write as _;
 

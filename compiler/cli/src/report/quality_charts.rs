@@ -1,4 +1,4 @@
-//! What an evaluation found, as pictures: retrieval by length, and loss by KV bytes.
+//! The results of an evaluation as pictures: retrieval by length, and loss by KV bytes.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What refining a plan did, as text for a terminal.
+//! The steps of a refinement as text for a terminal.
 
 use moac_planner::refine::Refined;
 

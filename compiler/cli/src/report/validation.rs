@@ -1,4 +1,4 @@
-//! How plans did at an unseen length, as text for a terminal.
+//! The result of a validation as text for a terminal.
 
 use moac_planner::validate::{Validated, Validation};
 

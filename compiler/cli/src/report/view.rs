@@ -9,12 +9,12 @@ use moac_runtime::glue::EngineShape;
 use moac_runtime::launch::LaunchRule;
 use moac_runtime::plan::Plan;
 
-/// What reports are made from.
+/// The input of a report.
 #[derive(Clone, Debug)]
 pub struct View {
     /// The plan, whole.
     pub plan: Plan,
-    /// What it is compiled for.
+    /// The architecture that it is compiled for.
     pub target: Target,
     /// Spans and rings over the target's KV heads and lengths.
     pub geometry: Geometry,
@@ -26,14 +26,14 @@ pub struct View {
     pub digest: Option<String>,
 }
 
-/// One kernel. What only a compiler knows is there for artifacts alone.
+/// One kernel. Resources and code size are known for artifacts only.
 #[derive(Clone, Debug)]
 pub struct KernelView {
     /// The function.
     pub symbol: String,
-    /// What it computes.
+    /// The phase of attention or the operation of the engine that it computes.
     pub role: Role,
-    /// What it is compiled for.
+    /// The architecture that it is compiled for.
     pub arch: Arch,
     /// The layers that use it, ascending; none where it is the engine's.
     pub layers: Vec<u32>,

@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
         }
         let epsilon = "attention.layer_norm_rms_epsilon";
         let config = Config {
-            name: name(gguf.text("general.name")?.unwrap_or_default(), arch),
+            name: name::of_gguf(gguf.text("general.name")?.unwrap_or_default(), arch, path),
             vocab_size,
             hidden_size,
             intermediate_size: self.need("feed_forward_length")?,

@@ -5,6 +5,7 @@
 
 mod folder;
 mod gguf;
+mod name;
 
 use std::path::Path;
 

@@ -5,13 +5,16 @@ use std::fmt::Write as _;
 use moac_runtime::plan::Rule;
 use serde::Serialize;
 
-use super::inspection::{BucketReport, Inspection, LayerReport};
+use super::inspection::{BucketReport, Inspection};
 use super::{bytes_text, palette, ranges_text, rule_text};
+
+mod map;
+mod provenance;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// What the script needs to show another bucket.
+/// The data that the script needs to show another bucket.
 #[derive(Serialize)]
 struct Data<'a> {
     lengths: Vec<u32>,
@@ -54,13 +57,11 @@ pub fn page(inspection: &Inspection) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{STYLE}"
     );
-    for step in 0..palette::STEPS {
-        let _ = writeln!(html, ".d{step} {{ fill: {}; }}", palette::colour(step));
-    }
+    html.push_str(&map::colours());
     let _ = write!(
         html,
-        "</style>\n</head>\n<body>\n<main>\n<h1>{}</h1>\n<p>{} layers, {} heads, {} KV heads of {}; sink {}, \
-         min_span {}; KV heads {first} to {}, {}, {}</p>\n",
+        "</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{}</h1>\n<p>{} layers, {} heads, {} KV heads of {}; sink {}, \
+         min_span {}; KV heads {first} to {}, {}, {}</p>\n</header>\n",
         escape(&model.name),
         model.num_layers,
         model.num_heads,
@@ -72,15 +73,10 @@ pub fn page(inspection: &Inspection) -> String {
         inspection.dtype,
         inspection.archs.join(" "),
     );
-    if let Some(digest) = &inspection.digest {
-        let _ = writeln!(html, "<p class=\"mono\">artifact sha256:{digest}</p>");
-    }
-    if let Some(provenance) = &inspection.provenance {
-        let _ = writeln!(html, "<p>Provenance: <code>{}</code></p>", escape(&provenance.to_string()));
-    }
     cards(&mut html, inspection);
-    map(&mut html, inspection);
+    map::write(&mut html, inspection);
     chart(&mut html, inspection);
+    provenance::write(&mut html, inspection);
     buckets(&mut html, inspection);
     layers(&mut html, inspection);
     kernels(&mut html, inspection);
@@ -105,101 +101,6 @@ fn cards(html: &mut String, inspection: &Inspection) {
     html.push_str("</div>\n");
 }
 
-/// The heat map: a row per layer, a column per query head, KV heads set apart.
-fn map(html: &mut String, inspection: &Inspection) {
-    const LEFT: usize = 30;
-    const TOP: usize = 22;
-    const HEIGHT: usize = 16;
-    const GAP: usize = 3;
-    let [first, end] = inspection.kv_heads;
-    let group = (inspection.model.num_heads / inspection.model.num_kv_heads) as usize;
-    let kv_heads = (end - first) as usize;
-    let width = ((1080 - GAP * kv_heads) / (group * kv_heads)).clamp(6, 30);
-    let x = |head: usize| LEFT + head * width + head / group * GAP;
-    // The legend has a width of its own.
-    let total = [x(group * kv_heads).max(620), TOP + inspection.layers.len() * HEIGHT + 30];
-    html.push_str("<section>\n<h2>Span of each head</h2>\n<div class=\"bar\">context length</div>\n<div class=\"scroll\">\n");
-    let _ = writeln!(
-        html,
-        "<svg id=\"map\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\" aria-label=\"span map\">",
-        total[0], total[1]
-    );
-    for kv_head in 0..kv_heads {
-        // A label is as wide as three digits; where there is no room for all, every fourth stands.
-        if width * group >= 20 || kv_head % 4 == 0 {
-            let (at, name) = (x(kv_head * group), first as usize + kv_head);
-            let _ = writeln!(html, "<text x=\"{at}\" y=\"{}\">{name}</text>", TOP - 8);
-        }
-    }
-    for (row, layer) in inspection.layers.iter().enumerate() {
-        let y = TOP + row * HEIGHT;
-        let _ = writeln!(
-            html,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
-            LEFT - 6,
-            y + 11,
-            layer.layer
-        );
-        for (column, (group_of, head)) in heads(layer).into_iter().enumerate() {
-            let (class, said) = cell(inspection, layer, column / group, group_of, head);
-            let _ = writeln!(
-                html,
-                "<rect x=\"{}\" y=\"{y}\" width=\"{}\" height=\"{}\" class=\"d{class}\" data-l=\"{row}\" data-h=\"{head}\" \
-                 data-g=\"{group_of}\" data-k=\"{}\"><title>{said}</title></rect>",
-                x(column),
-                width - 1,
-                HEIGHT - 1,
-                column / group
-            );
-        }
-    }
-    let legend_y = total[1] - 20;
-    for step in 0..palette::STEPS {
-        let at = LEFT + 60 + step * 6;
-        let _ =
-            writeln!(html, "<rect x=\"{at}\" y=\"{legend_y}\" width=\"6\" height=\"10\" class=\"d{step}\"/>");
-    }
-    let right = LEFT + 66 + palette::STEPS * 6;
-    let _ = writeln!(
-        html,
-        "<text x=\"{LEFT}\" y=\"{0}\">short span</text>\n<text x=\"{right}\" y=\"{0}\">whole context; columns are \
-         query heads by KV head, rows are layers</text>\n</svg>\n</div>\n<p id=\"said\">&nbsp;</p>\n</section>",
-        legend_y + 9
-    );
-}
-
-/// `(head group, head)` of each query head in order.
-fn heads(layer: &LayerReport) -> Vec<(usize, u32)> {
-    let groups = layer.groups.iter().enumerate();
-    let mut heads: Vec<(usize, u32)> =
-        groups.flat_map(|(group, of)| of.heads.iter().map(move |&head| (group, head))).collect();
-    heads.sort_unstable_by_key(|&(_, head)| head);
-    heads
-}
-
-/// The colour step and the tooltip of a head at the largest bucket.
-fn cell(
-    inspection: &Inspection,
-    layer: &LayerReport,
-    kv_head: usize,
-    group: usize,
-    head: u32,
-) -> (usize, String) {
-    let length = inspection.buckets.last().map_or(1, |bucket| bucket.length);
-    let group = &layer.groups[group];
-    let span = group.spans.last().copied().unwrap_or(0);
-    let kv_span = layer.kv_spans.last().map_or(0, |spans| spans[kv_head]);
-    let share = f64::from(span) / f64::from(length);
-    let said = format!(
-        "layer {}, head {head}: span {span} of {length} ({}), rule {}; KV head {}, KV span {kv_span}",
-        layer.layer,
-        percent(share),
-        rule_text(Rule { alpha: group.alpha, beta: group.beta }),
-        kv_head + inspection.kv_heads[0] as usize,
-    );
-    (palette::step(share), said)
-}
-
 /// Slab bytes over the context length, beside what a dense cache of exactly that length takes.
 fn chart(html: &mut String, inspection: &Inspection) {
     const WIDTH: f64 = 1080.0;
@@ -220,7 +121,7 @@ fn chart(html: &mut String, inspection: &Inspection) {
         let tokens = largest.length / 4 * quarter;
         let _ = writeln!(
             html,
-            "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{1:.1}\" y2=\"{1:.1}\" stroke=\"#dde3e8\"/>\
+            "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{1:.1}\" y2=\"{1:.1}\" class=\"grid\"/>\
              <text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4}</text>\
              <text x=\"{5:.1}\" y=\"{6}\" text-anchor=\"middle\">{tokens}</text>",
             WIDTH - 10.0,
@@ -228,7 +129,7 @@ fn chart(html: &mut String, inspection: &Inspection) {
             LEFT - 8.0,
             y(bytes) + 3.0,
             bytes_text(bytes),
-            x(tokens).min(WIDTH - 30.0),
+            x(tokens).min(WIDTH - 24.0),
             HEIGHT - 8.0
         );
     }
@@ -241,8 +142,8 @@ fn chart(html: &mut String, inspection: &Inspection) {
     }
     let _ = writeln!(
         html,
-        "<polyline points=\"{:.1},{:.1} {:.1},{:.1}\" fill=\"none\" stroke=\"#9aa7b2\" stroke-dasharray=\"5 4\"/>\n\
-         <polyline points=\"{}\" fill=\"none\" stroke=\"#23719f\" stroke-width=\"2\"/>\n</svg>\n</div>\n\
+        "<polyline points=\"{:.1},{:.1} {:.1},{:.1}\" class=\"dense\"/>\n\
+         <polyline points=\"{}\" class=\"slab\"/>\n</svg>\n</div>\n\
          <p>Solid: the slab, whose bucket is fixed when it is made. Dashed: a dense cache of exactly that many tokens.</p>\n\
          </section>",
         x(0),
