@@ -95,9 +95,9 @@ fn a_question_of_the_data_is_asked() {
     }
     let too_long = [&args[..2], &["--lengths", "1024", "--mix", "document=1"], &["--without", "x"]].concat();
     std::fs::remove_file(folder.join("items.jsonl")).unwrap();
-    assert!(refused(folder, &too_long).contains("no text is named `x`"));
+    assert!(refused(folder, &too_long).contains("there is no text `x`"));
     std::fs::write(folder.join("data.jsonl"), format!("{short}\n")).unwrap();
-    assert!(refused(folder, &args).contains("the texts end after"));
+    assert!(refused(folder, &args).contains("the texts have "));
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn bad_input_is_refused_and_nothing_is_written() {
         let said = refused(folder, args);
         assert!(said.contains(text), "{said}");
     };
-    let expected = "expected multiples of 64 from 256 to the model's context, 1024";
+    let expected = "expected a multiple of 64 from 256 to the model's context of 1024";
     for length in ["100", "192", "1088", "0"] {
         says(&["--data", "texts", "--lengths", length], expected);
     }
@@ -156,15 +156,15 @@ fn bad_input_is_refused_and_nothing_is_written() {
     says(&["--data", "nowhere"], "cannot read `nowhere`");
     std::fs::create_dir(folder.join("empty")).unwrap();
     std::fs::write(folder.join("empty/x.png"), "no text").unwrap();
-    says(&["--data", "empty"], "`empty` holds no text");
+    says(&["--data", "empty"], "`empty` contains no text");
     std::fs::write(folder.join("latin.txt"), b"caf\xe9").unwrap();
-    says(&["--data", "latin.txt"], "`latin.txt` is no text: byte 3");
+    says(&["--data", "latin.txt"], "`latin.txt` is not UTF-8 text: byte 3");
     std::fs::write(folder.join("x.jsonl"), "{\"text\": \"a\"}\n[]\n").unwrap();
     says(&["--data", "x.jsonl"], "`x.jsonl`, line 2: found no object");
     // A model that solves nothing leaves nothing to profile.
     let args = ["--data", "texts", "--lengths", "256", "--items", "1", "--mix", "passkey=1"];
-    says(&args, "of the 1 items asked for none could be made");
+    says(&args, "none of the 1 items could be made");
     // Text without a word that the vocabulary can spell.
     std::fs::write(folder.join("odd.txt"), "\u{4}\u{4} \u{4}").unwrap();
-    says(&["--data", "odd.txt", "--lengths", "256", "--items", "1"], "the texts end after");
+    says(&["--data", "odd.txt", "--lengths", "256", "--items", "1"], "the texts have ");
 }

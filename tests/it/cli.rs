@@ -8,13 +8,24 @@ use serde_json::Value;
 use crate::plans;
 
 /// What a run of `moac` left behind.
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
-fn command(args: &[&str]) -> Command {
+impl Run {
+    pub(crate) fn of(output: &std::process::Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+}
+
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moac-under-test"));
     command.args(args).current_dir(plans::folder().join("..")).stdin(Stdio::null());
     // Nothing of the machine decides what a test sees.
@@ -24,24 +35,22 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-fn finish(mut command: Command) -> Run {
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Run { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+pub(crate) fn finish(mut command: Command) -> Run {
+    Run::of(&command.output().unwrap())
 }
 
-fn moac(args: &[&str]) -> Run {
+pub(crate) fn moac(args: &[&str]) -> Run {
     finish(command(args))
 }
 
 /// The run of a command that must fail: nothing on stdout, and the message.
-fn refused(args: &[&str]) -> String {
+pub(crate) fn refused(args: &[&str]) -> String {
     let run = moac(args);
     assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{}", run.stderr);
     run.stderr
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -113,18 +122,18 @@ fn lengths_heads_and_architectures_are_refused_in_words() {
     error: --lengths: 9000 is beyond the model's context of 8192 tokens
     hint: lengths up to 8192 can be compiled for this model
     ");
-    insta::assert_snapshot!(refused(&["--lengths", "0"]), @"error: --lengths: 0 is no context length");
+    insta::assert_snapshot!(refused(&["--lengths", "0"]), @"error: --lengths: 0 is out of range, expected at least 1");
     insta::assert_snapshot!(refused(&["--heads", "2..5"]), @r"
-    error: --heads: 2..5 is no range of the model's 3 KV heads
+    error: --heads: 2..5 is out of range, expected a range within the model's 3 KV heads
     hint: give KV heads, not query heads, as in --heads 0..3
     ");
     insta::assert_snapshot!(refused(&["--heads", "2"]), @r"
-    error: invalid value '2' for '--heads <A..B>': `2` is no range: expected two numbers, as in 0..4
+    error: invalid value '2' for '--heads <A..B>': `2` is not a range: expected two numbers, as in 0..4
 
     For more information, try '--help'.
     ");
     insta::assert_snapshot!(refused(&["--arch", "sm_75"]), @r"
-    error: invalid value 'sm_75' for '--arch <ARCH>': unknown architecture `sm_75`: expected one of sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, sm_100a
+    error: invalid value 'sm_75' for '--arch <ARCH,..>': unknown architecture `sm_75`: expected one of sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, sm_100a
 
     For more information, try '--help'.
     ");
@@ -264,7 +273,7 @@ fn inspect_and_diff_take_artifacts() {
     assert_eq!(told["archs"], serde_json::json!(["sm_80", "sm_90a"]));
 
     let message = refused(&["inspect", text(&file), "--lengths", "1024"]);
-    assert!(message.starts_with("error: --lengths cannot be given with an artifact"), "{message}");
+    assert!(message.starts_with("error: --lengths cannot be used with an artifact"), "{message}");
     assert_eq!(moac(&["diff", text(&file), text(&file), "--exit-code"]).stdout, "no difference\n");
     // The sample's kernels are made up, so a plan has others; its spans are the plan's own.
     let plan = folder.path().join("plan.json");
@@ -335,7 +344,7 @@ fn help_and_version_are_no_errors_and_nonsense_is() {
     let help = moac(&["--help"]);
     assert!(help.code == 0 && help.stdout.contains("Exit codes:") && help.stdout.contains("MOAC_NVRTC"));
     assert!(refused(&["frobnicate"]).starts_with("error: unrecognized subcommand"));
-    assert!(refused(&[]).contains("Usage: moac <COMMAND>"));
+    assert!(refused(&[]).contains("Usage: moac [OPTIONS] <COMMAND>"));
 }
 
 #[test]

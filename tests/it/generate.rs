@@ -202,9 +202,9 @@ fn a_plan_and_its_artifact_narrow_what_heads_see() {
     assert_eq!((&short["prompt_tokens"], &short["tokens"]), (&json!(509), &json!(4)));
     let thrice = prompt.repeat(3);
     let message = refused(folder, &["--raw", "-p", &thrice, "--artifact", "narrow.moac"]);
-    assert!(message.contains("the context ends at 512"), "{message}");
+    assert!(message.contains("more than the context of 512"), "{message}");
     let message = refused(folder, &["-p", "a", "--artifact", "narrow.moac", "--context", "513"]);
-    assert!(message.contains("--context: 513 tokens, and the longest there is has 512"), "{message}");
+    assert!(message.contains("--context: found 513 tokens, expected at most 512"), "{message}");
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn what_cannot_be_done_is_said() {
         (&["-p", "a", "--top-p", "1.5"], "top-p is 1.5"),
         (&["--prompts", "nowhere.txt"], "nowhere.txt"),
         (&["--prompts", "bad.jsonl"], "`bad.jsonl`, line 2"),
-        (&["--prompts", "empty.txt"], "`empty.txt` holds no prompt"),
+        (&["--prompts", "empty.txt"], "`empty.txt` contains no prompt"),
         (&["--prompts", "binary.txt"], "binary.txt"),
         (&[], "--prompt"),
         (&["-p", "a", "--chat"], "--chat"),

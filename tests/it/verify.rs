@@ -41,9 +41,12 @@ fn an_artifact_has_its_own_target_but_for_the_architectures_to_verify() {
     assert!(code == Some(0) && stdout.contains("2 passed, 0 failed, 0 not run"), "{stdout}");
     let (code, stdout, stderr) = run(&["--arch", "sm_90"]);
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
-    assert!(stderr.contains("`a.moac` has no kernel for these architectures: it has sm_86"), "{stderr}");
+    assert!(
+        stderr.contains("`a.moac` has no kernel for the given architectures, only for sm_86"),
+        "{stderr}"
+    );
     let (code, _, stderr) = run(&["--dtype", "bf16"]);
-    assert!(code == Some(2) && stderr.contains("--dtype cannot be given with an artifact"), "{stderr}");
+    assert!(code == Some(2) && stderr.contains("--dtype cannot be used with an artifact"), "{stderr}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What moac finds on a machine: the driver and its devices, NVRTC, the caches; and what to do about what is missing.
+//! Searches a machine for everything moac uses (the driver and its devices, NVRTC, the caches), and advises how to
+//! install what is missing.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,9 +20,9 @@ pub struct Findings {
     pub driver: Driver,
     /// The compiler.
     pub nvrtc: NvrtcFindings,
-    /// What is kept on disk.
+    /// The caches on disk.
     pub caches: Caches,
-    /// What to do, one line each.
+    /// Advice, one line each.
     pub advice: Vec<String>,
 }
 
@@ -30,7 +31,7 @@ pub struct Findings {
 pub struct Driver {
     /// The devices; none where there is no driver.
     pub devices: Vec<DeviceInfo>,
-    /// Why there is no driver.
+    /// The reason the driver could not be used.
     pub missing: Option<String>,
 }
 
@@ -47,7 +48,7 @@ pub struct NvrtcFindings {
     pub searched: Vec<String>,
 }
 
-/// What is kept on disk.
+/// The caches on disk.
 #[derive(Debug, Serialize)]
 pub struct Caches {
     /// The folder of compiled kernels.
@@ -63,14 +64,16 @@ pub struct Caches {
 }
 
 impl Findings {
-    /// Looks.
+    /// Searches this machine.
     pub fn of_this_machine() -> Self {
         let mut advice = Vec::new();
         let driver = Driver::of_this_machine();
         let nvrtc = NvrtcFindings::of_this_machine(&mut advice);
         if env::cache_folder().is_none() {
-            advice
-                .push("set MOAC_CACHE_DIR: without a cache folder every compilation starts anew".to_owned());
+            advice.push(
+                "set MOAC_CACHE_DIR: without a cache folder, every kernel is compiled again each time"
+                    .to_owned(),
+            );
         }
         Self { moac: env!("CARGO_PKG_VERSION"), driver, nvrtc, caches: Caches::of_this_machine(), advice }
     }

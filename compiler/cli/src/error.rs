@@ -1,4 +1,4 @@
-//! What a command fails with. The one error that names those of all libraries.
+//! The error of a command, which wraps the errors of all libraries.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use moac_compiler::hint::Hint;
 use moac_runtime::gpu::GpuError;
 use thiserror::Error;
 
-/// Why a command could not do what it was asked.
+/// An error of a command.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,7 +24,7 @@ pub enum Error {
     #[error(transparent)]
     Model(#[from] moac_model::ModelError),
     /// A plan for another model.
-    #[error("`{}` is for {found}, which has not the shape of {expected}", path.display())]
+    #[error("`{}` is for {found}, whose shape differs from that of {expected}", path.display())]
     OtherModel {
         /// The plan or artifact.
         path: PathBuf,
@@ -41,22 +41,45 @@ pub enum Error {
     Line {
         /// The file.
         path: PathBuf,
-        /// Which line, from 1.
+        /// The line number, from 1.
         line: usize,
-        /// Why not.
+        /// The underlying error.
         source: serde_json::Error,
     },
+    /// A repeatable flag that sets one thing twice.
+    #[error("{flag} is given twice for `{key}`")]
+    Twice {
+        /// The flag.
+        flag: &'static str,
+        /// The key that is given twice.
+        key: String,
+    },
+    /// Two things for standard output.
+    #[error("`-` and --json would both write to standard output: give a file, or leave --json out")]
+    StdoutTwice,
+    /// An artifact for the screen.
+    #[error("an artifact is binary, and standard output is a terminal: give a file, or redirect it")]
+    Terminal,
+    /// An output without a name.
+    #[error("the plan comes from standard input, so the artifact has no name: give one with --out")]
+    Unnamed,
+    /// `moac man` of a command that does not exist.
+    #[error("there is no command `{name}`")]
+    Command {
+        /// As given.
+        name: String,
+    },
     /// A file without a prompt in it.
-    #[error("`{}` holds no prompt", path.display())]
+    #[error("`{}` contains no prompt", path.display())]
     NoPrompts {
         /// The file.
         path: PathBuf,
     },
     /// As many requests as fit, of attention alone.
-    #[error("--batch max: how many requests fit is a question to a whole model, which --model names")]
+    #[error("--batch max needs a whole model: name one with --model")]
     LargestBatch,
     /// A context length that neither the model nor the artifact has.
-    #[error("--context: {found} tokens, and the longest there is has {longest}")]
+    #[error("--context: found {found} tokens, expected at most {longest}, the longest context available")]
     Context {
         /// As asked for.
         found: u32,
@@ -69,7 +92,7 @@ pub enum Error {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] moac_model::EngineError),
-    /// A model is to run on a GPU.
+    /// Models do not run on the GPU yet.
     #[error("--device gpu: this version runs models on the CPU only")]
     NoGpuModel,
     /// There is no NVRTC.
@@ -81,27 +104,27 @@ pub enum Error {
     /// A package could not be fetched.
     #[error(transparent)]
     Fetch(#[from] moac_compiler::fetch::FetchError),
-    /// A file is no artifact that this version can use.
+    /// The file is not an artifact that this version can use.
     #[error("cannot use `{}`: {source}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: moac_runtime::artifact::OpenError,
     },
     /// The CPU reference refused.
-    #[error("the reference: {0}")]
+    #[error("the CPU reference: {0}")]
     Reference(#[from] moac_runtime::backend::LayerError),
     /// A flag that only means something for a plan.
-    #[error("{flag} cannot be given with an artifact: `{}` has its own", path.display())]
+    #[error("{flag} cannot be used with an artifact: `{}` was compiled for its own", path.display())]
     Fixed {
         /// The flag.
         flag: &'static str,
         /// The artifact.
         path: PathBuf,
     },
-    /// An artifact with PTX that is no text.
-    #[error("`{}`: its PTX is no text: {source}", path.display())]
+    /// An artifact whose PTX is not UTF-8 text.
+    #[error("the PTX in `{}` is not UTF-8: {source}", path.display())]
     Ptx {
         /// The artifact.
         path: PathBuf,
@@ -110,13 +133,13 @@ pub enum Error {
     },
     /// An artifact without a kernel for the architectures asked for.
     #[error(
-        "`{}` has no kernel for these architectures: it has {}", path.display(),
+        "`{}` has no kernel for the given architectures, only for {}", path.display(),
         found.iter().map(|arch| arch.name()).collect::<Vec<_>>().join(", ")
     )]
     NoKernels {
         /// The artifact.
         path: PathBuf,
-        /// What it has.
+        /// The architectures that it has.
         found: Vec<moac_runtime::arch::Arch>,
     },
     /// The GPU cannot be used.
@@ -146,7 +169,7 @@ pub enum Error {
     /// A plan cannot be refined.
     #[error(transparent)]
     Refine(#[from] moac_planner::refine::RefineError),
-    /// There is no profile.
+    /// The profile could not be made.
     #[error(transparent)]
     Profile(#[from] moac_planner::profile::ProfileError),
     /// The influence cannot be read.
@@ -158,13 +181,13 @@ pub enum Error {
     /// A task could not be made from the texts.
     #[error(transparent)]
     Task(#[from] moac_planner::tasks::TaskError),
-    /// There are no calibration items.
+    /// The calibration items could not be made.
     #[error(transparent)]
     Calibrate(#[from] moac_planner::calibrate::CalibrateError),
     /// A plan could not be made.
     #[error(transparent)]
     Pipeline(#[from] moac_planner::pipeline::PipelineError),
-    /// There are no plans to find.
+    /// The search found no plan.
     #[error(transparent)]
     Search(#[from] moac_planner::search::outcome::SearchError),
     /// `CUDA_COMPUTE_CAP` names no architecture.
@@ -173,11 +196,11 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("cannot {action} `{}`: {source}", path.display())]
     File {
-        /// What was tried: `read`, `write`, `create`.
+        /// The action that failed: `read`, `write` or `create`.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: io::Error,
     },
     /// Standard output is gone.
@@ -205,7 +228,7 @@ impl Hint for Error {
             Self::Plan(error) => error.hints(),
             Self::Model(error) => model_hints(error),
             Self::Refused(error) => refused_hints(error),
-            Self::NoGpuModel => vec!["--device cpu takes the CPU".to_owned()],
+            Self::NoGpuModel => vec!["use --device cpu".to_owned()],
             Self::Lower(error) => error.hints(),
             Self::Nvrtc(error) => error.hints(),
             Self::Build(error) => error.hints(),
@@ -213,7 +236,7 @@ impl Hint for Error {
             Self::Gpu(
                 GpuError::NoDriver { .. }
                 | GpuError::NoDevice { .. }
-                // What a driver without a device says.
+                // The error of a driver without a device.
                 | GpuError::Driver { what: "start", .. },
             ) => {
                 vec![
@@ -228,6 +251,11 @@ impl Hint for Error {
             | Self::Line { .. }
             | Self::NoPrompts { .. }
             | Self::LargestBatch
+            | Self::Command { .. }
+            | Self::StdoutTwice
+            | Self::Terminal
+            | Self::Unnamed
+            | Self::Twice { .. }
             | Self::Context { .. }
             | Self::Engine(_)
             | Self::Reference(_)
@@ -260,7 +288,7 @@ impl Hint for Error {
 fn model_hints(error: &moac_model::ModelError) -> Vec<String> {
     use moac_model::ModelError;
     match error {
-        ModelError::Template(_) => vec!["--raw gives the prompt to the model as it is".to_owned()],
+        ModelError::Template(_) => vec!["use --raw to pass the prompt without the template".to_owned()],
         _ => Vec::new(),
     }
 }
@@ -269,7 +297,7 @@ fn refused_hints(error: &moac_model::Refused) -> Vec<String> {
     use moac_model::Refused;
     match error {
         Refused::PromptTooLong { .. } => {
-            vec!["--context gives a longer one, up to the model's or the artifact's".to_owned()]
+            vec!["set a longer one with --context, up to that of the model or the artifact".to_owned()]
         }
         Refused::Argument(error) => model_hints(error),
         _ => Vec::new(),

@@ -1,10 +1,11 @@
-//! Ctrl-C: the first one asks the running command to stop where nothing partial is left; the second one ends at once.
+//! Ctrl-C: the first one asks the running command to stop at a point where nothing partial is left; the second one
+//! ends the process.
 
 use std::ops::ControlFlow;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a shell expects of a process that SIGINT ended.
+/// The exit code a shell expects of a process ended by SIGINT.
 const EXIT_CODE: i32 = 130;
 
 /// Whether to go on: not once an interrupt asked to stop.

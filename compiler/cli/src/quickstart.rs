@@ -1,4 +1,4 @@
-//! What `moac quickstart` shows beyond the other commands: its plan, and one layer of it at work on the CPU.
+//! The parts of `moac quickstart` that no other command has: its plan, and one layer of it run on the CPU.
 
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,13 @@ macro_rules! plan_name {
 pub const PLAN: &str = include_str!(concat!("../../../plans/", plan_name!()));
 /// Its file name.
 pub const PLAN_NAME: &str = plan_name!();
-/// What the model is asked.
+/// The question that the model is asked.
 pub const QUESTION: &str = "What is the capital of France?";
 
 /// Tokens that the layer decodes one by one, at the end of the bucket.
 const DECODED: u32 = 24;
 
-/// What came of a layer on the CPU.
+/// The result of a layer on the CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuRun {
     /// The layer: of those with most head groups the first.
@@ -46,7 +46,7 @@ pub struct CpuRun {
 /// those with the float64 oracle, which has no cache.
 ///
 /// # Errors
-/// What the reference says; none for an artifact that opened.
+/// Those of the reference; an artifact that opened causes none.
 pub fn cpu_layer(artifact: &Artifact) -> Result<CpuRun, LayerError> {
     let manifest = artifact.manifest();
     let groups = |layer: &LayerGeometry| layer.rules.len();

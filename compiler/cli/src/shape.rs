@@ -22,7 +22,7 @@ pub fn shape(name: &str) -> Result<ModelShape, Error> {
     Ok(plan::shape(name)?)
 }
 
-/// What the engine's kernels of the model are compiled for. A preset states only what plans need, and has none.
+/// The shape that the engine's kernels of the model are compiled for. A preset states only what plans need, and has none.
 pub fn engine_shape(name: &str) -> Result<Option<EngineShape>, moac_model::ModelError> {
     if plan::presets::get(name).is_some() {
         return Ok(None);
@@ -30,7 +30,7 @@ pub fn engine_shape(name: &str) -> Result<Option<EngineShape>, moac_model::Model
     Ok(Some(moac_model::read_config(Path::new(name))?.engine_shape()))
 }
 
-/// Whether a file says that it is one. One that cannot be read is for whoever reads it as something else to refuse.
+/// Whether a file begins as GGUF does. One that cannot be read is left to the caller, which reports the error.
 fn is_gguf(path: &Path) -> bool {
     let mut start = Vec::new();
     path.is_file()

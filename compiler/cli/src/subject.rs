@@ -1,4 +1,4 @@
-//! What a command is about where it takes a plan or an artifact: which of the two a file is.
+//! The input of a command that takes a plan or an artifact: which of the two a file is.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -16,7 +16,7 @@ use crate::shape::shape;
 pub enum Subject {
     /// A plan file.
     Plan(Box<Plan>),
-    /// What one was compiled to.
+    /// A compiled artifact.
     Artifact(Box<Artifact>),
 }
 

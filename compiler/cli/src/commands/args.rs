@@ -1,8 +1,10 @@
 //! Arguments that several commands share, and what they mean.
 
+use std::fmt::Display;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use moac_compiler::env;
 use moac_compiler::lower::{self, Lowered, Target};
 use moac_compiler::plan;
@@ -14,10 +16,16 @@ use super::Context;
 use crate::error::Error;
 use crate::shape::{engine_shape, shape};
 
+/// The name of standard input and standard output.
+pub const STREAM: &str = "-";
+/// Standard input as a file, so that code that reads files can read it too.
+pub const STDIN: &str = "/dev/stdin";
+
 /// A plan and the model it is for.
 #[derive(Debug, clap::Args)]
 pub struct PlanArgs {
-    /// The plan file (JSON)
+    /// The plan file (JSON), or - for standard input
+    #[arg(value_parser = input())]
     pub plan: PathBuf,
     /// The model
     #[command(flatten)]
@@ -41,7 +49,7 @@ pub struct ModelArg {
 }
 
 impl ModelArg {
-    /// What was given.
+    /// The value given.
     pub fn name(&self) -> Option<&str> {
         self.model.as_deref()
     }
@@ -54,14 +62,14 @@ fn model_help() -> String {
     )
 }
 
-/// What to compile for.
+/// The target of a compilation.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct TargetArgs {
-    /// Architecture, repeatable [default: that of CUDA_COMPUTE_CAP, else sm_90a]
-    #[arg(long = "arch", value_name = "ARCH", value_delimiter = ',')]
+    /// Architectures [default: that of CUDA_COMPUTE_CAP, else sm_90a]
+    #[arg(long = "arch", value_name = "ARCH,..", value_delimiter = ',')]
     pub archs: Vec<Arch>,
     /// Context lengths [default: multiples of 1024 up to the model's context, at most 16384]
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    #[arg(long, value_name = "TOKENS,..", value_delimiter = ',')]
     pub lengths: Vec<u32>,
     /// Element type of q, k, v, o and the cache [default: bf16]
     #[arg(long, value_name = "bf16|f16", value_parser = parse_dtype)]
@@ -134,12 +142,45 @@ pub fn default_arch() -> Result<Arch, Error> {
     }
 }
 
+/// A file to read, of which `-` is standard input.
+pub fn input() -> impl TypedValueParser<Value = PathBuf> {
+    let file = |path: PathBuf| if path == Path::new(STREAM) { PathBuf::from(STDIN) } else { path };
+    PathBufValueParser::new().map(file)
+}
+
+/// A file or folder to write that cannot be standard output: it is read again, is one of several, or holds no text.
+pub fn on_disk() -> impl TypedValueParser<Value = PathBuf> {
+    let file = |path: PathBuf| {
+        if path == Path::new(STREAM) {
+            Err("this cannot be written to standard output: give a path")
+        } else {
+            Ok(path)
+        }
+    };
+    PathBufValueParser::new().try_map(file)
+}
+
+/// Refuses a key that a repeatable flag is given for twice: neither value could be the one that was meant.
+pub fn once<K: PartialEq + Display>(
+    flag: &'static str,
+    keys: impl IntoIterator<Item = K>,
+) -> Result<(), Error> {
+    let mut seen = Vec::new();
+    for key in keys {
+        if seen.contains(&key) {
+            return Err(Error::Twice { flag, key: key.to_string() });
+        }
+        seen.push(key);
+    }
+    Ok(())
+}
+
 /// `bf16` or `f16`.
 pub fn parse_dtype(text: &str) -> Result<DType, String> {
     [DType::Bf16, DType::F16]
         .into_iter()
         .find(|dtype| dtype.name() == text)
-        .ok_or_else(|| format!("`{text}` is no element type: expected bf16 or f16"))
+        .ok_or_else(|| format!("`{text}` is not an element type: expected bf16 or f16"))
 }
 
 /// `prefill` or `decode`.
@@ -147,7 +188,7 @@ pub fn parse_phase(text: &str) -> Result<Phase, String> {
     [Phase::Prefill, Phase::Decode]
         .into_iter()
         .find(|phase| phase.name() == text)
-        .ok_or_else(|| format!("`{text}` is no phase: expected prefill or decode"))
+        .ok_or_else(|| format!("`{text}` is not a phase: expected prefill or decode"))
 }
 
 /// `a..b`.
@@ -156,11 +197,11 @@ pub fn parse_range(text: &str) -> Result<Range<u32>, String> {
         let (start, end) = text.split_once("..")?;
         Some(start.trim().parse().ok()?..end.trim().parse().ok()?)
     };
-    parse().ok_or_else(|| format!("`{text}` is no range: expected two numbers, as in 0..4"))
+    parse().ok_or_else(|| format!("`{text}` is not a range: expected two numbers, as in 0..4"))
 }
 
 /// How many of something there are to be made: so many that memory holds them.
 pub fn parse_count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
-    count.ok_or_else(|| format!("`{text}` is no count: expected a number from 1 to 1000000"))
+    count.ok_or_else(|| format!("`{text}` is out of range: expected a number from 1 to 1000000"))
 }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use moac_compiler::bench::Ceilings;
 use moac_compiler::bench::counters::{self, Counters};
 use moac_compiler::bench::points::{self, BATCHES, Point};
@@ -21,22 +20,22 @@ use crate::error::Error;
 use crate::interrupt;
 use crate::report::bench::{PointTime, Skipped, Times, counters_table};
 
-/// Time the kernels of an artifact, or a whole model, against the ceilings measured in the same run
+/// Time the kernels of an artifact, or a whole model, and compare them with ceilings measured in the same run
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The artifact
     #[arg(required_unless_present = "model")]
     pub file: Option<PathBuf>,
     /// Batch sizes; with --model also `max`, as many as fit [default: 1,8,32; with --emulate: 1; with --model: 1,16,max]
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_batch)]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = parse_batch)]
     pub batch: Vec<BatchSize>,
     /// Context lengths [default: the smallest and the largest bucket]
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "TOKENS,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Vec<u32>,
-    /// One phase only
+    /// Only this phase
     #[arg(long, value_name = "prefill|decode", value_parser = parse_phase, conflicts_with = "model")]
     pub phase: Option<Phase>,
-    /// Count bytes and operations on the emulator instead; never a time
+    /// Count bytes and operations on the emulator instead of measuring time
     #[arg(long, conflicts_with = "model")]
     pub emulate: bool,
     /// Print the table as JSON, with a row for each layer
@@ -94,15 +93,15 @@ fn time(
     points: &[Point],
     context: &Context,
 ) -> Result<ExitStatus, Error> {
-    let bar = progress("timing", points.len() + 1);
+    let bar = context.steps("timing", points.len() + 1);
     let model = artifact.load(device)?;
     let stream = device.new_stream()?;
-    bar.set_message("the ceilings");
+    bar.message("the ceilings");
     let ceilings = Ceilings::measure(device, &stream, model.arch());
     for why in &ceilings.unknown {
-        bar.suspend(|| context.note(why));
+        context.note(why);
     }
-    bar.inc(1);
+    bar.inc();
     let timer = Timer { model: &model, stream: &stream };
     let mut times = Times {
         device: device.info().name.clone(),
@@ -113,18 +112,18 @@ fn time(
         skipped: Vec::new(),
     };
     for &point in points.iter().take_while(|_| !interrupt::flag().load(Ordering::Relaxed)) {
-        bar.set_message(format!("{} of {} x {} tokens", point.phase.name(), point.batch, point.context));
+        bar.message(format!("{} of {} x {} tokens", point.phase.name(), point.batch, point.context));
         match timer.time(point, args.json)? {
             Outcome::Timed(timed) => times.points.push(PointTime::new(point, &timed, &times.ceilings)),
             Outcome::TooLarge(missing) => {
                 let skipped = Skipped { point, missing };
-                bar.suspend(|| context.note(skipped.note()));
+                context.note(skipped.note());
                 times.skipped.push(skipped);
             }
         }
-        bar.inc(1);
+        bar.inc();
     }
-    bar.finish_and_clear();
+    drop(bar);
     if args.json {
         context.json(&times)?;
     } else {
@@ -143,12 +142,12 @@ fn emulate(
     let points = args.points(&[1], contexts)?;
     let of = |candidate: &Candidate| points.iter().filter(|point| point.phase == candidate.phase()).count();
     let wanted = candidates.iter().map(of).sum();
-    let bar = progress("counting", wanted);
+    let bar = context.steps("counting", wanted);
     let counted = counters::count(&candidates, &points, interrupt::flag(), &|candidate| {
-        bar.set_message(candidate.symbol.clone());
-        bar.inc(1);
+        bar.message(&candidate.symbol);
+        bar.inc();
     });
-    bar.finish_and_clear();
+    drop(bar);
     let counted = counted?;
     if args.json {
         context.json(&counted)?;
@@ -169,18 +168,11 @@ fn candidates(artifact: &Artifact, path: &Path) -> Result<Vec<Candidate>, Error>
     Candidate::of_artifact(artifact, |_| true).map_err(|source| Error::Ptx { path: path.to_owned(), source })
 }
 
-/// What an interrupt leaves is shown, but is not all.
+/// The exit status: an interrupted run shows the results so far and is an error.
 fn whole(whole: bool, context: &Context) -> ExitStatus {
     if whole {
         return ExitStatus::Done;
     }
-    context.note("interrupted: this is what was measured until then");
+    context.note("interrupted: these are the results so far");
     ExitStatus::Error
-}
-
-fn progress(doing: &'static str, steps: usize) -> ProgressBar {
-    let bar = ProgressBar::new(steps as u64);
-    let template = format!("{doing} {{bar:32}} {{pos}}/{{len}} {{elapsed}} {{wide_msg}}");
-    let style = ProgressStyle::with_template(&template);
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -1,20 +1,19 @@
 //! `moac compile`: plan to artifact.
 
+use std::io::IsTerminal as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use moac_compiler::build::{Builder, Built};
 use moac_compiler::cache::Cache;
 use moac_compiler::nvrtc::Nvrtc;
 use moac_runtime::artifact::{Kernel, Manifest};
 use moac_runtime::digest::Digest;
-use moac_runtime::file;
 use moac_runtime::plan::Plan;
 use serde::Serialize;
 
-use super::args::{self, ModelArg, PlanArgs, TargetArgs};
-use super::{Context, ExitStatus};
+use super::args::{self, ModelArg, PlanArgs, STDIN, TargetArgs};
+use super::{Context, ExitStatus, check_out_beside_json, is_stdout, print_beside, write_out};
 use crate::error::Error;
 use crate::interrupt;
 
@@ -24,10 +23,10 @@ pub struct Args {
     /// The plan
     #[command(flatten)]
     pub plan: PlanArgs,
-    /// What for
+    /// The target
     #[command(flatten)]
     pub target: TargetArgs,
-    /// The artifact [default: the plan's name with .moac, in the working folder]
+    /// The artifact, or - for standard output [default: the plan's name with .moac, in the working folder]
     #[arg(short, long, value_name = "OUT.moac")]
     pub out: Option<PathBuf>,
     /// Compilations at once [default: one per core]
@@ -41,14 +40,15 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let out = out(&args.plan.plan, args.out.as_deref())?;
+    check_out_beside_json(&out, args.json)?;
     let plan = args.plan.read()?;
     let built = build(&plan, &args.target, &args.plan.model, args.jobs, context)?;
-    file::write(&out, built.artifact.bytes()).map_err(Error::file("write", &out))?;
+    write_out(&out, built.artifact.bytes(), context)?;
     let summary = Summary::new(&out, &built);
     if args.json {
         context.json(&summary)?;
     } else {
-        context.print(summary.line())?;
+        print_beside(&out, summary.line(), context)?;
     }
     Ok(ExitStatus::Done)
 }
@@ -63,19 +63,19 @@ pub fn build(
 ) -> Result<Built, Error> {
     let lowered = args::lower(plan, target, model, context)?;
     let nvrtc = Nvrtc::find()?;
-    let bar = progress(lowered.all_kernels().count());
+    let bar = context.steps("compiling", lowered.all_kernels().count());
     let builder = Builder {
         nvrtc: &nvrtc,
         cache: &Cache::of_this_machine(),
         jobs,
         stop: interrupt::flag(),
         progress: &|source, _| {
-            bar.set_message(source.symbol.clone());
-            bar.inc(1);
+            bar.message(&source.symbol);
+            bar.inc();
         },
     };
     let built = builder.build(plan, &lowered);
-    bar.finish_and_clear();
+    drop(bar);
     let built = built?;
     for (kernel, warnings) in built.artifact.manifest().kernels.iter().zip(&built.warnings) {
         for warning in warnings {
@@ -89,8 +89,12 @@ pub fn build(
 fn out(plan: &Path, out: Option<&Path>) -> Result<PathBuf, Error> {
     let out = match out {
         Some(out) => out.to_owned(),
+        None if plan == Path::new(STDIN) => return Err(Error::Unnamed),
         None => PathBuf::from(plan.with_extension("moac").file_name().unwrap_or_default()),
     };
+    if is_stdout(&out) {
+        return if std::io::stdout().is_terminal() { Err(Error::Terminal) } else { Ok(out) };
+    }
     let other = |message: &str| Error::file("write", &out)(std::io::Error::other(message.to_owned()));
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     if folder.is_some_and(|folder| !folder.is_dir()) {
@@ -106,13 +110,7 @@ fn out(plan: &Path, out: Option<&Path>) -> Result<PathBuf, Error> {
     Ok(out)
 }
 
-fn progress(kernels: usize) -> ProgressBar {
-    let bar = ProgressBar::new(kernels as u64);
-    let style = ProgressStyle::with_template("compiling {bar:32} {pos}/{len} {elapsed} {wide_msg}");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Summary<'a> {
     artifact: &'a Path,

@@ -1,22 +1,24 @@
-//! `moac diff`: what differs between two plans or artifacts.
+//! `moac diff`: the differences between two plans or artifacts.
 
 use std::path::PathBuf;
 
-use super::args::{ModelArg, TargetArgs};
+use super::args::{ModelArg, TargetArgs, input};
 use super::view::view;
 use super::{Context, ExitStatus};
 use crate::error::Error;
 use crate::report::Diff;
 use crate::subject::Subject;
 
-/// Show what differs between two plans or artifacts: spans, sources, resources
+/// Show the differences between two plans or artifacts: spans, sources, resources
 ///
-/// A plan that is compared with an artifact is taken as it would be compiled for that artifact's target.
+/// A plan is compared with an artifact as if compiled for that artifact's target.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A plan or an artifact
+    /// A plan or an artifact, or - for standard input
+    #[arg(value_parser = input())]
     a: PathBuf,
     /// Another
+    #[arg(value_parser = input())]
     b: PathBuf,
     #[command(flatten)]
     model: ModelArg,

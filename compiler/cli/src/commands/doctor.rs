@@ -1,4 +1,4 @@
-//! `moac doctor`: what was found on this machine, and what to do about what is missing.
+//! `moac doctor`: the state of this machine, and how to install what is missing.
 
 use moac_compiler::fetch;
 
@@ -6,7 +6,7 @@ use super::{Context, ExitStatus};
 use crate::doctor::Findings;
 use crate::error::Error;
 
-/// Show the driver, devices, NVRTC and caches that were found
+/// Show the driver, devices, NVRTC and caches of this machine, and how to install what is missing
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Fetch NVRTC and the real model through pip

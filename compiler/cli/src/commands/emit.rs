@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use moac_compiler::emit;
 
-use super::args::{self, PlanArgs, TargetArgs};
+use super::args::{self, PlanArgs, TargetArgs, on_disk};
 use super::{Context, ExitStatus};
 use crate::error::Error;
 
@@ -16,8 +16,8 @@ pub struct Args {
     plan: PlanArgs,
     #[command(flatten)]
     target: TargetArgs,
-    /// Folder to write to, made if it is not there
-    #[arg(short, long, value_name = "DIR")]
+    /// Folder to write to, created if needed
+    #[arg(short, long, value_name = "DIR", value_parser = on_disk())]
     out: PathBuf,
 }
 

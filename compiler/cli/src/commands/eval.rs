@@ -1,9 +1,7 @@
-//! `moac eval`: the quality of plans beside dense and uniform attention.
+//! `moac eval`: the quality of plans compared with dense and uniform attention.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use moac_compiler::{env, plan};
 use moac_model::Model;
 use moac_planner::eval::cells::Store;
@@ -13,11 +11,11 @@ use moac_planner::eval::{
     EvalError, Evaluation, NamedPlan, Progress, Run, Shard, Suite, Task, fingerprint, items,
 };
 use moac_planner::tasks::Corpus;
-use moac_runtime::file;
 use moac_runtime::plan::{ModelShape, Plan};
 
-use super::args::parse_count;
-use super::{Context, ExitStatus, check_out};
+use super::args::{input, on_disk, parse_count};
+use super::{Context, ExitStatus, check_out_beside_json, print_beside, write_out};
+use crate::context::Bar;
 use crate::error::Error;
 use crate::interrupt;
 use crate::report::{quality_chart, quality_markdown, quality_tables};
@@ -28,22 +26,22 @@ pub struct Args {
     /// The model: a GGUF file, or a Hugging Face folder
     pub model: PathBuf,
     /// Plans to evaluate, each beside uniform spans of the same KV bytes
-    #[arg(long = "plan", value_name = "PLAN")]
+    #[arg(long = "plan", value_name = "PLAN", value_parser = input())]
     pub plans: Vec<PathBuf>,
-    /// What is asked of the model [default: all, with --quick]
-    #[arg(long = "task", value_name = "TASK", value_delimiter = ',', required_unless_present_any = ["suite", "quick"])]
+    /// The task [default: all, with --quick]
+    #[arg(long = "task", value_name = "TASK,..", value_delimiter = ',', required_unless_present_any = ["suite", "quick"])]
     pub tasks: Vec<Task>,
     /// Context lengths: tokens, or a range with a step as in 1024..8192:512 [default: 1024,2048 with --quick]
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = parse_lengths,
+    #[arg(long, value_name = "TOKENS,..", value_delimiter = ',', value_parser = parse_lengths,
           required_unless_present_any = ["suite", "quick"])]
     pub lengths: Vec<Vec<u32>>,
-    /// Texts never used to find a plan: a .txt file, or a folder of them
-    #[arg(long, value_name = "DIR")]
+    /// Texts that were not used to find the plan: a .txt file, a folder of them, or - for standard input
+    #[arg(long, value_name = "DIR", value_parser = input())]
     pub data: PathBuf,
-    /// Texts that the facts of retrieval tasks are hidden in [default: those of --data]
-    #[arg(long, value_name = "PATH")]
+    /// Texts to hide the facts of retrieval tasks in [default: those of --data]
+    #[arg(long, value_name = "PATH", value_parser = input())]
     pub filler: Option<PathBuf>,
-    /// Windows or contexts at a length [default: 8 windows; 10 contexts, 4 from 8192 on]
+    /// Windows or contexts of each length [default: 8 windows; 10 contexts, 4 from 8192 on]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub items: Option<usize>,
     /// Questions about a context
@@ -55,22 +53,23 @@ pub struct Args {
     /// Seed of the retrieval tasks
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// A file that lists plans and runs instead: all tables by one command
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["plans", "tasks", "lengths", "items", "questions", "facts", "seed"])]
+    /// A file that lists plans and runs, to make all tables with one command
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plans", "tasks", "lengths", "items", "questions", "facts", "seed"], value_parser = input())]
     pub suite: Option<PathBuf>,
-    /// Short lengths and few items: minutes
+    /// Use short lengths and few items, for a result within minutes
     #[arg(long)]
     pub quick: bool,
-    /// Folder of the measurements, which are never made twice [default: eval in moac's cache folder]
-    #[arg(long, value_name = "DIR")]
+    /// Folder for the measurements, which are reused by later runs [default: eval in moac's cache folder]
+    #[arg(long, value_name = "DIR", value_parser = on_disk())]
     pub cells: Option<PathBuf>,
-    /// Measure part I of N only, as in 1/4: parts run anywhere, and their cells can be copied together
+    /// Measure only part I of N, as in 1/4; the cells of parts run elsewhere can be copied into one folder
     #[arg(long, value_name = "I/N", value_parser = parse_shard)]
     pub shard: Option<Shard>,
-    /// Measure nothing: tables of what was measured before
+    /// Print tables of earlier measurements without measuring anything
     #[arg(long, conflicts_with = "shard")]
     pub tables_only: bool,
-    /// Draw accuracy by length, or the loss by KV bytes: one file, or a folder where there are several runs
+    /// Draw accuracy by length, or the loss by KV bytes: to one file (- for standard output), or to a folder where there
+    /// are several runs
     #[arg(long, value_name = "OUT.svg")]
     pub svg: Option<PathBuf>,
     #[command(flatten)]
@@ -95,7 +94,7 @@ fn parse_shard(text: &str) -> Result<Shard, String> {
         let (at, of): (usize, usize) = (at.parse().ok()?, of.parse().ok()?);
         (1..=of).contains(&at).then(|| Shard { at: at - 1, of })
     };
-    parse().ok_or_else(|| format!("`{text}` is no part: expected a number and how many there are, as in 1/4"))
+    parse().ok_or_else(|| format!("`{text}` is not a part: expected two numbers, as in 1/4"))
 }
 
 /// Runs the command.
@@ -104,7 +103,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let shape = model.decoder.config().shape();
     let suite = args.suite(&shape)?;
     if let (Some(path), [_]) = (&args.svg, suite.runs.as_slice()) {
-        check_out(path)?;
+        check_out_beside_json(path, args.form.json)?;
     }
     let asks = |retrieval| suite.runs.iter().any(|run| run.task.facts().is_some() == retrieval);
     let texts = if asks(false) { items::texts(&args.data, &model.tokenizer)? } else { Vec::new() };
@@ -122,44 +121,41 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         stop: interrupt::flag(),
     };
     let shard = if args.tables_only { Shard::NONE } else { args.shard.unwrap_or(Shard::ALL) };
-    let bar = Bar::new();
-    let measured = evaluation.run(&suite.runs, shard, &mut |progress| bar.show(progress));
-    bar.bar.finish_and_clear();
+    let bar = context.work("evaluating");
+    let measured = evaluation.run(&suite.runs, shard, &mut |progress| show(&bar, progress));
+    drop(bar);
     let runs = report::of_runs(&measured?, &suite.plans);
     let report = Report { title: suite.title, model: shape.name, fingerprint, runs };
     let rows = || report.runs.iter().flat_map(|run| &run.by_length).flat_map(|at| &at.rows);
     let (done, all) =
         (rows().map(|row| row.items).sum::<usize>(), rows().map(|row| row.all_items).sum::<usize>());
     if done < all {
-        context.note(format!("{done} of {all} items are measured: the tables are of these"));
+        context.note(format!("{done} of {all} items are measured; the tables cover only these"));
     }
     if let Some(path) = &args.svg {
-        draw(path, &report)?;
+        draw(path, &report, context)?;
     }
+    let beside = args.svg.as_deref().unwrap_or(Path::new(""));
     if args.form.json {
         context.json(&report)?;
     } else if args.form.markdown {
-        context.print(quality_markdown(&report))?;
+        print_beside(beside, quality_markdown(&report), context)?;
     } else {
-        context.print(quality_tables(&report))?;
+        print_beside(beside, quality_tables(&report), context)?;
     }
     Ok(ExitStatus::Done)
 }
 
 /// Writes the pictures: into the file of a single run, or into a folder, named as the runs are.
-fn draw(path: &Path, report: &Report) -> Result<(), Error> {
+fn draw(path: &Path, report: &Report, context: &Context) -> Result<(), Error> {
     let [run] = report.runs.as_slice() else {
         std::fs::create_dir_all(path).map_err(Error::file("create", path))?;
-        return report
-            .runs
-            .iter()
-            .try_for_each(|run| write(&path.join(format!("{}.svg", run.run.name)), &quality_chart(run)));
+        return report.runs.iter().try_for_each(|run| {
+            let path = path.join(format!("{}.svg", run.run.name));
+            write_out(&path, quality_chart(run).as_bytes(), context)
+        });
     };
-    write(path, &quality_chart(run))
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Error> {
-    file::write(path, text.as_bytes()).map_err(Error::file("write", path))
+    write_out(path, quality_chart(run).as_bytes(), context)
 }
 
 fn default_cells() -> PathBuf {
@@ -167,7 +163,7 @@ fn default_cells() -> PathBuf {
 }
 
 impl Args {
-    /// What the flags ask for.
+    /// The suite that the flags describe.
     fn suite(&self, shape: &ModelShape) -> Result<Suite, Error> {
         let mut suite = match &self.suite {
             Some(path) => suite::read(path, |path| read_plan(path, shape))?,
@@ -215,27 +211,9 @@ pub(super) fn read_plan(path: &Path, shape: &ModelShape) -> Result<Plan, Error> 
     Ok(plan)
 }
 
-/// How far it is, and how long it will take.
-struct Bar {
-    bar: ProgressBar,
-    start: Instant,
-}
-
-impl Bar {
-    fn new() -> Self {
-        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} cells {elapsed} {prefix} {wide_msg}");
-        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, start: Instant::now() }
-    }
-
-    fn show(&self, progress: &Progress) {
-        self.bar.set_length(progress.all_cells as u64);
-        self.bar.set_position(progress.cells as u64);
-        if progress.work > 0.0 {
-            let left = self.start.elapsed().as_secs_f64() * (progress.all_work / progress.work - 1.0);
-            self.bar
-                .set_prefix(format!("about {} left,", HumanDuration(Duration::from_secs_f64(left.max(0.0)))));
-        }
-        self.bar.set_message(progress.next.clone());
-    }
+/// Shows how far the evaluation is.
+fn show(bar: &Bar, progress: &Progress) {
+    let Progress { cells, all_cells, work, all_work, next, .. } = progress;
+    bar.show_work(*work, *all_work);
+    bar.message(format!("{cells} of {all_cells} cells, next {next}"));
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use moac_compiler::exec::emulator::EmulatedLayer;
 use moac_compiler::exec::tensors::{Expected, Inputs};
 use moac_compiler::exec::{self, ExecError, Steps};
@@ -12,7 +11,7 @@ use moac_runtime::gpu::{self, GpuLayer};
 use moac_runtime::launch::Phase;
 use moac_runtime::plan::DType;
 
-use super::args::parse_phase;
+use super::args::{on_disk, parse_phase};
 use super::{Context, ExitStatus};
 use crate::error::Error;
 
@@ -24,16 +23,16 @@ pub struct Args {
     /// The layer
     #[arg(long, value_name = "L")]
     pub layer: u32,
-    /// What to compute
+    /// The phase to run
     #[arg(long, value_name = "prefill|decode", value_parser = parse_phase)]
     pub phase: Phase,
     /// safetensors with q [B,T,H,D], k and v [B,T,G,D], and optionally lengths [B] (i32)
     #[arg(long, value_name = "IN.safetensors")]
     pub inputs: PathBuf,
     /// safetensors to write: o and lse
-    #[arg(long, value_name = "OUT.safetensors")]
+    #[arg(long, value_name = "OUT.safetensors", value_parser = on_disk())]
     pub outputs: PathBuf,
-    /// Decode: positions to prefill first
+    /// With decode: the number of positions to prefill first
     #[arg(long, value_name = "P")]
     pub prompt: Option<u32>,
     /// Prefill in chunks of this many tokens
@@ -42,7 +41,7 @@ pub struct Args {
     /// Bucket of every row [default: the smallest that holds the row's length]
     #[arg(long, value_name = "N")]
     pub bucket: Option<u32>,
-    /// What to run on; never another silently
+    /// The device to run on; another one is never used instead
     #[arg(long, value_enum, default_value = "gpu")]
     pub device: Device,
     /// Convert the inputs to the artifact's element type
@@ -50,7 +49,7 @@ pub struct Args {
     pub cast: bool,
 }
 
-/// What a layer runs on.
+/// The device that a layer runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Device {
     /// The GPU
@@ -85,14 +84,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let buckets = exec::buckets(&artifact, &inputs.lengths, args.bucket)?;
     let (mut layer, dtype) = layer(args, &artifact, &buckets)?;
     let steps = Steps { phase: args.phase, prompt: args.prompt, chunk: args.chunk.map(Into::into) };
-    let bar = ProgressBar::new(0);
-    let style = ProgressStyle::with_template("tokens {bar:32} {pos}/{len} {elapsed}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let results = exec::run(layer.as_mut(), &inputs, &steps, &|done, all| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
+    let bar = context.steps("running tokens", 0);
+    let results = exec::run(layer.as_mut(), &inputs, &steps, &|done, all| bar.show(done, all));
+    drop(bar);
     results?.write(&args.outputs, dtype)?;
     context.note(format!("wrote `{}`", args.outputs.display()));
     Ok(ExitStatus::Done)

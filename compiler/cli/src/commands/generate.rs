@@ -1,6 +1,6 @@
-//! `moac generate`: text out of a real model.
+//! `moac generate`: text from a real model.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -13,8 +13,10 @@ use moac_model::{
 use moac_runtime::plan::Plan;
 use serde::Serialize;
 
-use super::{Context, ExitStatus, say};
+use super::args::{STDIN, input};
+use super::{Context, ExitStatus};
 use crate::error::Error;
+use crate::prompts::{prompt, prompts, turns};
 use crate::subject::Subject;
 
 /// The most tokens of an answer where no other number is asked for.
@@ -23,7 +25,7 @@ const MAX_TOKENS: u32 = 256;
 const LANES: u32 = 8;
 const SLAB_BYTES: u64 = 4 << 30;
 
-/// Generate text with a model, its attention as a plan has it
+/// Generate text with a model, under a plan or an artifact
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools)] // flags of a command line
 pub struct Args {
@@ -32,12 +34,12 @@ pub struct Args {
     #[command(flatten)]
     input: Input,
     /// The plan [default: every head sees everything]
-    #[arg(long, value_name = "PLAN", conflicts_with = "artifact")]
+    #[arg(long, value_name = "PLAN", conflicts_with = "artifact", value_parser = input())]
     pub plan: Option<PathBuf>,
     /// An artifact: its plan and its context lengths
     #[arg(long, value_name = "FILE")]
     pub artifact: Option<PathBuf>,
-    /// What the model is told first
+    /// The system message
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     /// Give the prompt to the model as it is, without its chat template
@@ -97,11 +99,11 @@ pub enum Device {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Input {
-    /// The prompt
+    /// The prompt, or - for standard input
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
     /// A file of prompts: one a line, or in a .jsonl file objects with a field `prompt`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = input())]
     prompts: Option<PathBuf>,
     /// Talk: each line of standard input is a turn
     #[arg(long)]
@@ -131,7 +133,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     let (plan, lengths) = args.plan(&model)?;
     let session = Session { args, context, model: &model, plan, lengths };
     match (&args.input.prompt, &args.input.prompts) {
-        (Some(prompt), _) => session.answer(std::slice::from_ref(prompt))?,
+        (Some(text), _) => session.answer(&[prompt(text, Path::new(STDIN))?])?,
         (None, Some(file)) => session.answer(&prompts(file)?)?,
         (None, None) => session.chat()?,
     }
@@ -198,7 +200,7 @@ impl Args {
     }
 }
 
-/// What every prompt needs.
+/// The state shared by all prompts.
 struct Session<'a> {
     args: &'a Args,
     context: &'a Context,
@@ -314,7 +316,7 @@ impl Session<'_> {
             }
         }
         if answer.finish == Some(Finish::ContextFull) {
-            self.context.note("the context is full: the answer ends here");
+            self.context.note("the context is full, so the answer ends here");
         }
         Ok(answer)
     }
@@ -329,11 +331,11 @@ impl Session<'_> {
         let mut messages = self.system();
         let prompt = || {
             if std::io::stdin().is_terminal() {
-                let _ = write!(std::io::stderr(), "> ");
+                self.context.prompt("> ");
             }
         };
         prompt();
-        for line in std::io::stdin().lock().lines() {
+        for line in turns() {
             let line = line.map_err(Error::file("read", Path::new("standard input")))?;
             if !line.trim().is_empty() {
                 messages.push(Message::new("user", &line));
@@ -353,7 +355,7 @@ impl Session<'_> {
                         | Error::Refused(Refused::PromptTooLong { .. })),
                     ) => {
                         messages.pop();
-                        say(&format!("error: {error}"));
+                        self.context.error(&format!("error: {error}"));
                     }
                     Err(error) => return Err(error),
                 }
@@ -371,30 +373,4 @@ fn reason(finish: Option<Finish>) -> &'static str {
         Some(Finish::ContextFull) => "context",
         Some(Finish::Limit | Finish::Cancelled) | None => "limit",
     }
-}
-
-/// The prompts of a file.
-fn prompts(path: &Path) -> Result<Vec<String>, Error> {
-    #[derive(serde::Deserialize)]
-    struct Object {
-        prompt: String,
-    }
-    let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    if lines.clone().next().is_none() {
-        return Err(Error::NoPrompts { path: path.to_owned() });
-    }
-    if path.extension().is_none_or(|extension| extension != "jsonl") {
-        return Ok(lines.map(|(_, line)| line.to_owned()).collect());
-    }
-    lines
-        .map(|(at, line)| {
-            let parsed: Result<Object, _> = serde_json::from_str(line);
-            parsed.map(|line| line.prompt).map_err(|source| Error::Line {
-                path: path.to_owned(),
-                line: at + 1,
-                source,
-            })
-        })
-        .collect()
 }

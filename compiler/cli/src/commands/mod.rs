@@ -1,7 +1,7 @@
 //! One file per command: its arguments and `run(&Args, &Context) -> Result<ExitStatus, Error>`.
 //!
-//! Data goes to stdout through [`Context`], messages to stderr through [`Context::note`] and [`say`]. Commands hold no
-//! logic: they call the library and print.
+//! All output goes through [`Context`]: data to stdout, messages and progress to stderr. Commands hold no logic: they
+//! call the library and print.
 
 // Doc comments here are what --help shows, where backticks are noise and brackets are defaults and shapes.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
@@ -19,6 +19,7 @@ pub mod eval;
 pub mod exec;
 pub mod generate;
 pub mod inspect;
+pub mod man;
 pub mod plan;
 pub mod profile;
 pub mod quickstart;
@@ -30,16 +31,15 @@ pub mod verify;
 pub mod view;
 
 use std::fmt::Display;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use moac_runtime::file;
-use serde::Serialize;
 
+pub use crate::context::Context;
 use crate::error::Error;
 
-/// What the process ends with.
+/// The exit status of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
     /// Done: 0.
@@ -60,47 +60,36 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
-/// What every command gets.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct Context {}
-
-impl Context {
-    /// Prints a line of data to stdout.
-    pub fn print(&self, text: impl Display) -> Result<(), Error> {
-        writeln!(std::io::stdout().lock(), "{text}").map_err(Error::Output)
-    }
-
-    /// Prints `--json` output of which there is one object a line.
-    pub fn json_line(&self, value: &impl Serialize) -> Result<(), Error> {
-        let text = serde_json::to_string(value).map_err(|error| Error::Output(error.into()))?;
-        self.print(text)
-    }
-
-    /// Prints data to stdout as it is.
-    pub fn print_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
-        let mut out = std::io::stdout().lock();
-        out.write_all(bytes).and_then(|()| out.flush()).map_err(Error::Output)
-    }
-
-    /// Prints `--json` output.
-    pub fn json(&self, value: &impl Serialize) -> Result<(), Error> {
-        let text = serde_json::to_string_pretty(value).map_err(|error| Error::Output(error.into()))?;
-        self.print(text)
-    }
-
-    /// Tells the user something on stderr that is neither data nor an error.
-    pub fn note(&self, text: impl Display) {
-        say(&format!("note: {text}"));
-    }
+/// Whether an output is standard output.
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new(args::STREAM)
 }
 
-/// Prints a line to stderr; nothing can be done where that fails.
-pub fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
-}
-
-/// Says now that a file cannot be written, instead of after the work.
+/// Says now that an output cannot be written, instead of after the work.
 fn check_out(path: &Path) -> Result<(), Error> {
-    file::target(path).map(drop).map_err(Error::file("write", path))
+    if is_stdout(path) { Ok(()) } else { file::target(path).map(drop).map_err(Error::file("write", path)) }
+}
+
+/// As [`check_out`], where `--json` may ask for standard output too.
+fn check_out_beside_json(path: &Path, json: bool) -> Result<(), Error> {
+    if is_stdout(path) && json { Err(Error::StdoutTwice) } else { check_out(path) }
+}
+
+/// Writes an output: a file whole or not at all, or standard output.
+fn write_out(path: &Path, bytes: &[u8], context: &Context) -> Result<(), Error> {
+    if is_stdout(path) {
+        context.print_bytes(bytes)
+    } else {
+        file::write(path, bytes).map_err(Error::file("write", path))
+    }
+}
+
+/// Prints a table beside an output: to stderr where that is standard output.
+fn print_beside(path: &Path, table: impl Display, context: &Context) -> Result<(), Error> {
+    if is_stdout(path) {
+        context.aside(table);
+        Ok(())
+    } else {
+        context.print(table)
+    }
 }

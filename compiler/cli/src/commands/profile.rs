@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use moac_model::Model;
 use moac_planner::eval::fingerprint;
 use moac_planner::items::{Items, Task};
@@ -13,43 +12,45 @@ use moac_planner::profile::{
     Choice, LengthSummary, Measure, ProfileError, Progress, Weights, choose, influence, profile, provenance,
 };
 
-use super::args::parse_count;
-use super::{Context, ExitStatus, check_out};
+use super::args::{STREAM, input, on_disk, once, parse_count};
+use super::{Context, ExitStatus, check_out, is_stdout};
+use crate::context::Bar;
 use crate::error::Error;
 use crate::interrupt;
 use crate::report::profile_table;
 
-/// Measure what masking attention would do to the loss: the influence of every head by 64-token block
+/// Measure the influence of every head on the loss, by 64-token block
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The model: a GGUF file, or a Hugging Face folder
     model: PathBuf,
     /// Calibration items, as `moac calibrate` writes them
+    #[arg(value_parser = input())]
     items: PathBuf,
-    /// Profile the items of these lengths [default: all that there are items of]
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    /// Profile the items of these lengths [default: every length among the items]
+    #[arg(long, value_name = "TOKENS,..", value_delimiter = ',')]
     lengths: Vec<u32>,
     /// Profile only the items of these tasks: document, passkey, kv, text
-    #[arg(long, value_name = "TASK", value_delimiter = ',', value_parser = parse_task)]
+    #[arg(long, value_name = "TASK,..", value_delimiter = ',', value_parser = parse_task)]
     tasks: Vec<Task>,
-    /// The most items of a length
+    /// Maximum number of items of a length
     #[arg(long, value_name = "N", value_parser = parse_count)]
     most: Option<usize>,
-    /// How the loss of a mask is estimated
+    /// How to estimate the loss of a mask
     #[arg(long, value_enum, default_value_t = Measure::Mixed)]
     measure: Measure,
-    /// Write another file by another measure, repeatable
+    /// Also write the influence by another measure to a file, repeatable
     #[arg(long = "also", value_name = "MEASURE=FILE", value_parser = parse_also)]
     also: Vec<(Measure, PathBuf)>,
-    /// Weigh the tasks against one another: each one's influence as a share of all that it can lose, times its weight
-    /// [default: by their items; of the measure mixed text=1,document=1,passkey=0.05,kv=0.05]
+    /// Weights of the tasks against one another: the influence of each is taken as a share of all that it can lose, times
+    /// its weight [default: by the number of their items; with the measure mixed text=1,document=1,passkey=0.05,kv=0.05]
     #[arg(long, value_name = "TASK=WEIGHT,..", value_delimiter = ',', value_parser = parse_weight)]
     weights: Vec<(Task, f64)>,
-    /// Folder that keeps every item's sums [default: OUT with `.items` behind its name]
-    #[arg(long, value_name = "DIR")]
+    /// Folder for the sums of every item, which are reused by later runs [default: OUT with `.items` appended]
+    #[arg(long, value_name = "DIR", value_parser = on_disk())]
     work: Option<PathBuf>,
     /// The influence file
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", value_parser = on_disk())]
     out: PathBuf,
     /// Print JSON
     #[arg(long)]
@@ -58,7 +59,7 @@ pub struct Args {
 
 pub(super) fn parse_task(text: &str) -> Result<Task, String> {
     Task::from_name(text)
-        .ok_or_else(|| format!("`{text}` is no task: expected {}", Task::ALL.map(Task::name).join(", ")))
+        .ok_or_else(|| format!("`{text}` is not a task: expected {}", Task::ALL.map(Task::name).join(", ")))
 }
 
 pub(super) fn parse_weight(text: &str) -> Result<(Task, f64), String> {
@@ -75,9 +76,15 @@ pub(super) fn parse_weight(text: &str) -> Result<(Task, f64), String> {
     })
 }
 
+/// The weights of the tasks that were given, if any were.
+pub(super) fn given_weights(given: &[(Task, f64)]) -> Result<Option<Weights>, Error> {
+    once("--weights", given.iter().map(|(task, _)| task))?;
+    Ok((!given.is_empty()).then(|| given.iter().copied().collect()))
+}
+
 fn parse_also(text: &str) -> Result<(Measure, PathBuf), String> {
     let parse = || {
-        let (measure, file) = text.split_once('=')?;
+        let (measure, file) = text.split_once('=').filter(|(_, file)| *file != STREAM)?;
         Some((Measure::from_name(measure)?, PathBuf::from(file)))
     };
     let names = Measure::ALL.map(Measure::name).join(", ");
@@ -88,6 +95,14 @@ fn parse_also(text: &str) -> Result<(Measure, PathBuf), String> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
+    let given = given_weights(&args.weights)?;
+    once("--also", args.also.iter().map(|(measure, _)| measure.name()))?;
+    once(
+        "--out or --also",
+        std::iter::once(&args.out)
+            .chain(args.also.iter().map(|(_, path)| path))
+            .map(|path| path.display().to_string()),
+    )?;
     for path in std::iter::once(&args.out).chain(args.also.iter().map(|(_, path)| path)) {
         check_out(path)?;
     }
@@ -103,12 +118,19 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     }
     let work = args.work.clone().unwrap_or_else(|| beside(&args.out, ".items"));
     let store = Store::new(&work, digest);
-    let bar = Bar::new();
-    let summary =
-        profile(&model.decoder, &chosen, (&store, args.measure), &mut |progress| bar.show(progress));
-    bar.finish(context);
+    interrupt::flag();
+    let (start, mut work) = (Instant::now(), 0.0);
+    let bar = context.work(PROFILING);
+    let summary = profile(&model.decoder, &chosen, (&store, args.measure), &mut |progress| {
+        work = progress.work.0;
+        show(&bar, progress)
+    });
+    drop(bar);
+    if work > 0.0 {
+        let seconds = start.elapsed().as_secs_f64();
+        context.note(format!("profiled in {seconds:.0} s, {:.0} GFLOP/s", work / seconds / 1e9));
+    }
     let summary: Vec<LengthSummary> = summary?;
-    let given: Option<Weights> = (!args.weights.is_empty()).then(|| args.weights.iter().copied().collect());
     let outputs =
         std::iter::once((args.measure, &args.out)).chain(args.also.iter().map(|(m, path)| (*m, path)));
     for (measure, path) in outputs {
@@ -126,46 +148,21 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Done)
 }
 
-/// `path` with something behind its file name.
+/// `path` with something appended to its file name; `moac` stands for standard output.
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let path = if is_stdout(path) { Path::new("moac") } else { path };
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-/// Progress and time left on stderr, and a stop where one was asked for.
-pub(super) struct Bar {
-    drawn: ProgressBar,
-    start: Instant,
-    /// Floating-point operations done.
-    work: std::cell::Cell<f64>,
-}
+/// The label of the progress bar.
+pub(super) const PROFILING: &str = "profiling";
 
-impl Bar {
-    pub(super) fn new() -> Self {
-        let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {msg}, {eta} left") {
-            bar.set_style(style);
-        }
-        interrupt::flag();
-        Self { drawn: bar, start: Instant::now(), work: std::cell::Cell::new(0.0) }
-    }
-
-    pub(super) fn show(&self, progress: Progress<'_>) -> ControlFlow<()> {
-        let Progress { item, items: (done, all), work: (so_far, total) } = progress;
-        // In millions of operations, which fit.
-        self.drawn.set_length((total / 1e6) as u64);
-        self.drawn.set_position((so_far / 1e6) as u64);
-        self.drawn.set_message(format!("{done} of {all} items, at {item}"));
-        self.work.set(so_far);
-        interrupt::go_on()
-    }
-
-    pub(super) fn finish(&self, context: &Context) {
-        self.drawn.finish_and_clear();
-        let (seconds, work) = (self.start.elapsed().as_secs_f64(), self.work.get());
-        if work > 0.0 {
-            context.note(format!("profiled in {seconds:.0} s, {:.0} GFLOP/s", work / seconds / 1e9));
-        }
-    }
+/// Shows how far profiling is; stops it where an interrupt asked for that.
+pub(super) fn show(bar: &Bar, progress: Progress<'_>) -> ControlFlow<()> {
+    let Progress { item, items: (done, all), work: (so_far, total) } = progress;
+    bar.show_work(so_far, total);
+    bar.message(format!("{done} of {all} items, at {item}"));
+    interrupt::go_on()
 }

@@ -7,16 +7,16 @@ use moac_compiler::nvrtc::Nvrtc;
 use moac_runtime::artifact::Artifact;
 use moac_runtime::gpu::Device;
 
-use super::args::{ModelArg, PlanArgs, TargetArgs};
+use super::args::{ModelArg, PlanArgs, TargetArgs, on_disk};
 use super::{Context, ExitStatus, compile, generate, inspect, verify};
 use crate::error::Error;
 use crate::quickstart::{PLAN, PLAN_NAME, QUESTION, cpu_layer};
 
-/// Fetch what is needed, compile the embedded plan, prove its kernels and generate text under it
+/// Fetch NVRTC and a model, compile a plan, prove its kernels and generate text
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder to keep the results in
-    #[arg(short, long, value_name = "DIR", default_value = "moac-quickstart")]
+    /// Folder for the results
+    #[arg(short, long, value_name = "DIR", default_value = "moac-quickstart", value_parser = on_disk())]
     pub out: PathBuf,
 }
 

@@ -3,52 +3,55 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use moac_model::Model;
 use moac_planner::eval::fingerprint;
 use moac_planner::items::Items;
 use moac_planner::refine::{Options, Progress, RATE, Slopes, refine};
 
+use super::args::{input, on_disk};
 use super::eval::read_plan;
 use super::profile::beside;
 use super::validate::write_plan;
-use super::{Context, ExitStatus, check_out};
+use super::{Context, ExitStatus, check_out_beside_json, print_beside};
+use crate::context::Bar;
 use crate::error::Error;
 use crate::interrupt;
 use crate::report::refinement_table;
 
-/// Move the spans of a plan, at the same KV bytes, to where the model under the plan itself loses least
+/// Move the spans of a plan, at the same KV bytes, to where the model loses least under the plan
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The model: a GGUF file, or a Hugging Face folder
     model: PathBuf,
-    /// The plan to begin with
+    /// The plan to start from
+    #[arg(value_parser = input())]
     plan: PathBuf,
-    /// Calibration items, as `moac calibrate` writes them: enough that steps have different ones
+    /// Calibration items, as `moac calibrate` writes them: enough for every step to have its own
+    #[arg(value_parser = input())]
     items: PathBuf,
-    /// Refine on the items of these lengths, at least two: the first and the last are where a rule's spans are moved
-    /// [default: all that there are items of]
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    /// Refine on the items of these lengths, at least two: a rule is set by its spans at the first and the last
+    /// [default: every length among the items]
+    #[arg(long, value_name = "TOKENS,..", value_delimiter = ',')]
     lengths: Vec<u32>,
     /// KV bytes from the first to the last length over those of dense attention [default: the plan's own at each]
     #[arg(long, value_name = "FRACTION", value_parser = parse_density)]
     density: Option<f64>,
-    /// Steps
+    /// Number of steps
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     steps: u16,
     /// Items of each length in a step
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
-    /// How far spans move in the first step, as a power of two; the last one moves them a fifth of that
+    /// How far spans move in the first step, as a power of two; the distance falls to a fifth of that in the last step
     #[arg(long, value_name = "POWER", default_value_t = RATE, value_parser = parse_rate)]
     rate: f64,
-    /// Items at work at the same time, each with its own memory [default: one for every four cores]
+    /// Items to process at the same time, each with its own memory [default: one for every four cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     parallel: Option<u16>,
-    /// Folder that keeps what every item said of the plan on its way [default: OUT with `.slopes` behind its name]
-    #[arg(long, value_name = "DIR")]
+    /// Folder for the gradient of every item, which is reused by later runs [default: OUT with `.slopes` appended]
+    #[arg(long, value_name = "DIR", value_parser = on_disk())]
     work: Option<PathBuf>,
-    /// The refined plan
+    /// The refined plan, or - for standard output
     #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
     /// Print JSON
@@ -58,17 +61,17 @@ pub struct Args {
 
 fn parse_density(text: &str) -> Result<f64, String> {
     let density = text.parse().ok().filter(|density| *density > 0.0 && *density <= 1.0);
-    density.ok_or_else(|| format!("`{text}` is no density: expected a fraction above 0, at most 1"))
+    density.ok_or_else(|| format!("`{text}` is not a density: expected a fraction above 0 and at most 1"))
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| *rate > 0.0 && *rate <= 4.0);
-    rate.ok_or_else(|| format!("`{text}` is no rate: expected a power of two above 0, at most 4"))
+    rate.ok_or_else(|| format!("`{text}` is not a rate: expected a number above 0 and at most 4"))
 }
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
-    check_out(&args.out)?;
+    check_out_beside_json(&args.out, args.json)?;
     let items = Items::read(&args.items)?;
     let digest = fingerprint::of_model(&args.model)?;
     let model = Model::open(&args.model)?;
@@ -84,18 +87,19 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         parallel: args.parallel.map_or_else(parallel, usize::from),
     };
     let work = args.work.clone().unwrap_or_else(|| beside(&args.out, ".slopes"));
-    let bar = Bar::new();
+    interrupt::flag();
+    let bar = context.work(REFINING);
     let slopes = Slopes::new(&work, digest);
     let refined =
-        refine(&model.decoder, &plan, &items, &options, &slopes, &mut |progress| bar.show(progress));
-    bar.finish();
+        refine(&model.decoder, &plan, &items, &options, &slopes, &mut |progress| show(&bar, progress));
+    drop(bar);
     let refined = refined?;
-    write_plan(&args.out, &refined.plan)?;
+    write_plan(&args.out, &refined.plan, context)?;
     context.note(format!("wrote `{}`", args.out.display()));
     if args.json {
         context.json(&refined)?;
     } else {
-        context.print(refinement_table(&refined))?;
+        print_beside(&args.out, refinement_table(&refined), context)?;
     }
     Ok(ExitStatus::Done)
 }
@@ -105,29 +109,13 @@ pub(super) fn parallel() -> usize {
     rayon::current_num_threads().div_ceil(4)
 }
 
-/// Progress and time left on stderr, and a stop where one was asked for.
-pub(super) struct Bar(ProgressBar);
+/// The label of the progress bar.
+pub(super) const REFINING: &str = "refining";
 
-impl Bar {
-    pub(super) fn new() -> Self {
-        let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {msg}, {eta} left") {
-            bar.set_style(style);
-        }
-        interrupt::flag();
-        Self(bar)
-    }
-
-    pub(super) fn show(&self, progress: Progress) -> ControlFlow<()> {
-        let Progress { steps: (done, all), work: (so_far, total) } = progress;
-        // In millions of operations, which fit.
-        self.0.set_length((total / 1e6) as u64);
-        self.0.set_position((so_far / 1e6) as u64);
-        self.0.set_message(format!("{done} of {all} steps"));
-        interrupt::go_on()
-    }
-
-    pub(super) fn finish(&self) {
-        self.0.finish_and_clear();
-    }
+/// Shows how far the refinement is; stops it where an interrupt asked for that.
+pub(super) fn show(bar: &Bar, progress: Progress) -> ControlFlow<()> {
+    let Progress { steps: (done, all), work: (so_far, total) } = progress;
+    bar.show_work(so_far, total);
+    bar.message(format!("{done} of {all} steps"));
+    interrupt::go_on()
 }

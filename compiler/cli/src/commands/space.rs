@@ -11,29 +11,31 @@ use moac_planner::search::outcome::SearchOptions;
 use moac_planner::search::rules::RuleGrid;
 use moac_planner::search::solve::SolveOptions;
 use moac_planner::search::tables::{Bound, Cost, Granularity, Space, TimeTable};
+use moac_runtime::file;
 use moac_runtime::plan::{DEFAULT_MIN_SPAN, DEFAULT_SINK, MAX_LENGTH, TILE};
 
+use super::args::{STDIN, STREAM, input, once};
 use crate::error::Error;
 
-/// What is searched and how.
+/// The search space and the limits of the search.
 #[derive(Debug, clap::Args)]
 pub struct SpaceArgs {
-    /// The most that a plan may cost at every bounded length, as a fraction of dense
+    /// Maximum cost of a plan at every bounded length, as a fraction of dense attention
     #[arg(long, value_name = "FRACTION")]
     density: f64,
-    /// Another bound at one length, repeatable
+    /// A different bound at one length, repeatable
     #[arg(long = "bound", value_name = "TOKENS=FRACTION", value_parser = parse_bound)]
     bounds: Vec<Bound>,
-    /// Who chooses a rule
+    /// The unit that a rule is chosen for
     #[arg(long, value_enum, default_value_t = Per::KvHead)]
     per: Per,
-    /// What counts as cost
+    /// The measure of cost
     #[arg(long, value_enum, default_value_t = CostKind::KvBytes)]
     cost: CostKind,
-    /// Kernel times as cost instead: JSON of length -> span -> time of one KV head
-    #[arg(long, value_name = "FILE", conflicts_with = "cost")]
+    /// Use kernel times as the cost: a JSON file of length -> span -> time of one KV head
+    #[arg(long, value_name = "FILE", conflicts_with = "cost", value_parser = input())]
     times: Option<PathBuf>,
-    /// The most distinct rules of a layer: a number or `unlimited`
+    /// Maximum number of distinct rules of a layer, or `unlimited`
     #[arg(long, value_name = "N", default_value = "2", value_parser = parse_limit)]
     rules_per_layer: Limit,
     /// Candidate rules: fine, wide, published, paper, or a JSON file of a grid
@@ -45,13 +47,13 @@ pub struct SpaceArgs {
     /// The smallest span of the plans
     #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_MIN_SPAN)]
     min_span: u32,
-    /// Intervals of each loss's range: more make a denser Pareto set
+    /// Intervals that the range of each loss is divided into: more intervals make a denser Pareto set
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_intervals)]
     intervals: usize,
-    /// Stop each solve at this proven relative gap; 0 asks for the optimum
+    /// Stop each solve at this proven relative gap; 0 for the optimum
     #[arg(long, value_name = "FRACTION", default_value_t = 1e-3, value_parser = parse_gap)]
     gap: f64,
-    /// Stop each solve after this many seconds with the best so far
+    /// Stop each solve after this many seconds, with the best solution so far
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = parse_seconds)]
     time_limit: f64,
     /// Solver of the linear and mixed programs
@@ -86,7 +88,7 @@ fn parse_limit(text: &str) -> Result<Limit, String> {
     match text.parse() {
         _ if text == "unlimited" => Ok(Limit(None)),
         Ok(limit) if limit > 0 => Ok(Limit(Some(limit))),
-        _ => Err(format!("`{text}` is no limit: expected a number from 1 on, or unlimited")),
+        _ => Err(format!("`{text}` is not a limit: expected a number of at least 1, or unlimited")),
     }
 }
 
@@ -95,22 +97,23 @@ fn parse_bound(text: &str) -> Result<Bound, String> {
         let (length, fraction) = text.split_once('=')?;
         Some(Bound { length: length.parse().ok()?, fraction: fraction.parse().ok()? })
     };
-    parse().ok_or_else(|| format!("`{text}` is no bound: expected a length and a fraction, as in 4096=0.4"))
+    parse()
+        .ok_or_else(|| format!("`{text}` is not a bound: expected a length and a fraction, as in 4096=0.4"))
 }
 
 fn parse_intervals(text: &str) -> Result<usize, String> {
     let intervals = text.parse().ok().filter(|intervals| (1..=64).contains(intervals));
-    intervals.ok_or_else(|| format!("`{text}` is no number of intervals: expected 1 to 64"))
+    intervals.ok_or_else(|| format!("`{text}` is out of range: expected a number from 1 to 64"))
 }
 
 fn parse_gap(text: &str) -> Result<f64, String> {
     let gap = text.parse().ok().filter(|gap| (0.0..1.0).contains(gap));
-    gap.ok_or_else(|| format!("`{text}` is no gap: expected a fraction from 0 to 1"))
+    gap.ok_or_else(|| format!("`{text}` is not a gap: expected a fraction of at least 0 and below 1"))
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..1e9).contains(seconds));
-    seconds.ok_or_else(|| format!("`{text}` is no time: expected seconds"))
+    seconds.ok_or_else(|| format!("`{text}` is not a time: expected a number of seconds below 1e9"))
 }
 
 impl SpaceArgs {
@@ -138,19 +141,21 @@ impl SpaceArgs {
 
     /// The flags, with the files that they name.
     pub(super) fn read(&self) -> Result<Described<'_>, Error> {
+        once("--bound", self.bounds.iter().map(|bound| bound.length))?;
         let times = self.times.as_deref().map(read_json).transpose()?;
         let grid = match self.grid.as_str() {
             "fine" => Grid::OfLongest(RuleGrid::fine),
             "wide" => Grid::OfLongest(RuleGrid::wide),
             "published" => Grid::OfLongest(RuleGrid::published),
             "paper" => Grid::Given(RuleGrid::paper()),
+            STREAM => Grid::Given(read_json(Path::new(STDIN))?),
             path => Grid::Given(read_json(Path::new(path))?),
         };
         Ok(Described { args: self, times, grid })
     }
 }
 
-/// What is searched, as the flags and the files that they name describe it.
+/// The search space, as described by the flags and the files that they name.
 pub(super) struct Described<'a> {
     args: &'a SpaceArgs,
     times: Option<TimeTable>,
@@ -205,6 +210,6 @@ impl Described<'_> {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+    let text = file::read_text(path).map_err(Error::file("read", path))?;
     serde_json::from_str(&text).map_err(|error| Error::file("read", path)(error.into()))
 }

@@ -3,56 +3,55 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use moac_model::Model;
 use moac_planner::calibrate::{Mix, Options};
 use moac_planner::eval::fingerprint;
-use moac_planner::items::{Item, Items, Task};
+use moac_planner::items::{Item, Items, Missing, Task};
 use moac_planner::pipeline;
 use moac_planner::tasks::Corpus;
 use moac_planner::validate::{Candidate, Losses, Progress, ValidateError, chosen, validate};
-use moac_runtime::file;
 use moac_runtime::plan::Plan;
 
-use super::args::parse_count;
+use super::args::{input, on_disk, parse_count};
 use super::eval::read_plan;
 use super::profile::parse_task;
-use super::{Context, ExitStatus, calibrate, check_out};
+use super::{Context, ExitStatus, calibrate, check_out_beside_json, print_beside, write_out};
+use crate::context::Bar;
 use crate::error::Error;
 use crate::interrupt;
 use crate::report::validation_table;
 
-/// Compare plans by their loss on answers at a length they were not made for, and choose the best
+/// Compare plans by their loss at a length they were not made for, and choose the best
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("questions").required(true).args(["items", "data"]))]
 pub struct Args {
     /// The model: a GGUF file, or a Hugging Face folder
     model: PathBuf,
-    /// The plans, and folders of plans
-    #[arg(required = true, value_name = "PLAN")]
+    /// Plans, or folders of plans
+    #[arg(required = true, value_name = "PLAN", value_parser = input())]
     plans: Vec<PathBuf>,
     /// Items to answer, as `moac calibrate` writes them
-    #[arg(long, value_name = "ITEMS.jsonl")]
+    #[arg(long, value_name = "ITEMS.jsonl", value_parser = input())]
     items: Option<PathBuf>,
     /// Texts to make items from, as `moac calibrate` does
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = input())]
     data: Vec<PathBuf>,
-    /// The context length: another one than the profiled ones
+    /// The context length, other than the profiled ones
     #[arg(long, value_name = "TOKENS")]
     length: u32,
     /// Validate only on the items of these tasks: document, passkey, kv, text
-    #[arg(long, value_name = "TASK", value_delimiter = ',', value_parser = parse_task)]
+    #[arg(long, value_name = "TASK,..", value_delimiter = ',', value_parser = parse_task)]
     tasks: Vec<Task>,
-    /// The most items; with --data, how many to make
+    /// Maximum number of items; with --data, the number to make
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_count)]
     most: usize,
-    /// With --data: another seed than that of the calibration
+    /// With --data: the seed, other than that of the calibration
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Folder that keeps losses and items that were made
-    #[arg(long, value_name = "DIR", default_value = ".moac")]
+    /// Folder for losses and items, which are reused by later runs
+    #[arg(long, value_name = "DIR", default_value = ".moac", value_parser = on_disk())]
     work: PathBuf,
-    /// Write the best plan here, its provenance told how it was chosen
+    /// Write the best plan to this file, or to - for standard output; its provenance says how it was chosen
     #[arg(short, long, value_name = "PLAN.json")]
     out: Option<PathBuf>,
     /// Print JSON
@@ -62,10 +61,10 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
-    args.out.as_deref().map_or(Ok(()), check_out)?;
+    args.out.as_deref().map_or(Ok(()), |path| check_out_beside_json(path, args.json))?;
     let model = Model::open(&args.model)?;
     let shape = model.decoder.config().shape();
-    let files = files(&args.plans)?;
+    let files = files(&args.plans, args.out.as_deref())?;
     let stem = |path: &Path| path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let candidate = |path: &PathBuf| {
         // Plans of several searches are often called the same.
@@ -86,11 +85,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
             answer_tokens: calibrate::ANSWER_TOKENS,
         };
         let corpus = Corpus::read(&args.data)?;
-        let bar = calibrate::Bar::new();
+        let bar = context.steps(calibrate::MAKING, 0);
         let made = pipeline::items(&model, digest, &corpus, &options, &args.work, |done, all, newest| {
-            bar.show(done, all, newest);
+            calibrate::show(&bar, done, all, newest);
         });
-        bar.finish();
+        drop(bar);
         let made = made?;
         calibrate::tell(&made, context);
         made.items
@@ -101,29 +100,33 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     };
     let asked: Vec<&Item> = items.items.iter().filter(fits).take(args.most).collect();
     if asked.is_empty() {
-        return Err(ValidateError::NoItems { length: args.length, levels: items.lengths() }.into());
+        return Err(ValidateError::NoItems(Missing::new(&[args.length], &args.tasks, &items.items)).into());
     }
-    let bar = Bar::new();
+    interrupt::flag();
+    let bar = context.steps(VALIDATING, 0);
     let losses = Losses::new(&args.work.join("losses"), digest);
     let validation = validate(&model.decoder, &candidates, &asked, args.length, &losses, &mut |progress| {
-        bar.show(progress)
+        show(&bar, progress)
     });
-    bar.finish();
+    drop(bar);
     let validation = validation?;
     if let Some(path) = &args.out {
-        write_plan(path, &chosen(&candidates, &validation, &items.header))?;
+        write_plan(path, &chosen(&candidates, &validation, &items.header), context)?;
         context.note(format!("wrote {} to `{}`", candidates[validation.best].name, path.display()));
     }
     if args.json {
         context.json(&validation)?;
     } else {
-        context.print(validation_table(&validation))?;
+        let beside = args.out.as_deref().unwrap_or(Path::new(""));
+        print_beside(beside, validation_table(&validation), context)?;
     }
     Ok(ExitStatus::Done)
 }
 
-/// Files as they are given; of a folder its `.json` files, by name.
-fn files(given: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+/// Files as they are given; of a folder its `.json` files, by name, but for the file that is to be written: an earlier
+/// run left there what it chose among the others.
+fn files(given: &[PathBuf], out: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
+    let out = out.and_then(|out| out.canonicalize().ok());
     let mut files = Vec::new();
     for path in given {
         if !path.is_dir() {
@@ -135,7 +138,8 @@ fn files(given: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
         for entry in entries {
             found.push(entry.map_err(Error::file("read", path))?.path());
         }
-        found.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+        let is_out = |file: &Path| out.is_some() && file.canonicalize().ok() == out;
+        found.retain(|file| file.extension().is_some_and(|extension| extension == "json") && !is_out(file));
         found.sort();
         files.extend(found);
     }
@@ -143,35 +147,18 @@ fn files(given: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Writes a plan, whole or not at all.
-pub(super) fn write_plan(path: &Path, plan: &Plan) -> Result<(), Error> {
+pub(super) fn write_plan(path: &Path, plan: &Plan, context: &Context) -> Result<(), Error> {
     let text =
         serde_json::to_string_pretty(plan).map_err(|error| Error::file("write", path)(error.into()))?;
-    file::write(path, format!("{text}\n").as_bytes()).map_err(Error::file("write", path))
+    write_out(path, format!("{text}\n").as_bytes(), context)
 }
 
-/// Progress and time left on stderr, and a stop where one was asked for.
-pub(super) struct Bar(ProgressBar);
+/// The label of the progress bar.
+pub(super) const VALIDATING: &str = "validating";
 
-impl Bar {
-    pub(super) fn new() -> Self {
-        let bar = ProgressBar::new(0);
-        if let Ok(style) =
-            ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos} of {len}, {msg}, {eta} left")
-        {
-            bar.set_style(style);
-        }
-        interrupt::flag();
-        Self(bar)
-    }
-
-    pub(super) fn show(&self, progress: Progress<'_>) -> ControlFlow<()> {
-        self.0.set_length(progress.all as u64);
-        self.0.set_position(progress.done as u64);
-        self.0.set_message(format!("{} under {}", progress.item, progress.plan));
-        interrupt::go_on()
-    }
-
-    pub(super) fn finish(&self) {
-        self.0.finish_and_clear();
-    }
+/// Shows how far the validation is; stops it where an interrupt asked for that.
+pub(super) fn show(bar: &Bar, progress: Progress<'_>) -> ControlFlow<()> {
+    bar.show(progress.done, progress.all);
+    bar.message(format!("{} under {}", progress.item, progress.plan));
+    interrupt::go_on()
 }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use moac_compiler::ledger::{Entry, Ledger};
 use moac_compiler::verify::session::{self, Status, Verdict, Watch};
 use moac_compiler::verify::{Candidate, GlueCandidate};
@@ -11,7 +10,7 @@ use moac_runtime::artifact::{Artifact, Kernel};
 use moac_runtime::gpu::{Device, DeviceInfo};
 use serde::Serialize;
 
-use super::args::{ModelArg, TargetArgs};
+use super::args::{ModelArg, TargetArgs, input, on_disk};
 use super::{Context, ExitStatus, compile};
 use crate::error::Error;
 use crate::interrupt;
@@ -21,23 +20,23 @@ use crate::subject::Subject;
 /// Check every kernel against the float64 reference, on this GPU or on the emulator
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Plans, which are compiled first, or artifacts
-    #[arg(required = true, value_name = "FILE")]
+    /// Artifacts, or plans to compile first
+    #[arg(required = true, value_name = "FILE", value_parser = input())]
     pub files: Vec<PathBuf>,
     /// The model
     #[command(flatten)]
     pub model: ModelArg,
-    /// What for
+    /// The target
     #[command(flatten)]
     pub target: TargetArgs,
     /// Run the kernels' PTX on the CPU instead of a GPU: short contexts whole, long ones at their edges
     #[arg(long)]
     pub emulate: bool,
-    /// Orders of warps to run each case in, with --emulate
+    /// Number of warp schedules to run each case under, with --emulate
     #[arg(long, value_name = "N", default_value = "1", requires = "emulate")]
     pub schedules: std::num::NonZeroU32,
     /// Add the kernels that passed to this ledger
-    #[arg(long, value_name = "PATH", conflicts_with = "emulate")]
+    #[arg(long, value_name = "PATH", conflicts_with = "emulate", value_parser = on_disk())]
     pub record: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
@@ -59,7 +58,7 @@ impl Args {
     }
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Summary<'a> {
     passed: bool,
@@ -88,7 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         if candidates.is_empty() {
             return Err(Error::NoKernels { path: path.clone(), found: artifact.manifest().archs.clone() });
         }
-        let verdicts = verify(args, device.as_ref(), &candidates, &glue)?;
+        let verdicts = verify(args, device.as_ref(), &candidates, &glue, context)?;
         if let (Some(ledger), Some(device)) = (&mut ledger, &device) {
             record(ledger, &artifact, &verdicts, device.info())?;
         }
@@ -158,11 +157,12 @@ fn verify(
     device: Option<&Device>,
     candidates: &[Candidate],
     glue: &[GlueCandidate],
+    context: &Context,
 ) -> Result<Vec<Verdict>, Error> {
-    let bar = progress(candidates.len() + glue.len());
+    let bar = context.steps("verifying", candidates.len() + glue.len());
     let watch = Watch {
-        case: &|symbol, case| bar.set_message(format!("{symbol}: {case}")),
-        done: &|_| bar.inc(1),
+        case: &|symbol, case| bar.message(format!("{symbol}: {case}")),
+        done: &|_| bar.inc(),
         stop: interrupt::flag(),
     };
     let run = || {
@@ -174,13 +174,5 @@ fn verify(
         let verdicts = session::on_emulator(candidates, &schedules, &watch)?;
         Ok([verdicts, session::glue_on_emulator(glue, &schedules, &watch)?].concat())
     };
-    let verdicts = run();
-    bar.finish_and_clear();
-    verdicts
-}
-
-fn progress(kernels: usize) -> ProgressBar {
-    let bar = ProgressBar::new(kernels as u64);
-    let style = ProgressStyle::with_template("verifying {bar:32} {pos}/{len} {elapsed} {wide_msg}");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    run()
 }

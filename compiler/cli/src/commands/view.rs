@@ -1,4 +1,4 @@
-//! From a file on the command line to what reports are made of.
+//! From a file on the command line to the view that reports are made from.
 
 use std::path::Path;
 
