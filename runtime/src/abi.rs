@@ -12,7 +12,7 @@ pub const ABI_VERSION: u32 = 1;
 /// The most buckets an artifact can hold: the layer's base of each is in the block.
 pub const MAX_BUCKETS: usize = 64;
 
-/// Which parameter block a kernel takes.
+/// The parameter block of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Abi {
     /// [`ABI_VERSION`].
@@ -21,7 +21,7 @@ pub struct Abi {
     pub params_bytes: usize,
 }
 
-/// What one launch of an attention kernel does.
+/// The parameters of one launch of an attention kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Task {

@@ -26,11 +26,11 @@ pub enum Arch {
     Sm100a,
 }
 
-/// A name that is no architecture moac compiles for.
+/// A name that is not a supported architecture.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("unknown architecture `{found}`: expected one of {}", Arch::ALL.map(Arch::name).join(", "))]
 pub struct UnknownArch {
-    /// What was given.
+    /// The name given.
     pub found: String,
 }
 

@@ -57,7 +57,7 @@ pub struct Rows<'a> {
     pub qkv: Qkv<'a, f32>,
 }
 
-/// What comes out, row by row as the [`Rows`] went in.
+/// The outputs, row by row in the order of the [`Rows`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
     /// `[rows, heads, head_dim]`
@@ -84,14 +84,14 @@ pub trait LayerBackend {
     fn decode(&mut self, rows: &Rows<'_>) -> Result<Outputs, LayerError>;
 }
 
-/// Why a layer could not compute.
+/// Errors of computing a layer.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LayerError {
     /// A tensor does not have the shape that the layer and the other tensors ask for.
     #[error("`{tensor}` has shape {found:?}, expected {expected:?}")]
     Shape {
-        /// Which one.
+        /// Its name or index.
         tensor: &'static str,
         /// Its shape.
         found: Vec<usize>,
@@ -127,7 +127,7 @@ pub enum LayerError {
         "a decode step takes at most one token per request, but request {request} has {found}: prefill them"
     )]
     NotOneToken {
-        /// Which request.
+        /// The index of the request.
         request: usize,
         /// Its new tokens.
         found: u32,

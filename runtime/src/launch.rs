@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::abi::Task;
 use crate::plan::TILE;
 
-/// Which half of attention a kernel computes.
+/// The phase of attention that a kernel computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -214,7 +214,7 @@ impl Grid {
     }
 }
 
-/// What a grid depends on.
+/// The quantity that a grid depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GridShape {
     /// New tokens of the request that has the most.

@@ -1,4 +1,4 @@
-//! What a plan says, as plain data: the model's shape, the rule of every head, and where the plan came from.
+//! A plan as plain data: the model's shape, the rule of every head, and the plan's provenance.
 //!
 //! A value of [`Plan`] that the compiler's reader returned is valid (SPEC.md section 2); the artifact reader checks
 //! the one it finds again, because a file is untrusted. Parsing, presets and validation live in the compiler.

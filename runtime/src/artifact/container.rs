@@ -17,7 +17,7 @@ use super::error::OpenError;
 use super::manifest::Manifest;
 use crate::digest::Digest;
 
-/// What stands under the metadata key.
+/// The value of the metadata key.
 #[derive(Deserialize)]
 pub(super) struct Envelope {
     /// The digest of `manifest`'s text.

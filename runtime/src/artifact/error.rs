@@ -1,4 +1,4 @@
-//! Why an artifact does not open or load. The variants stand in the order of the checks.
+//! Errors of opening and loading an artifact. The variants are in the order of the checks.
 
 use std::path::PathBuf;
 
@@ -7,22 +7,22 @@ use thiserror::Error;
 use crate::arch::Arch;
 use crate::digest::Digest;
 
-/// Why a file is no artifact that this version can use. No GPU is needed to find out.
+/// Errors of opening an artifact. No GPU is needed for these checks.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// It is another kind of file, or its beginning is damaged.
     #[error("not a moac artifact: {reason}")]
     Container {
-        /// What was found instead.
+        /// The value found.
         reason: String,
     },
     /// Check 1: another version of the format.
@@ -30,7 +30,7 @@ pub enum OpenError {
     Version {
         /// In the file.
         found: u32,
-        /// What this crate reads.
+        /// The version that this crate reads.
         expected: u32,
     },
     /// Check 2: the table of tensors does not fit the file.
@@ -38,7 +38,7 @@ pub enum OpenError {
     Bounds {
         /// The file's length in bytes.
         length: usize,
-        /// What does not fit.
+        /// The mismatch.
         reason: String,
     },
     /// Check 2: a tensor that is not a plain row of bytes.
@@ -52,7 +52,7 @@ pub enum OpenError {
     /// Check 3: the manifest lacks a field or has one of another type.
     #[error("the manifest does not follow the schema: {reason}")]
     Schema {
-        /// What and where.
+        /// The problem and its location.
         reason: String,
     },
     /// Check 3: the manifest names a tensor that the file does not have.
@@ -74,7 +74,7 @@ pub enum OpenError {
         at: String,
         /// In the file.
         found: String,
-        /// What is valid.
+        /// The values allowed.
         expected: String,
     },
     /// Check 4: the bytes of the manifest or of a tensor are not those that were written.
@@ -106,12 +106,12 @@ pub enum OpenError {
         what: &'static str,
         /// In the file.
         found: u64,
-        /// What this crate speaks.
+        /// The version that this crate supports.
         expected: u64,
     },
 }
 
-/// Why an open artifact does not load on a device.
+/// Errors of loading an open artifact on a device.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -146,7 +146,7 @@ pub enum LoadError {
     Symbol {
         /// Its name.
         symbol: String,
-        /// What the driver says.
+        /// Any error of the driver.
         reason: String,
     },
     /// Check 9: the loaded kernel is not the one that the manifest describes, or takes more than the device has.
@@ -154,7 +154,7 @@ pub enum LoadError {
     Resources {
         /// Its name.
         symbol: String,
-        /// Which resource, with its unit.
+        /// The resource, with its unit.
         what: &'static str,
         /// As loaded.
         found: u64,
@@ -164,7 +164,7 @@ pub enum LoadError {
     /// Check 10: not enough device memory.
     #[error("out of device memory: {what} needs {needed} bytes, {free} are free")]
     DeviceMemory {
-        /// What the memory was for.
+        /// The purpose of the memory.
         what: String,
         /// Bytes it takes.
         needed: u64,

@@ -1,4 +1,4 @@
-//! What an artifact says of itself: plain data, as it stands in the file.
+//! The manifest of an artifact: plain data, as stored in the file.
 //!
 //! A reader ignores fields that it does not know and refuses a manifest that lacks one it does; whatever changes a
 //! field's meaning raises [`FORMAT_VERSION`]. The plan and the geometry are the types that the compiler lowered from.
@@ -31,7 +31,7 @@ pub const HEADERS: &str = "headers/";
 pub struct Manifest {
     /// [`FORMAT_VERSION`].
     pub format: u32,
-    /// What made it.
+    /// Its producer.
     pub producer: Producer,
     /// The element type of q, k, v, o and of the cache.
     pub dtype: DType,
@@ -43,7 +43,7 @@ pub struct Manifest {
     pub plan: Plan,
     /// Buckets, groups, spans, ring offsets and slab sizes; recomputed from the plan and compared on opening.
     pub geometry: Geometry,
-    /// Which kernels serve which layer, one entry per layer.
+    /// The kernels of each layer, one entry per layer.
     pub layers: Vec<Layer>,
     /// The kernels; layers of one spec share them.
     pub kernels: Vec<Kernel>,
@@ -54,7 +54,7 @@ pub struct Manifest {
     pub tensors: BTreeMap<String, Digest>,
 }
 
-/// What made an artifact.
+/// The producer of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Producer {
     /// The version of moac.
@@ -148,15 +148,15 @@ impl Role {
 pub struct Kernel {
     /// Its name in the cubin, and in the names of its tensors.
     pub symbol: String,
-    /// What it computes.
+    /// The phase it computes.
     pub role: Role,
-    /// What its cubin is made for.
+    /// The architecture of its cubin.
     pub arch: Arch,
     /// The parameter block that it takes: its role's.
     pub abi: Abi,
     /// How it is launched; dynamic shared memory is in it.
     pub launch: LaunchRule,
-    /// What it takes of a multiprocessor.
+    /// Its resources on a multiprocessor.
     pub resources: Resources,
 }
 
@@ -185,7 +185,7 @@ impl Kernel {
     }
 }
 
-/// What the compiler says a kernel takes, without dynamic shared memory.
+/// The resources of a kernel as reported by the compiler, without dynamic shared memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// Registers of a thread.

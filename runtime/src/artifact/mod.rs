@@ -78,7 +78,7 @@ impl Artifact {
         Ok(Self { manifest, digest, bytes, tensors })
     }
 
-    /// What the file says of itself.
+    /// The manifest of the file.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

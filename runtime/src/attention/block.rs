@@ -45,12 +45,12 @@ pub enum Block {
     HopperPrefill {
         /// q, k and v.
         maps: [TensorMap; 3],
-        /// What every attention kernel takes.
+        /// The parameters of every attention kernel.
         call: Params,
     },
     /// Hopper's decode.
     HopperDecode {
-        /// What every attention kernel takes.
+        /// The parameters of every attention kernel.
         call: Params,
         /// Device address of the layer's [`first_tiles`](super::Batch::first_tiles).
         first_tiles: u64,
@@ -58,7 +58,7 @@ pub enum Block {
 }
 
 impl Block {
-    /// What kernels of a family and phase take.
+    /// The parameter block of kernels of a family and phase.
     pub const fn abi(family: Family, phase: Phase) -> Abi {
         let params_bytes = match (family, phase) {
             (Family::Sm80, _) => PARAMS_BYTES,
@@ -68,7 +68,7 @@ impl Block {
         Abi { version: ABI_VERSION, params_bytes }
     }
 
-    /// What every attention kernel takes.
+    /// The parameters of every attention kernel.
     pub const fn call(&self) -> &Params {
         match self {
             Self::Portable(call) | Self::HopperPrefill { call, .. } | Self::HopperDecode { call, .. } => call,

@@ -1,15 +1,15 @@
-//! What is wrong with a call.
+//! Errors of a call.
 
 use thiserror::Error;
 
-/// What is wrong with a call.
+/// Errors of a call.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
     /// A tensor has another number of heads than the layer.
     #[error("`{tensor}` has {found} heads, expected {expected}")]
     Heads {
-        /// Which one.
+        /// The tensor.
         tensor: &'static str,
         /// Its heads.
         found: u32,
@@ -19,7 +19,7 @@ pub enum CallError {
     /// A tensor has other rows than the batch's requests.
     #[error("`{tensor}` has {found} rows, expected {expected}: those of the batch's requests")]
     Rows {
-        /// Which one.
+        /// The tensor.
         tensor: &'static str,
         /// Its rows.
         found: u64,
@@ -29,41 +29,41 @@ pub enum CallError {
     /// A tensor is at no valid address.
     #[error("`{tensor}` is at device address {found:#x}, expected a multiple of {unit} and not 0")]
     Address {
-        /// Which one.
+        /// The tensor.
         tensor: &'static str,
         /// Its address.
         found: u64,
-        /// What the address must be a multiple of, in bytes.
+        /// The required alignment in bytes.
         unit: u64,
     },
     /// A stride that would put a row or a head where 16 bytes cannot be read at once.
     #[error("`{tensor}` has a {stride} stride of {found} elements, expected a multiple of {unit}")]
     Stride {
-        /// Which one.
+        /// The tensor.
         tensor: &'static str,
         /// `token` or `head`.
         stride: &'static str,
         /// In elements.
         found: u64,
-        /// What it must be a multiple of, in elements.
+        /// The number of elements that it must be a multiple of.
         unit: u64,
     },
     /// An output in which two rows share memory.
     #[error("the rows or heads of `{tensor}` overlap: an output needs strides that keep them apart")]
     Overlap {
-        /// Which one.
+        /// The tensor.
         tensor: &'static str,
     },
     /// A tensor that ends beyond 63-bit addresses.
     #[error("`{tensor}` is larger than the address space")]
     TooLarge {
-        /// Which one.
+        /// The tensor.
         tensor: &'static str,
     },
     /// A request whose new tokens have no rows.
     #[error("request {request} has {chunk} new tokens in {rows} rows")]
     FewRows {
-        /// Which request of the batch.
+        /// The index of the request in the batch.
         request: usize,
         /// Its rows.
         rows: u32,

@@ -14,10 +14,10 @@ const MAP_STRIDE_LIMIT: u64 = 1 << 40;
 /// Kernels count rows, and what a box takes beyond the last, in 32 bits.
 const MAP_ROWS_LIMIT: u64 = i32::MAX as u64 - 256;
 
-/// What a launch needs to know of a kernel.
+/// The facts about a kernel that a launch depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelFacts {
-    /// What it computes.
+    /// The phase it computes.
     pub phase: Phase,
     /// Whose parameter block it takes.
     pub family: Family,
@@ -28,7 +28,7 @@ pub struct KernelFacts {
 /// One launch of a kernel.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// What it does.
+    /// Its work.
     pub task: Task,
     /// CTAs in x, y and z.
     pub grid: [u32; 3],
@@ -36,13 +36,13 @@ pub struct Launch {
     pub threads: u32,
     /// Bytes of dynamic shared memory of a CTA.
     pub shared_bytes: u32,
-    /// What must have ended when it begins.
+    /// The launch that must have ended before it begins.
     pub waits_for: WaitsFor,
     /// Its parameters.
     pub block: Block,
 }
 
-/// What must have ended when a launch begins.
+/// The launch that must have ended before another begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitsFor {
     /// All that was given to the stream before it.
@@ -75,7 +75,7 @@ pub struct StepTable {
     pub longest_chunk: u32,
 }
 
-/// What all calls of one layer share.
+/// The facts shared by all calls of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerCall {
     /// Its heads.

@@ -1,4 +1,4 @@
-//! What a call is: from a kernel's facts, tensors and a batch of requests to an ordered list of launches, as data.
+//! A call, as data: from a kernel's facts, tensors and a batch of requests to an ordered list of launches.
 //!
 //! Every check that a call gets is made here, and no device is named: a GPU, the emulator and the verifier execute the
 //! same list, each launch after what it says it waits for.

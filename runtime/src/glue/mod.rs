@@ -18,7 +18,7 @@ pub use self::block::{
 pub use self::linear::{After, Layer, MAX_LINEAR_ROWS};
 pub use self::rule::{Launch, MAX_HIDDEN, MAX_VOCAB, Sizes};
 
-/// What the kernels of a model need to know of it beside the plan: every literal of theirs comes from here.
+/// The properties of a model, besides the plan, that its kernels need: all of their literals come from here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EngineShape {
     /// Elements of a row between layers.
@@ -27,7 +27,7 @@ pub struct EngineShape {
     pub intermediate: u32,
     /// Rows of the embedding and of the output head.
     pub vocab: u32,
-    /// What is added to the mean square in every norm.
+    /// The epsilon added to the mean square in every norm.
     pub norm_eps: f32,
     /// Radians per position of each pair of a head, `head_dim / 2` of them, scaling included.
     pub frequencies: Vec<f64>,
@@ -37,7 +37,7 @@ pub struct EngineShape {
     pub qk_norm: bool,
 }
 
-/// What a kernel of the engine does.
+/// The operation of an engine kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Op {

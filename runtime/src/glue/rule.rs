@@ -51,7 +51,7 @@ pub struct Launch {
     pub threads: u32,
     /// Bytes of dynamic shared memory of a CTA.
     pub shared_bytes: u32,
-    /// What must have ended when it begins.
+    /// The launch that must have ended before it begins.
     pub waits_for: WaitsFor,
     /// Its parameters.
     pub block: Block,

@@ -66,7 +66,7 @@ impl<'a> Layer<'a> {
     /// CTAs of the prefill and of the decode kernel that run on a multiprocessor at once.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn ctas_per_sm(&self) -> Result<[u32; 2], GpuError> {
         Ok([self.own.prefill.kernel.ctas_per_sm()?, self.own.decode.kernel.ctas_per_sm()?])
     }

@@ -1,4 +1,4 @@
-//! What a device's memory can do at best, to hold kernels against: a pass that only reads.
+//! The memory bandwidth ceiling of a device, measured by a pass that only reads.
 //!
 //! It only launches; the caller times it with events, in the same run as what it compares with it, and compiles it from
 //! [`READ_SOURCE`]. The ceiling of arithmetic is a product of [`blas`](super::blas).
@@ -51,7 +51,7 @@ impl ReadPass {
     /// Loads the machine code of [`READ_SOURCE`]. As every cubin, it is trusted as much as the program that loads it.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn load(device: &Device, cubin: Vec<u8>) -> Result<Self, GpuError> {
         let module = device.context().load_module(Ptx::from_binary(cubin)).doing("load the read pass")?;
         let function = module.load_function(READ_SYMBOL).doing("load the read pass")?;
@@ -62,7 +62,7 @@ impl ReadPass {
     /// Reads all of `data` once but its last `bytes % 16` bytes.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn read(&self, stream: &Stream, data: &Buffer) -> Result<(), GpuError> {
         stream.bind(&self.device)?;
         stream.bind(data.device())?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::error::{Doing, is_out_of_memory};
 use super::{Buffer, DriverVersion, GpuError, Stream, driver};
 
-/// What a device is.
+/// The properties of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeviceInfo {
     /// The driver's number of it.
@@ -49,7 +49,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// What the driver finds, without opening any of it.
+    /// The devices that the driver finds, without opening any of them.
     ///
     /// # Errors
     /// [`GpuError::NoDriver`] where there is no driver; an empty list where there is a driver and no device.
@@ -76,13 +76,13 @@ impl Device {
     /// The device of a context that somebody else opened with cudarc, such as candle.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn from_context(context: Arc<CudaContext>) -> Result<Self, GpuError> {
         let info = describe(context.ordinal(), driver::ensure()?)?;
         Ok(Self { context, info: Arc::new(info) })
     }
 
-    /// What the device is.
+    /// The properties of the device.
     pub fn info(&self) -> &DeviceInfo {
         &self.info
     }
@@ -95,7 +95,7 @@ impl Device {
     /// Free and total memory, now.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn memory(&self) -> Result<Memory, GpuError> {
         let (free, total) = self.context.mem_get_info().doing("tell the free memory")?;
         Ok(Memory { free: free as u64, total: total as u64 })
@@ -104,7 +104,7 @@ impl Device {
     /// A new stream, not ordered with any other.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn new_stream(&self) -> Result<Stream, GpuError> {
         Ok(Stream::from_cudarc(self.context.new_stream().doing("make a stream")?))
     }
@@ -117,7 +117,7 @@ impl Device {
     /// Waits for all work of the device's context.
     ///
     /// # Errors
-    /// What the driver says, of this or of earlier asynchronous work.
+    /// Any error of the driver, from this call or from earlier asynchronous work.
     pub fn synchronize(&self) -> Result<(), GpuError> {
         self.context.synchronize().doing("finish the device's work")
     }

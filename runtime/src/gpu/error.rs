@@ -1,4 +1,4 @@
-//! What can go wrong on a GPU.
+//! Errors of the GPU.
 
 use cudarc::driver::DriverError;
 use cudarc::driver::sys::CUresult;
@@ -8,7 +8,7 @@ use crate::artifact::LoadError;
 use crate::attention::CallError;
 use crate::plan::DType;
 
-/// Why a GPU could not do what was asked.
+/// An error of the GPU.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GpuError {
@@ -26,7 +26,7 @@ pub enum GpuError {
     DriverVersion {
         /// The newest CUDA version of the driver, `[major, minor]`.
         found: [u32; 2],
-        /// What is needed.
+        /// The requirement.
         expected: [u32; 2],
     },
     /// There is no such device.
@@ -40,25 +40,25 @@ pub enum GpuError {
     /// A call of the driver failed. Errors of earlier asynchronous work come out of later calls.
     #[error("the CUDA driver failed to {what}: {source}")]
     Driver {
-        /// What it was asked to do.
+        /// The operation.
         what: &'static str,
-        /// What it says.
+        /// Its message.
         source: DriverError,
     },
     /// A call of one of NVIDIA's libraries failed.
     #[error("{library} failed to {what}: {reason}")]
     Library {
-        /// Which library.
+        /// The library.
         library: &'static str,
-        /// What it was asked to do.
+        /// The operation.
         what: &'static str,
-        /// What it says.
+        /// Its message.
         reason: String,
     },
     /// Not enough device memory.
     #[error("out of device memory: {what} needs {needed} bytes, {free} of {total} are free")]
     OutOfMemory {
-        /// What the memory was for.
+        /// The purpose of the memory.
         what: String,
         /// Bytes it takes.
         needed: u64,
@@ -97,7 +97,7 @@ pub enum GpuError {
          at {length}; going on takes a new slab of a larger bucket and a new prefill from the tokens"
     )]
     ContextFull {
-        /// Which request of the batch.
+        /// The index of the request in the batch.
         request: usize,
         /// Tokens in its slab.
         cached: u32,
@@ -109,7 +109,7 @@ pub enum GpuError {
     /// A slab, a workspace or a step made for another artifact, or by another load of it.
     #[error("{what} belongs to another loaded artifact")]
     Foreign {
-        /// Which of them.
+        /// Their indexes.
         what: &'static str,
     },
     /// A stream of one device used with memory or kernels of another.
@@ -153,7 +153,7 @@ pub enum GpuError {
     /// A tensor of other elements or another head dimension than the artifact's.
     #[error("`{tensor}` has heads of {found_dim} {found}, expected {expected_dim} {expected}")]
     Elements {
-        /// Which one.
+        /// Its name or index.
         tensor: &'static str,
         /// Its element type.
         found: DType,
@@ -170,7 +170,7 @@ pub enum GpuError {
     /// A slab that a step has, neither committed nor dropped.
     #[error("{what} takes part in a step that is neither committed nor dropped")]
     InStep {
-        /// What it was wanted for.
+        /// The purpose.
         what: &'static str,
     },
     /// A slab twice in one step.
@@ -182,7 +182,7 @@ pub enum GpuError {
         second: usize,
     },
     /// More tables asked for than there are places to put them.
-    #[error("{turns} tables were asked for and not taken, and there is no place for another")]
+    #[error("all {turns} tables are in use: take one before asking for another")]
     Unread {
         /// Places.
         turns: usize,
@@ -192,13 +192,13 @@ pub enum GpuError {
     Capacity {
         /// Requests given.
         found: usize,
-        /// What the workspace holds.
+        /// The capacity of the workspace.
         capacity: u32,
     },
     /// Something that a graph cannot hold was called while the stream was being captured.
     #[error("{what} cannot be captured in a graph: do it before the capture, and before each replay")]
     Capturing {
-        /// What was called.
+        /// The function called.
         what: &'static str,
     },
     /// An artifact that was compiled without the engine's kernels.

@@ -58,7 +58,7 @@ impl GpuLayer {
         }
         let mut o = device.alloc((tokens * heads * dim * 2) as u64, "o")?;
         let mut lse = device.alloc((tokens * heads * 4) as u64, "lse")?;
-        // All ones is no number in any of the types: an element that is not written shows.
+        // All ones is a NaN in every type, so an element that was not written shows.
         o.fill(stream, 0xff)?;
         lse.fill(stream, 0xff)?;
 

@@ -20,7 +20,7 @@ pub struct LoadedArtifact {
     pub(super) inner: Arc<Inner>,
 }
 
-/// What slabs, workspaces and layers of one loaded artifact share.
+/// The state shared by the slabs, workspaces and layers of one loaded artifact.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) device: Device,

@@ -40,7 +40,7 @@ impl Buffer {
     /// Sets every byte to `value`, in stream order.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn fill(&mut self, stream: &Stream, value: u8) -> Result<(), GpuError> {
         self.fill_shared(stream, value)
     }

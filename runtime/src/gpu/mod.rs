@@ -93,7 +93,7 @@ pub use workspace::{Request, Step, Workspace};
 /// A CUDA version of a driver, `[major, minor]`.
 pub type DriverVersion = [u32; 2];
 
-/// What threads share or hand over.
+/// Ownership across threads.
 const _: fn() = || {
     fn shared<T: Send + Sync>() {}
     shared::<LoadedArtifact>();

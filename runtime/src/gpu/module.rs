@@ -136,7 +136,7 @@ struct Submission {
     block: Vec<u8>,
 }
 
-/// What the driver says of a loaded kernel.
+/// The driver's report on a loaded kernel.
 #[derive(Clone, Copy, Debug)]
 struct Loaded {
     registers: u32,

@@ -100,7 +100,7 @@ impl SlabPool {
 #[derive(Debug)]
 pub struct Slab(Arc<SlabState>);
 
-/// What a slab and the steps that it takes part in share: its range stays taken until the last of them is gone.
+/// The state shared by a slab and the steps that use it: its range stays taken until the last of them is dropped.
 #[derive(Debug)]
 pub(super) struct SlabState {
     pool: Arc<Pool>,

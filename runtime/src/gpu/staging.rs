@@ -52,7 +52,7 @@ impl Uploads {
     /// Up to `turns` tables of at most `bytes` bytes on their way at once.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn new(device: &Device, bytes: u64, turns: usize) -> Result<Self, GpuError> {
         Turns::new(device, bytes, turns).map(Self)
     }
@@ -105,7 +105,7 @@ impl Downloads {
     /// Up to `turns` tables of at most `bytes` bytes under way or unread at once.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn new(device: &Device, bytes: u64, turns: usize) -> Result<Self, GpuError> {
         Ok(Self { turns: Turns::new(device, bytes, turns)?, under_way: VecDeque::new() })
     }
@@ -134,7 +134,7 @@ impl Downloads {
     /// Waits for the oldest table that was asked for and not taken; none where there is none.
     ///
     /// # Errors
-    /// What the driver says, of this or of the work before it.
+    /// Any error of the driver, from this call or from earlier work.
     pub fn take(&mut self) -> Result<Option<&[u8]>, GpuError> {
         let Some((turn, bytes)) = self.under_way.pop_front() else { return Ok(None) };
         let Place { memory, done } = &self.turns.places[turn];

@@ -32,7 +32,7 @@ impl Stream {
     /// Waits for all work given to it.
     ///
     /// # Errors
-    /// What the driver says, of this or of that work.
+    /// Any error of the driver, from this call or from that work.
     pub fn synchronize(&self) -> Result<(), GpuError> {
         self.0.synchronize().doing("finish a stream's work")
     }
@@ -40,7 +40,7 @@ impl Stream {
     /// Lets work given from here on start only once `event` has happened.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn wait(&self, event: &Event) -> Result<(), GpuError> {
         self.0.wait(&event.0).doing("wait for an event")
     }
@@ -51,7 +51,7 @@ impl Stream {
     /// in device memory (lengths, slabs) may differ from replay to replay.
     ///
     /// # Errors
-    /// What `body` or the driver says; nothing is being captured afterwards either way.
+    /// Any error of `body` or the driver; the capture has ended either way.
     pub fn capture(&self, body: impl FnOnce() -> Result<(), GpuError>) -> Result<Graph, GpuError> {
         // Thread-local: work of other threads, such as their allocations, goes on.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -91,7 +91,7 @@ impl Event {
     /// An event that can be timed.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn new(device: &Device) -> Result<Self, GpuError> {
         let flags = Some(CUevent_flags::CU_EVENT_DEFAULT);
         Ok(Self(device.context().new_event(flags).doing("make an event")?))
@@ -105,7 +105,7 @@ impl Event {
     /// Happens when the work given to `stream` so far is done.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn record(&self, stream: &Stream) -> Result<(), GpuError> {
         self.0.record(&stream.0).doing("record an event")
     }
@@ -113,7 +113,7 @@ impl Event {
     /// Waits for it. One that was never recorded has happened.
     ///
     /// # Errors
-    /// What the driver says, of this or of the work before it.
+    /// Any error of the driver, from this call or from earlier work.
     pub fn synchronize(&self) -> Result<(), GpuError> {
         self.0.synchronize().doing("wait for an event")
     }
@@ -122,7 +122,7 @@ impl Event {
     /// microsecond.
     ///
     /// # Errors
-    /// What the driver says; also where one was never recorded.
+    /// Any error of the driver; also if an event was never recorded.
     pub fn milliseconds_to(&self, end: &Self) -> Result<f32, GpuError> {
         self.0.elapsed_ms(&end.0).doing("time a stretch of work")
     }
@@ -138,7 +138,7 @@ impl Graph {
     /// Gives all of it to the stream.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn launch(&self) -> Result<(), GpuError> {
         self.0.launch().doing("launch a graph")
     }
@@ -146,7 +146,7 @@ impl Graph {
     /// Prepares the device, so that the first launch takes no longer than the others.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn upload(&self) -> Result<(), GpuError> {
         self.0.upload().doing("upload a graph")
     }

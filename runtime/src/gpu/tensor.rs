@@ -32,7 +32,7 @@ impl Shape {
     }
 }
 
-/// Which of two dimensions of a tensor without gaps is the outer one.
+/// The outer of the two dimensions of a tensor without gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// `[rows, heads, head_dim]`

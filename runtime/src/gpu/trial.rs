@@ -75,7 +75,7 @@ impl Trial {
     /// A trial on a device.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn new(device: &Device) -> Result<Self, GpuError> {
         Ok(Self {
             device: device.clone(),

@@ -23,7 +23,7 @@ pub struct Workspace {
     memory: Arc<WorkspaceMemory>,
 }
 
-/// What a workspace and its steps share.
+/// The state shared by a workspace and its steps.
 #[derive(Debug)]
 struct WorkspaceMemory {
     capacity: u32,
@@ -36,7 +36,7 @@ struct WorkspaceMemory {
     owner: Arc<Inner>,
 }
 
-/// What one request brings to a step.
+/// One request of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     slab: Option<&'a Slab>,
@@ -119,7 +119,7 @@ impl Workspace {
     /// Clears the counters, in stream order: after a launch that failed midway.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Any error of the driver.
     pub fn reset(&mut self, stream: &Stream) -> Result<(), GpuError> {
         self.memory.counters.fill_shared(stream, 0)
     }

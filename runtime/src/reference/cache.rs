@@ -16,7 +16,7 @@ const ROWS: usize = 64;
 /// Keys that one thread takes of a KV head in decode: enough to pay for it, and few enough for many threads.
 const SPLIT: u32 = 512;
 
-/// What a call computed.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attended<F> {
     /// `[tokens, heads, head_dim]`
@@ -50,7 +50,7 @@ impl<F: Real> LayerCache<F> {
         self.len == 0
     }
 
-    /// What the layer sees.
+    /// The spans of the layer.
     pub fn spans(&self) -> &Spans {
         &self.spans
     }
@@ -231,7 +231,7 @@ fn combine<F: Real>(mut parts: Vec<(Array2<F>, Array1<F>)>) -> (Array2<F>, Array
         let max = parts.iter().fold(F::neg_infinity(), |max, (_, lse)| max.max(lse[row]));
         *lse =
             max + parts.iter().map(|(_, lse)| (lse[row] - max).exp()).fold(F::zero(), |sum, x| sum + x).ln();
-        // A part of which a row sees nothing has no output.
+        // If a row sees nothing of a part, the part has no output for it.
         for (part, part_lse) in parts.iter().filter(|(_, lse)| lse[row] > F::neg_infinity()) {
             o.scaled_add((part_lse[row] - *lse).exp(), &part.row(row));
         }

@@ -183,7 +183,7 @@ pub struct Product<'a> {
     pub row: usize,
     /// From one column of the matrix to the next, in elements.
     pub step: usize,
-    /// What it is multiplied with.
+    /// The other operand.
     pub b: &'a [f32],
     /// Columns of `b` and of the output: whole vectors.
     pub lanes: usize,

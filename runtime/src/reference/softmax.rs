@@ -1,4 +1,4 @@
-//! What an online softmax takes and gives: rows of queries, and tiles of keys and values that come one after the other.
+//! The inputs and outputs of an online softmax: rows of queries, and tiles of keys and values in sequence.
 
 use ndarray::{Array1, Array2, ArrayView2};
 

@@ -1,4 +1,4 @@
-//! What every head of one layer sees in one bucket: the numbers that all of attention's semantics hang on.
+//! The visible keys of every head of one layer in one bucket: the numbers that determine the semantics of attention.
 
 use std::ops::Range;
 

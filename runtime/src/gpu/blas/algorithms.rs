@@ -14,7 +14,7 @@ const MOST_BYTES: u64 = 16 << 20;
 /// An algorithm as the library lays it out; it has no meaning but for the version that made it.
 pub(super) type Words = [u64; 8];
 
-/// What the file is for.
+/// The key of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Of {
     gpu: String,
@@ -72,7 +72,7 @@ impl Algorithms {
         self.changed |= self.known.insert(product, algorithm) != Some(algorithm);
     }
 
-    /// Writes what is new. A file that cannot be written costs time at the next start, and is no error.
+    /// Writes what is new. A file that cannot be written only costs time at the next start, so this is not an error.
     pub(super) fn save(&mut self) {
         let Some(path) = self.path.as_deref().filter(|_| self.changed) else { return };
         self.changed = false;
