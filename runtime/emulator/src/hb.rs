@@ -43,7 +43,7 @@ pub(crate) enum Fenced {
     Global = 1,
 }
 
-/// What is known to have happened.
+/// The events known to have happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Know {
     /// Grid index of the first warp of the CTA that `local` speaks of.
@@ -52,7 +52,7 @@ pub(crate) struct Know {
     local: Vec<u32>,
     /// Clock by agent of that CTA, as far as any is known.
     agents: Vec<u32>,
-    /// What was known at a proxy fence, by [`Fenced`].
+    /// The events known at a proxy fence, by [`Fenced`].
     fenced: [Option<Arc<Know>>; 2],
     /// Clocks of warps of other CTAs.
     remote: Option<Arc<BTreeMap<u32, u32>>>,
@@ -147,7 +147,7 @@ impl Know {
         }
     }
 
-    /// What was known at a proxy fence along the way.
+    /// The events known at the last proxy fence.
     pub(crate) fn across_fence(&self, space: Fenced, at: LaneClock) -> bool {
         self.fenced[space as usize].as_ref().is_some_and(|k| k.covers(at))
     }

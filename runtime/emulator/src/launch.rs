@@ -25,7 +25,7 @@ pub enum Fault {
     Shape {
         /// Kernel symbol.
         kernel: String,
-        /// What is wrong with which extent.
+        /// The invalid extent, and why.
         what: String,
     },
     /// More shared memory than a CTA can have.

@@ -21,7 +21,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What a kernel does wrong is a [`Finding`] in the [`Report`], never an `Err`: [`Fault`] is for launches that cannot start.
+//! A defect of a kernel is a [`Finding`] in the [`Report`], never an `Err`: [`Fault`] is for launches that cannot start.
 //! PTX that the emulator does not know is a [`ParseError`] that names the instruction and its line, never a guess.
 //! The same module, memory, launch and schedule seed give the same bytes, findings and counters, on any number of host cores.
 #![forbid(unsafe_code)]

@@ -39,7 +39,7 @@ impl Module {
                     {
                         return Err(parse::Error::new(
                             v.line,
-                            format!("the initialiser names `{name}`, which is no variable"),
+                            format!("the initialiser names `{name}`, which is not a variable"),
                         ));
                     }
                 }

@@ -1,4 +1,4 @@
-//! What a launch hands back: counters, and the findings that name what the kernel does wrong and where.
+//! The result of a launch: counters, and the findings that locate the kernel's defects.
 
 use std::fmt;
 
@@ -87,7 +87,7 @@ pub struct Other {
 /// One defect: the first occurrence for its kind and PTX line, and how often it came up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What went wrong.
+    /// The kind of defect.
     pub kind: FindingKind,
     /// Kernel symbol.
     pub kernel: String,
@@ -103,7 +103,7 @@ pub struct Finding {
     pub place: Option<(String, i64)>,
     /// The earlier access of a race.
     pub other: Option<Other>,
-    /// What was found and what was expected.
+    /// The value found, and the value expected.
     pub detail: String,
     /// How many times the same kind came up at this line.
     pub count: u64,
@@ -149,7 +149,7 @@ pub struct CtaCounters {
     pub counters: Counters,
 }
 
-/// What one launch did.
+/// The report of one launch.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Kernel symbol.

@@ -24,7 +24,7 @@ impl<'a> Decoder<'a> {
                     return Err(self.error("`brx.idx` takes a register and a list of targets"));
                 };
                 let Some(Binding::Targets(names)) = self.lookup(list) else {
-                    return Err(self.error(format!("`{list}` is no list of targets")));
+                    return Err(self.error(format!("`{list}` is not a list of targets")));
                 };
                 let targets =
                     names.into_iter().map(|n| self.label(&Operand::Name(n))).collect::<Result<Vec<_>>>()?;

@@ -7,7 +7,7 @@ use crate::lanes::{Ty, low};
 use crate::parse::ast::{Instruction, Operand};
 
 impl<'a> Decoder<'a> {
-    /// What a name outside registers and labels stands for: a constant with its address in its own space.
+    /// The meaning of a name that is neither a register nor a label: a constant with its address in its own space.
     pub(super) fn symbol(&mut self, name: &str, offset: i64) -> Result<Constant> {
         let plus = |v: u64| Constant::Bits(v.wrapping_add(offset as u64));
         if let Some(b) = self.lookup(name) {
@@ -15,7 +15,7 @@ impl<'a> Decoder<'a> {
                 Binding::Param(at) | Binding::Shared(at) | Binding::Local(at) | Binding::CallParam(at) => {
                     Ok(plus(at))
                 }
-                _ => Err(self.error(format!("`{name}` is no address"))),
+                _ => Err(self.error(format!("`{name}` is not an address"))),
             };
         }
         if let Some(&at) = self.shared_symbols.get(name) {
@@ -92,7 +92,7 @@ impl<'a> Decoder<'a> {
             Operand::Name(n) if n == "_" => Ok((self.scratch(), 64)),
             Operand::Name(n) => match self.lookup(n) {
                 Some(Binding::Reg(r, bits)) => Ok((r, bits)),
-                _ => Err(self.error(format!("`{n}` is no register"))),
+                _ => Err(self.error(format!("`{n}` is not a register"))),
             },
             o => Err(self.error(format!("expected a register, found {o:?}"))),
         }
@@ -110,7 +110,7 @@ impl<'a> Decoder<'a> {
     pub(super) fn predicate(&self, name: &str) -> Result<Pred> {
         match self.lookup(name) {
             Some(Binding::Pred(p)) => Ok(p),
-            _ => Err(self.error(format!("`{name}` is no predicate"))),
+            _ => Err(self.error(format!("`{name}` is not a predicate"))),
         }
     }
 
@@ -168,7 +168,7 @@ impl<'a> Decoder<'a> {
         match o {
             Operand::Name(n) => match self.lookup(n) {
                 Some(Binding::Label(id)) => Ok(id),
-                _ => Err(self.error(format!("`{n}` is no label in reach"))),
+                _ => Err(self.error(format!("`{n}` is not a label in scope"))),
             },
             o => Err(self.error(format!("expected a label, found {o:?}"))),
         }

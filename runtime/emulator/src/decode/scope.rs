@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::ir::{Pred, Reg, Special};
 
-/// What a name stands for.
+/// The meaning of a name.
 #[derive(Clone, Debug)]
 pub(crate) enum Binding {
     /// A register and its width.

@@ -1,4 +1,4 @@
-//! What lanes of a warp do together: shuffles, votes, matches, reductions. None of them orders memory.
+//! Operations across the lanes of a warp: shuffles, votes, matches, reductions. None of them orders memory.
 
 use crate::exec::step::{Flow, Step};
 use crate::ir::{Pred, ReduxOp, Reg, ShuffleMode, VoteMode};

@@ -17,7 +17,7 @@ use crate::state::residents::Residents;
 use crate::state::waits::waits;
 use crate::state::warp::State;
 
-/// What running a group gave.
+/// The result of running a group.
 pub(crate) struct Outcome {
     pub(crate) completed: bool,
     pub(crate) findings: Findings,

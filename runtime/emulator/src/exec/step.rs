@@ -1,4 +1,4 @@
-//! What a warp can reach during its turn, and what every instruction does with it: registers, reports, waiting for the other lanes.
+//! The state that a warp can access during its turn, and the operations that all instructions share: registers, reports, waiting for other lanes.
 
 use crate::ir::{Pred, Reg};
 use crate::lanes::Lanes;
@@ -22,7 +22,7 @@ pub(crate) struct Step<'s, 'm> {
     /// The warp's CTA.
     pub(crate) at: usize,
     pub(crate) warp: &'s mut Warp,
-    /// What was released at global addresses.
+    /// The releases at global addresses.
     pub(crate) locations: &'s mut Locations,
     pub(crate) rng: &'s mut Rng,
     pub(crate) findings: &'s mut Findings,
@@ -34,7 +34,7 @@ pub(crate) struct Step<'s, 'm> {
     pub(crate) pc: u32,
 }
 
-/// What an instruction does to the group of threads that executes it.
+/// The effect of an instruction on the group of threads that executes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     Next,

@@ -1,4 +1,4 @@
-//! Which element of a matrix a register of a warp's lane holds. A warp of a warpgroup owns 16 of the 64 rows of `wgmma`, and rows here
+//! The element of a matrix that a register of a lane holds. A warp of a warpgroup owns 16 of the 64 rows of `wgmma`, and rows here
 //! count from its first.
 
 /// Row and column of accumulator element `i` of a lane (with 16-bit accumulators: half `i % 2` of register `i / 2`).

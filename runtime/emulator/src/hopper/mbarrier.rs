@@ -19,9 +19,9 @@ pub(crate) struct Barrier {
     pub(crate) pending: u32,
     /// Bytes that the current phase lacks.
     pub(crate) transactions: i64,
-    /// What the arrivals of the current phase released so far.
+    /// The releases of the arrivals of the current phase so far.
     released: Know,
-    /// What those of the phase before released: what its waiters learn.
+    /// The releases of the previous phase, which its waiters acquire.
     completed: Know,
     /// The agent that completed copies write as, at the clock of the current phase.
     agent: LaneClock,
@@ -31,7 +31,7 @@ pub(crate) struct Barrier {
     pub(crate) fenced: bool,
 }
 
-/// What a wait finds.
+/// The result of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Test {
     Complete,
@@ -148,7 +148,7 @@ impl Barrier {
         }
     }
 
-    /// What a waiter for the completed phase learns.
+    /// The releases that a waiter for the completed phase acquires.
     pub(crate) fn completed(&self) -> &Know {
         &self.completed
     }

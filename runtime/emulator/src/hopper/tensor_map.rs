@@ -72,7 +72,7 @@ impl TensorType {
     }
 }
 
-/// What a load puts where the box lies outside the tensor.
+/// The value that a load fills in where the box lies outside the tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OobFill {
     /// Zeros.
@@ -89,7 +89,7 @@ pub enum TensorMapError {
     Rank {
         /// Rank of the tensor: the number of its extents.
         rank: usize,
-        /// What does not fit it.
+        /// The mismatch.
         what: &'static str,
         /// How many there are.
         found: usize,
@@ -127,7 +127,7 @@ pub enum TensorMapError {
     Fill,
 }
 
-/// What a [`TensorMap`] is made of, extents innermost first.
+/// The description of a [`TensorMap`], extents innermost first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorMap {
     pub(crate) element: TensorType,
@@ -251,14 +251,14 @@ impl TensorMap {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         if &bytes[..8] != MAGIC {
-            return Err("the 128 bytes are no tensor map of the emulator: the driver's encoding is opaque and is not interpreted, make \
+            return Err("the 128 bytes are not a tensor map of the emulator: the driver's encoding is opaque and is not interpreted, make \
                         the map with `TensorMap::tiled`"
                 .to_owned());
         }
         if bytes[8] != VERSION || u64_at(120) != fnv(&bytes[..120]) {
             return Err("the tensor map's bytes were changed after it was made".to_owned());
         }
-        let bad = || "the tensor map's bytes are no map that `TensorMap::tiled` makes".to_owned();
+        let bad = || "the tensor map's bytes were not made by `TensorMap::tiled`".to_owned();
         let element = *TensorType::ALL.get(usize::from(bytes[9])).ok_or_else(bad)?;
         let rank = usize::from(bytes[10]);
         if !(1..=MAX_RANK).contains(&rank) {

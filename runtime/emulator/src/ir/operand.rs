@@ -1,4 +1,4 @@
-//! What operations are made of: registers, addresses, and the modes of instructions.
+//! The parts of operations: registers, addresses, and the modes of instructions.
 
 use crate::hb::Scope;
 
@@ -26,7 +26,7 @@ pub(crate) enum MemSpace {
     Const,
 }
 
-/// What an access orders.
+/// The memory order of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Weak,
@@ -107,7 +107,7 @@ pub(crate) enum ShuffleMode {
     Idx,
 }
 
-/// What a vote answers.
+/// The result of a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VoteMode {
     All,
@@ -153,7 +153,7 @@ pub(crate) enum Accumulator {
     S32,
 }
 
-/// What a CTA barrier instruction does.
+/// The kind of a CTA barrier instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BarKind {
     Sync,

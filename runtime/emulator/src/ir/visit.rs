@@ -1,4 +1,4 @@
-//! What an operation names: its registers, and where control can go from it. Register assignment and control flow rely on both.
+//! The references of an operation: its registers, and the targets of control flow. Register assignment and control flow rely on both.
 
 use super::Op;
 use super::operand::{Reg, Use};

@@ -37,7 +37,7 @@ pub(crate) struct Allocation {
     pub(crate) bytes: u64,
     /// Kernels may not write it: constant memory.
     pub(crate) read_only: bool,
-    /// What bytes of absent pages hold; `None` is "nobody wrote them".
+    /// The value of bytes in absent pages; `None` for unwritten bytes.
     fill: Option<u8>,
     pages: Vec<Option<Box<Page>>>,
 }
@@ -54,12 +54,12 @@ impl Allocation {
         self.pages[(page - self.start / PAGE as u64) as usize].get_or_insert_with(|| Box::new(blank(fill)))
     }
 
-    /// What a page nobody wrote holds.
+    /// The content of an unwritten page.
     pub(crate) fn blank(&self) -> Page {
         blank(self.fill)
     }
 
-    /// What an absent page's bytes read as.
+    /// The value that an absent page's bytes read as.
     pub(crate) fn blank_byte(&self) -> u8 {
         self.fill.unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! Which bytes of global memory a CTA or a launch read and wrote: the source of the unique counts.
+//! The bytes of global memory that a CTA or a launch read and wrote: the source of the unique counts.
 
 use std::collections::HashMap;
 

@@ -161,7 +161,7 @@ impl<'m> View<'m> {
 #[derive(Clone, Debug)]
 pub(crate) struct CrossClash {
     pub(crate) address: u64,
-    /// Who touched it in the view merged later, and whether that was a store.
+    /// The CTA that touched it in a view merged later, and whether it stored.
     pub(crate) later: (Option<Entry>, bool),
     pub(crate) earlier: (Option<Entry>, bool),
 }

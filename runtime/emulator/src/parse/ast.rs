@@ -1,4 +1,4 @@
-//! What the parser hands to `decode`.
+//! The output of the parser, for `decode`.
 
 /// An operand as written.
 #[derive(Clone, Debug, PartialEq)]

@@ -81,7 +81,7 @@ pub(crate) fn lex(source: &str) -> Result<Vec<(Tok, u32)>, Error> {
                 }
                 let text = &source[from..i];
                 out.push((
-                    number(text).ok_or_else(|| Error::new(line, format!("`{text}` is no number")))?,
+                    number(text).ok_or_else(|| Error::new(line, format!("`{text}` is not a number")))?,
                     line,
                 ));
             }

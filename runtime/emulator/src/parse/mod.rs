@@ -15,7 +15,7 @@ pub struct ParseError {
     pub line: u32,
     /// Text of the line.
     pub text: String,
-    /// What was found and what was expected.
+    /// The value found, and the value expected.
     pub message: String,
 }
 

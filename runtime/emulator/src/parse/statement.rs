@@ -109,7 +109,7 @@ impl Cursor {
                 w if w.starts_with('.') => {
                     element = Some(
                         type_bytes(&w[1..])
-                            .ok_or_else(|| self.error(format!("`{w}` is no type of a variable")))?,
+                            .ok_or_else(|| self.error(format!("`{w}` is not a type of a variable")))?,
                     );
                 }
                 _ => break w,

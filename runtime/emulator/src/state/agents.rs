@@ -1,4 +1,4 @@
-//! Who stands for what runs by itself: the agents that asynchronous reads and writes are stamped with.
+//! The agents that asynchronous reads and writes are attributed to.
 
 use crate::hb::agent;
 

@@ -21,7 +21,7 @@ pub(crate) struct Cta {
     pub(crate) barriers: Vec<Barrier>,
     pub(crate) tally: Tally,
     pub(crate) touched: Touched,
-    /// What was released at shared addresses.
+    /// The releases at shared addresses.
     pub(crate) locations: Locations,
     /// Warps with threads that have not exited.
     pub(crate) running: u32,

@@ -1,4 +1,4 @@
-//! What all CTAs of a launch share and nobody changes: the kernel, the launch, and where CTAs, clusters and threads stand in the grid.
+//! The immutable state shared by all CTAs of a launch: the kernel, the launch, and the positions of CTAs, clusters and threads in the grid.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::launch::Launch;
 use crate::module::Module;
 use crate::report::Dim3;
 
-/// What all CTAs of a launch share and nobody changes.
+/// The immutable state shared by all CTAs of a launch.
 pub(crate) struct Env<'a> {
     pub(crate) module: &'a Module,
     pub(crate) kernel: &'a Kernel,

@@ -1,4 +1,4 @@
-//! What Hopper's instructions keep beside a CTA's and a warp's ordinary state.
+//! The state that Hopper's instructions add to that of a CTA and of a warp.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,20 +1,20 @@
-//! What strong stores have published, for strong loads to see.
+//! The releases published by strong stores, for strong loads to observe.
 
 use std::collections::BTreeMap;
 
 use crate::hb::Published;
 
-/// What was released, by address.
+/// The releases, by address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Locations(BTreeMap<u64, Vec<Published>>);
 
 impl Locations {
-    /// What a strong load of `address` sees.
+    /// The releases observed by a strong load of `address`.
     pub(crate) fn at(&self, address: u64) -> &[Published] {
         self.0.get(&address).map_or(&[], Vec::as_slice)
     }
 
-    /// A strong store that releases `what`; one that is no read-modify-write ends the release sequences before it.
+    /// A strong store that releases `what`; one that is not a read-modify-write ends the release sequences before it.
     pub(crate) fn publish(&mut self, address: u64, what: Option<Published>, rmw: bool) {
         if what.is_none() && (rmw || !self.0.contains_key(&address)) {
             return;

@@ -1,4 +1,4 @@
-//! What a launch is while it runs: its grid, CTAs, warps, barriers, the operations under way, the defects met. Nothing here executes
+//! The state of a running launch: its grid, CTAs, warps, barriers, the operations under way, the defects met. Nothing here executes
 //! an instruction; `exec` does, on these.
 
 pub(crate) mod agents;

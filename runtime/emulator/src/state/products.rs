@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::hb::Know;
 use crate::ir::{Accumulator, Reg};
 
-/// What the warps of a warpgroup must agree on.
+/// The parameters that the warps of a warpgroup must agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Operands {
     pub(crate) pc: u32,
@@ -20,7 +20,7 @@ pub(crate) struct Product {
     pub(crate) operands: Operands,
     /// Operand B, k x n.
     pub(crate) b: Vec<f32>,
-    /// What the first warp knew, which sufficed to read B.
+    /// The events known to the first warp, which sufficed to read B.
     pub(crate) know: Know,
     pub(crate) warps: u32,
 }

@@ -10,7 +10,7 @@ use crate::memory::view::View;
 pub(crate) struct Residents<'m> {
     pub(crate) view: View<'m>,
     pub(crate) ctas: Vec<Cta>,
-    /// What was released at global addresses.
+    /// The releases at global addresses.
     pub(crate) locations: Locations,
     pub(crate) findings: Findings,
     /// Asynchronous operations under way.

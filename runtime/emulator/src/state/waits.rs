@@ -1,4 +1,4 @@
-//! Who waits on what in a CTA, in words: what a deadlock is reported with.
+//! A description of the waiting threads of a CTA, for the report of a deadlock.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::warp::{State, Wait};
 use crate::hopper::mbarrier::Barrier;
 use crate::memory::shared::SHARED_BASE;
 
-/// Who waits on what, for a report.
+/// The waiting threads, for a report.
 pub(crate) fn waits(cta: &Cta) -> String {
     let mut out = Vec::new();
     for (id, b) in cta.barriers.iter().enumerate().filter(|(_, b)| b.expected.is_some()) {
@@ -51,7 +51,7 @@ pub(crate) fn waits(cta: &Cta) -> String {
     out.join("; ")
 }
 
-/// Who waits for something asynchronous.
+/// The waiter of an asynchronous operation.
 fn asynchronous(cta: &Cta) -> Vec<String> {
     let mut out = mbarriers(&cta.hopper.barriers);
     for w in cta.warps.iter().flatten() {

@@ -7,7 +7,7 @@ use crate::ir::Code;
 use crate::lanes::{Lanes, bits};
 use crate::memory::shadow::Entry;
 
-/// Why a group of threads does not run.
+/// The reason a group of threads is not running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Ready,
@@ -47,12 +47,12 @@ pub(crate) struct Split {
     pub(crate) ran: u32,
 }
 
-/// What a lane's fences have prepared.
+/// The pending effects of a lane's fences.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fences {
-    /// What a later strong store publishes.
+    /// The events that a later strong store publishes.
     pub(crate) release: Option<Published>,
-    /// What earlier strong loads saw, for a later fence to acquire.
+    /// The releases observed by earlier strong loads, for a later fence to acquire.
     pub(crate) pending: Vec<Published>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Warp {
     pub(crate) hopper: WarpState,
     clock: u32,
     know: Know,
-    /// What single lanes know beyond `know`.
+    /// The events that single lanes know beyond `know`.
     lanes: Vec<Option<Box<Know>>>,
     pub(crate) fences: Vec<Fences>,
 }
@@ -141,7 +141,7 @@ impl Warp {
         }
     }
 
-    /// What a lane knows.
+    /// The events that a lane knows.
     #[inline]
     pub(crate) fn know(&self, lane: u32) -> &Know {
         match self.lanes.get(lane as usize) {
@@ -194,7 +194,7 @@ impl Warp {
         self.acquire(mask, &know);
     }
 
-    /// What any lane knows.
+    /// The events that any lane knows.
     pub(crate) fn together(&self) -> Know {
         let mut out = self.know.clone();
         for k in self.lanes.iter().flatten() {

@@ -114,7 +114,7 @@ pub(crate) fn error(got: &[f64], expected: &[f64]) -> f64 {
     worst / expected.iter().fold(0.0, |m, v| f64::max(m, v.abs()))
 }
 
-/// What bf16 weights and outputs allow.
+/// The tolerance for bf16 weights and outputs.
 pub(crate) const TOLERANCE: f64 = 1.0 / 64.0;
 
 #[test]

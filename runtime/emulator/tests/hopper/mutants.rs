@@ -23,7 +23,7 @@ const ARRIVE: &str = "mbarrier.arrive.shared::cta.b64 _, ";
 /// The constant part of the descriptors: 128-byte swizzle, groups of eight rows 1024 bytes apart.
 const DESC: &str = "4611686293305360384;";
 
-/// Not here, because they are no defects: K released early, or on the barrier of the ring's other stage. The producer waits for V's
+/// Not here, because they are not defects: K released early, or on the barrier of the ring's other stage. The producer waits for V's
 /// stage in between, which orders the two.
 const MUTANTS: &[Mutant] = &[
     // Barriers, waits, arrivals.

@@ -14,7 +14,7 @@ pub(crate) enum Type {
     E5m2,
 }
 
-/// How an operand lies in shared memory, before swizzling: rows of `width` bytes (0 is no swizzle), contiguous in k or in rows and columns.
+/// How an operand lies in shared memory, before swizzling: rows of `width` bytes (0 for no swizzle), contiguous in k or in rows and columns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Layout {
     width: usize,

@@ -1,4 +1,4 @@
-//! What lanes do together, lane by lane from the definitions.
+//! Operations across lanes, lane by lane from the definitions.
 
 use moac_emulator::{Launch, Memory, Module, Report, launch};
 

@@ -27,7 +27,7 @@ impl Step<'_, '_> {
             {
                 self.report(FindingKind::Misuse, lane, None, || {
                     format!(
-                        "{address:#x} is no shared address of this CTA, or its cluster has no rank {rank}"
+                        "{address:#x} is not a shared address of this CTA, or its cluster has no rank {rank}"
                     )
                 });
             }
