@@ -20,7 +20,7 @@ use crate::render::{self, Renderer};
 /// The compiler recurses through deep syntax; the main thread's stack is as large.
 const STACK_BYTES: usize = 8 << 20;
 
-/// Why a lowered plan did not become an artifact.
+/// Errors of building an artifact.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -36,7 +36,7 @@ pub enum Error {
         more: usize,
     },
     /// The caller wants to stop.
-    #[error("interrupted: nothing was written")]
+    #[error("interrupted; nothing was written")]
     Interrupted,
     /// No threads to compile on.
     #[error("cannot start the compiler's threads: {0}")]
@@ -62,7 +62,7 @@ impl Hint for Error {
     }
 }
 
-/// What compiles, and how.
+/// The compiler, and how it is used.
 pub struct Builder<'a> {
     /// The compiler.
     pub nvrtc: &'a Nvrtc,
@@ -83,7 +83,7 @@ pub struct Built {
     pub artifact: Artifact,
     /// One for each of the manifest's kernels.
     pub cached: Vec<bool>,
-    /// What the compiler warned of, by kernel.
+    /// The compiler's warnings, by kernel.
     pub warnings: Vec<Vec<String>>,
 }
 
@@ -138,7 +138,7 @@ impl Builder<'_> {
     }
 }
 
-/// What NVRTC gets for each of [`Lowered::all_kernels`], in their order.
+/// The source passed to NVRTC for each of [`Lowered::all_kernels`], in order.
 ///
 /// # Errors
 /// If the template fails.

@@ -2,7 +2,7 @@
 //!
 //! An entry is a folder `cubin-v1/<arch>/<symbol>.<hex12>/` with `kernel.cu`, `kernel.cubin`, `kernel.ptx` and
 //! `meta.json`. It is written beside its place, synced, and renamed into it, `meta.json` last; of two writers either
-//! wins. An entry is known to be whole or it is no entry: `meta.json` holds the full key and the digest of every file,
+//! wins. An entry is either known to be whole or ignored: `meta.json` holds the full key and the digest of every file,
 //! and whatever does not agree is compiled again and replaced. Deleting the folder is always safe.
 
 use std::io::{self, Write as _};
@@ -27,7 +27,7 @@ pub struct Cache {
     root: Option<PathBuf>,
 }
 
-/// What an entry says of itself.
+/// The metadata of an entry.
 #[derive(Debug, Serialize, Deserialize)]
 struct Meta {
     key: Digest,

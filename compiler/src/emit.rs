@@ -42,7 +42,7 @@ fn file_name(symbol: &str) -> PathBuf {
     PathBuf::from(format!("{symbol}.cu"))
 }
 
-/// How clang checks each kernel. NVRTC itself is no command.
+/// How clang checks each kernel. NVRTC itself is a library, not a command.
 fn commands(lowered: &Lowered, folder: &Path) -> String {
     let commands: Vec<Command> = lowered
         .all_kernels()

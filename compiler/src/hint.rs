@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// An error that knows how to mend itself.
 pub trait Hint {
-    /// What to do about it, one line each.
+    /// How to fix it, one line each.
     fn hints(&self) -> Vec<String> {
         Vec::new()
     }

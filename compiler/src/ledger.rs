@@ -31,7 +31,7 @@ pub struct Ledger {
 pub struct Entry {
     /// The kernel's name.
     pub symbol: String,
-    /// What it was compiled for.
+    /// The architecture that it was compiled for.
     pub arch: Arch,
     /// The GPU that it ran on, by its name.
     pub gpu: String,
@@ -41,7 +41,7 @@ pub struct Entry {
     pub error: f64,
 }
 
-/// Why a ledger cannot be used.
+/// Errors of the ledger.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LedgerError {
@@ -52,19 +52,19 @@ pub enum LedgerError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// The file is something else.
-    #[error("`{}` is no ledger: {reason}", path.display())]
+    #[error("`{}` is not a ledger: {reason}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
-    /// The kernels were compiled with another NVRTC: nobody else would get the same bytes.
-    #[error("the ledger is of NVRTC {expected}, but the kernels were compiled with {found}")]
+    /// The kernels were compiled with another NVRTC: nobody else could reproduce the same bytes.
+    #[error("the ledger is for NVRTC {expected}, but the kernels were compiled with {found}")]
     Nvrtc {
         /// The build that compiled them.
         found: String,
@@ -83,9 +83,9 @@ impl Ledger {
     /// Reads a ledger; an absent file is an empty one.
     ///
     /// # Errors
-    /// If there is a file that cannot be read, or it is no ledger.
+    /// If the file cannot be read or is not a ledger.
     pub fn read(path: &Path) -> Result<Self, LedgerError> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match file::read_text(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(source) => return Err(LedgerError::File { action: "read", path: path.to_owned(), source }),
@@ -127,7 +127,7 @@ impl Ledger {
         self.kernels.remove(&cubin);
     }
 
-    /// What is known of a cubin.
+    /// The entry of a cubin.
     pub fn get(&self, cubin: Digest) -> Option<&Entry> {
         self.kernels.get(&cubin)
     }

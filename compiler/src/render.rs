@@ -26,7 +26,7 @@ pub struct Error {
     source: tera::Error,
 }
 
-/// What the template names. One field per variable.
+/// The variables of the template, one field each.
 #[derive(Debug, Serialize)]
 struct Variables<'a> {
     version: &'static str,

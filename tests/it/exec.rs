@@ -212,7 +212,7 @@ fn what_does_not_fit_is_refused_in_words() {
         ),
         (
             |it| it.tensors.get_mut("v").unwrap().1 = vec![3, 75, 4, 64],
-            "tensor `v` has shape [3, 75, 4, 64], expected [3, 150, 2, 64], as q has it",
+            "tensor `v` has shape [3, 75, 4, 64], expected [3, 150, 2, 64], like q",
         ),
         (|it| it.tensors.get_mut("k").unwrap().0 = Dtype::I16, "tensor `k` is I16, expected BF16\n"),
         (
@@ -250,7 +250,7 @@ fn what_does_not_fit_is_refused_in_words() {
             &["--phase", "decode", "--device", "cpu", "--prompt", "98"],
             "--prompt 98: row 1 has only 97 tokens",
         ),
-        (&["--phase", "both", "--device", "cpu"], "`both` is no phase: expected prefill or decode"),
+        (&["--phase", "both", "--device", "cpu"], "`both` is not a phase: expected prefill or decode"),
         (&["--phase", "prefill", "--device", "cpu", "--layer", "2"], "--layer"),
     ];
     for (args, message) in cases {
@@ -263,7 +263,7 @@ fn what_does_not_fit_is_refused_in_words() {
     for (args, message) in [
         (["model.moac", "2", "in.safetensors"], "--layer 2: the artifact has 2 layers, counted from 0"),
         (["bad", "0", "in.safetensors"], "cannot use `bad`: not a moac artifact"),
-        (["model.moac", "0", "bad"], "`bad` is no safetensors file"),
+        (["model.moac", "0", "bad"], "`bad` is not a safetensors file"),
         (["model.moac", "0", "nowhere"], "cannot read `nowhere`"),
     ] {
         let [file, layer, inputs] = args;

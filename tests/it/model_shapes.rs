@@ -120,7 +120,7 @@ fn what_attention_cannot_do_is_refused_by_name() {
         "model_type": "gpt_oss", "attn_logit_softcapping": 50.0, "alibi": true, "attention_sinks": true,
         "is_causal": false, "position_embedding_type": "alibi"
     })), @r#"
-    error: `config.json` is no valid model configuration: 6 problems
+    error: `config.json` is not a valid model configuration: 6 problems
       $.attn_logit_softcapping: found 50.0, expected no soft-capped scores, which kernels do not have
       $.alibi: found true, expected no ALiBi, which kernels do not have
       $.attention_sinks: found true, expected no learned sinks, which kernels do not have
@@ -136,12 +136,12 @@ fn what_attention_cannot_do_is_refused_by_name() {
 #[test]
 fn shapes_without_kernels_are_refused() {
     insta::assert_snapshot!(message(&json!({ "num_attention_heads": 51, "num_key_value_heads": 3, "hidden_size": 4080 })), @r"
-    error: `config.json` is no valid model configuration: 2 problems
+    error: `config.json` is not a valid model configuration: 2 problems
       $.num_attention_heads: found 51, 17 for each KV head, expected at most 16 for each of the 3 KV heads
       $.hidden_size: found 80, expected 64 or 128
     ");
     insta::assert_snapshot!(message(&json!({ "num_hidden_layers": null, "hidden_size": 4097, "num_key_value_heads": [8] })), @r"
-    error: `config.json` is no valid model configuration: 3 problems
+    error: `config.json` is not a valid model configuration: 3 problems
       $.num_hidden_layers: found nothing, expected a whole number from 1 to 1024
       $.num_key_value_heads: found a list, expected a whole number from 1 to 512
       $.hidden_size: found 4097, expected a multiple of the 32 attention heads

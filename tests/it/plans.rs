@@ -140,7 +140,7 @@ fn a_stated_shape_and_the_given_model_must_agree() {
     assert!(parse(&own, Some("smollm2-135m")).is_ok());
     let text = message(parse(&own, Some("llama-3.2-1b")));
     insta::assert_snapshot!(text.lines().take(5).collect::<Vec<_>>().join("\n"), @r"
-    error: `plan.json` is no valid plan: 3 problems
+    error: `plan.json` is not a valid plan: 3 problems
       $.model.num_layers: found 30, expected 16, as --model llama-3.2-1b has
       $.model.num_heads: found 9, expected 32, as --model llama-3.2-1b has
       $.model.num_kv_heads: found 3, expected 8, as --model llama-3.2-1b has
@@ -162,7 +162,7 @@ fn a_plan_of_the_wrong_model_is_told_by_shape() {
     let text = message(parse(&reference, Some("llama-3-8b")));
     assert!(text.contains("$.alphas: found 30 layers, expected 32, as llama-3-8b has"), "{text}");
     assert!(text.contains("$.betas[29]: found 9 numbers, expected 32, one per head"), "{text}");
-    assert_eq!(text.lines().next(), Some("error: `plan.json` is no valid plan: 62 problems"));
+    assert_eq!(text.lines().next(), Some("error: `plan.json` is not a valid plan: 62 problems"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the device can do at best, measured: reading memory, and multiplying matrices.
+//! The measured ceilings of the device: reading memory, and multiplying matrices.
 
 use moac_runtime::arch::Arch;
 use moac_runtime::gpu::blas::{Product, Products, ResultType};
@@ -22,7 +22,7 @@ pub struct Ceilings {
     pub read_gb_per_s: Option<f64>,
     /// TFLOP/s of a bf16 matrix product of 8192 x 8192 x 8192; `None` where it could not be measured.
     pub matrix_tflop_per_s: Option<f64>,
-    /// Why not.
+    /// The reason.
     pub unknown: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What launches take, counted on the PTX emulator: bytes and matrix operations, beside what is useful of them.
+//! The cost of launches, counted on the PTX emulator: bytes and matrix operations, and how many of them are useful.
 //!
 //! Decode is launched whole; of a prefill, one CTA per distinct rule is, that of the last tile of query rows, which walks
 //! the most keys. Counts are exact and the same on every machine. Every launch is checked against the float64
@@ -29,11 +29,11 @@ const SEED: u64 = 1;
 pub struct Counters {
     /// The kernel.
     pub kernel: String,
-    /// What it was compiled for.
+    /// The architecture that it was compiled for.
     pub arch: Arch,
     /// The layers that use it.
     pub layers: Vec<u32>,
-    /// What was launched.
+    /// The kernel launched.
     #[serde(flatten)]
     pub point: Point,
     /// CTAs that were counted.
@@ -52,7 +52,7 @@ pub struct Counters {
     pub matrix_flops: u64,
     /// What the visible tokens need of K and V, and what the visible pairs need of operations.
     pub useful: Useful,
-    /// What the launch did wrong; its counts mean nothing then.
+    /// The failures of the launch; if there are any, its counts mean nothing.
     pub failures: Vec<String>,
 }
 

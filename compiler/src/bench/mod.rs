@@ -1,4 +1,4 @@
-//! What kernels achieve, held against what they need and against what the device can do at best.
+//! The performance of kernels, compared with the work they need and with the device's measured ceilings.
 //!
 //! [`work`] has the two numbers that everything is measured in: the bytes of K and V, and the floating-point
 //! operations, that follow from the plan's visibility rule alone. [`time`] times phases on a GPU and divides them by

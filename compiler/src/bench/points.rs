@@ -1,4 +1,4 @@
-//! What is measured: a phase, a batch size, a context length.
+//! The points measured: a phase, a batch size, a context length.
 
 use moac_runtime::geometry::Geometry;
 use moac_runtime::gpu::GpuError;

@@ -2,7 +2,7 @@
 //!
 //! What must hold for the numbers to mean something: inputs are random and never zero, since zeros cost less power;
 //! between two repetitions every layer was run, and where all of a step's keys would still fit a few times into the
-//! L2 cache it is overwritten in between; events take the time, and the median of the repetitions is told. A step is
+//! L2 cache it is overwritten in between; events measure the time, and the median of the repetitions is reported. A step is
 //! begun once and never committed, so every repetition sees the same lengths.
 
 use moac_runtime::gpu::{
@@ -36,14 +36,14 @@ const SPARE: u64 = 512 << 20;
 pub struct Timed {
     /// Milliseconds of all layers together.
     pub ms: f64,
-    /// What all layers need.
+    /// The work of all layers.
     pub useful: Useful,
     /// Each layer's own time and need; empty unless asked for. They are taken from launch to launch without a graph,
     /// and are a little more than their share of the whole.
     pub layers: Vec<(f64, Useful)>,
 }
 
-/// What came of a point.
+/// The outcome of a point.
 #[derive(Debug)]
 pub enum Outcome {
     /// Its time.
@@ -55,9 +55,9 @@ pub enum Outcome {
 /// Device memory that a point lacks, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Missing {
-    /// What it takes.
+    /// The bytes needed.
     pub needed_bytes: u64,
-    /// What is free.
+    /// The bytes free.
     pub free_bytes: u64,
 }
 
@@ -85,7 +85,7 @@ impl Timer<'_> {
     /// Times a point; each layer by itself too, if `per_layer`.
     ///
     /// # Errors
-    /// What the runtime or the driver say, but for a lack of memory.
+    /// Any error of the runtime or the driver except a lack of memory.
     pub fn time(&self, point: Point, per_layer: bool) -> Result<Outcome, GpuError> {
         let (needed_bytes, free_bytes) = (self.needed(point)?, self.model.device().memory()?.free);
         if needed_bytes > free_bytes {
@@ -165,7 +165,7 @@ impl Timer<'_> {
         Ok(Timed { ms, useful: total, layers })
     }
 
-    /// What each layer needs.
+    /// The work of each layer.
     fn useful(&self, point: Point) -> Result<Vec<Useful>, GpuError> {
         let bucket = self.bucket(point)?;
         let head_dim = self.model.layer(0)?.head_dim();
@@ -264,7 +264,7 @@ impl Io {
 /// The median time of `body`, in milliseconds, after some repetitions that do not count. `before` is not timed.
 ///
 /// # Errors
-/// What `before`, `body` or the driver say.
+/// Any error of `before`, `body` or the driver.
 pub fn median_ms(
     device: &Device,
     stream: &Stream,
@@ -293,7 +293,7 @@ pub fn median_ms(
 /// How often to repeat what takes `ms` milliseconds.
 fn repetitions(ms: f64) -> usize {
     let [fewest, most] = REPETITIONS;
-    // A time that is no number, or none at all, costs nothing to take again.
+    // A time that is NaN or zero costs nothing to measure again.
     (1..most).find(|&count| (count + 1) as f64 * ms > ENOUGH_MS).unwrap_or(most).max(fewest)
 }
 
@@ -302,10 +302,10 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Fills a buffer with normally distributed values of `dtype`; `seed` tells buffers apart.
+/// Fills a buffer with normally distributed values of `dtype`; each buffer has its own `seed`.
 ///
 /// # Errors
-/// What the driver says.
+/// The driver's message.
 pub fn random(buffer: &mut Buffer, stream: &Stream, dtype: DType, seed: u32) -> Result<(), GpuError> {
     let block = random_block(dtype, seed, usize::try_from(buffer.bytes()).unwrap_or(usize::MAX).min(BLOCK));
     let mut offset = 0;

@@ -61,7 +61,7 @@ pub fn keys(queries: &Range<u32>, span: u32) -> u64 {
     if queries.is_empty() {
         return 0;
     }
-    // Between the sink and the first query's window lie the keys that nobody sees any more.
+    // Between the sink and the first query's window lie the keys that no query sees any more.
     u64::from(queries.end - (queries.start + 1).saturating_sub(span))
 }
 

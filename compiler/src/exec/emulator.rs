@@ -21,11 +21,11 @@ use crate::verify::emulated;
 /// Multiprocessors of the machine that the emulator stands for.
 const SMS: u32 = 4;
 
-/// Why the emulator could not run a layer.
+/// Errors of running a layer on the emulator.
 #[derive(Debug, Error)]
 pub enum EmulatorError {
     /// The artifact has no kernel for this.
-    #[error("no kernel of layer {layer} for {arch}")]
+    #[error("the artifact has no kernel of layer {layer} for {arch}")]
     NoKernel {
         /// The layer.
         layer: u32,
@@ -33,19 +33,19 @@ pub enum EmulatorError {
         arch: Arch,
     },
     /// A kernel's PTX cannot be run.
-    #[error("the PTX of `{symbol}`: {source}")]
+    #[error("cannot run the PTX of `{symbol}`: {source}")]
     Ptx {
         /// The kernel.
         symbol: String,
-        /// Why not.
+        /// The underlying error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A kernel did something wrong.
-    #[error("`{symbol}` is wrong: {finding}")]
+    #[error("the emulator found a defect in `{symbol}`: {finding}")]
     Finding {
         /// The kernel.
         symbol: String,
-        /// What it did, and where.
+        /// The finding, and where it occurred.
         finding: String,
     },
     /// The call's tensors or batch are wrong.

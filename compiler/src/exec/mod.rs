@@ -14,12 +14,12 @@ use thiserror::Error;
 
 use self::tensors::{Inputs, Results};
 
-/// What cannot be done with a layer and these inputs.
+/// Errors of running a layer on given inputs.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ExecError {
     /// A layer that the artifact does not have.
-    #[error("--layer {layer}: the artifact has {layers} layers, counted from 0")]
+    #[error("--layer {layer} is out of range: the artifact has {layers} layers, counted from 0")]
     Layer {
         /// The one asked for.
         layer: u32,
@@ -27,7 +27,7 @@ pub enum ExecError {
         layers: usize,
     },
     /// A bucket that the artifact does not have.
-    #[error("--bucket {bucket}: the artifact has {}", found.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("the artifact has no --bucket {bucket}, only {}", found.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))]
     Bucket {
         /// The one asked for.
         bucket: u32,
@@ -55,14 +55,14 @@ pub enum ExecError {
         length: u32,
     },
     /// `--prompt` without decode.
-    #[error("--prompt is for --phase decode: prefill takes all tokens")]
+    #[error("--prompt needs --phase decode; prefill takes all tokens")]
     PromptOfPrefill,
     /// The layer could not compute.
     #[error(transparent)]
     Compute(#[from] LayerError),
 }
 
-/// What to compute.
+/// The steps to compute.
 #[derive(Clone, Copy, Debug)]
 pub struct Steps {
     /// Prefill everything, or decode what follows the prompt.

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensorError, SafeTensors};
 use thiserror::Error;
 
-/// What is wrong with the inputs, or why the outputs could not be written.
+/// Errors of reading the inputs and writing the outputs.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TensorError {
@@ -21,19 +21,19 @@ pub enum TensorError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
-    /// It is no safetensors file.
-    #[error("`{}` is no safetensors file: {source}", path.display())]
+    /// The file is not safetensors.
+    #[error("`{}` is not a safetensors file: {source}", path.display())]
     Container {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// The value found.
         source: SafeTensorError,
     },
     /// A tensor that is needed is not there.
-    #[error("tensor `{tensor}` is missing: the file has {}", found.join(", "))]
+    #[error("tensor `{tensor}` is missing; the file has {}", found.join(", "))]
     Missing {
         /// Its name.
         tensor: &'static str,
@@ -68,29 +68,29 @@ pub enum TensorError {
         /// The shape that fits.
         expected: String,
     },
-    /// A length that is no length of its row.
+    /// A length that does not fit its row.
     #[error("lengths[{row}] is {found}, expected 0 to {most}, the tokens of q")]
     Length {
         /// The row.
         row: usize,
-        /// What it says.
+        /// The value.
         found: i32,
         /// Tokens of q.
         most: usize,
     },
-    /// A value that is no number.
+    /// A value that is NaN or infinite.
     #[error("tensor `{tensor}`: element {at:?} is {found}, expected a finite number")]
     Value {
         /// Its name.
         tensor: &'static str,
-        /// Which element.
+        /// The element's index.
         at: [usize; 4],
-        /// What it is.
+        /// The value found.
         found: f32,
     },
 }
 
-/// What the caller gave.
+/// The caller's tensors.
 #[derive(Clone, Debug)]
 pub struct Inputs {
     /// `[rows, tokens, heads, head_dim]`
@@ -103,7 +103,7 @@ pub struct Inputs {
     pub lengths: Vec<u32>,
 }
 
-/// What inputs are checked against.
+/// The shape and type that inputs must have.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
     /// Element type.
@@ -143,7 +143,7 @@ impl Inputs {
         let (rows, tokens, ..) = q.dim();
         let of_q = |shape: &[usize]| {
             let fits = [rows, tokens, kv_heads, head_dim];
-            if shape == fits { Ok(fits) } else { Err(format!("{fits:?}, as q has it")) }
+            if shape == fits { Ok(fits) } else { Err(format!("{fits:?}, like q")) }
         };
         let (k, v) = (floats(&file, "k", expected, of_q)?, floats(&file, "v", expected, of_q)?);
         Ok(Self { lengths: lengths(&file, rows, tokens)?, q, k, v })
@@ -236,7 +236,7 @@ fn lengths(file: &SafeTensors<'_>, rows: usize, tokens: usize) -> Result<Vec<u32
     values.enumerate().map(check).collect()
 }
 
-/// What came out.
+/// The outputs.
 #[derive(Clone, Debug)]
 pub struct Results {
     /// `[rows, tokens, heads, head_dim]`, 0 beyond a row's length.

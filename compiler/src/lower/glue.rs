@@ -26,7 +26,7 @@ pub struct Literal<T> {
 /// One kernel of the engine. Equal specs are one kernel, and [`crate::names`] digests every field.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GlueSpec {
-    /// What it does.
+    /// Its effect.
     pub op: Op,
     /// Element type of activations and weights.
     pub dtype: DType,

@@ -24,12 +24,12 @@ pub use self::spec::{BucketSpec, KernelSpec, head_order};
 use crate::hint::Hint;
 use crate::names;
 
-/// Why a valid plan cannot be lowered as asked.
+/// Errors of lowering a valid plan.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// A bucket of no tokens.
-    #[error("--lengths: 0 is no context length")]
+    #[error("--lengths: 0 is out of range, expected at least 1")]
     ZeroLength,
     /// A bucket longer than the model's context.
     #[error("--lengths: {length} is beyond the model's context of {context} tokens")]
@@ -56,7 +56,9 @@ pub enum Error {
         max: usize,
     },
     /// A range of KV heads that is empty, reversed or beyond the model's.
-    #[error("--heads: {start}..{end} is no range of the model's {kv_heads} KV heads")]
+    #[error(
+        "--heads: {start}..{end} is out of range, expected a range within the model's {kv_heads} KV heads"
+    )]
     KvHeads {
         /// First KV head asked for.
         start: u32,
@@ -72,7 +74,7 @@ pub enum Error {
         reason: String,
     },
     /// No architecture to compile for.
-    #[error("no architecture to compile for")]
+    #[error("no architecture is given to compile for")]
     NoArch,
 }
 
@@ -94,7 +96,7 @@ impl Hint for Error {
     }
 }
 
-/// What to compile a plan for.
+/// The target of a compilation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The KV heads, of every layer: a rank's share under tensor parallelism, or all of them.
@@ -140,7 +142,7 @@ impl LayerKernels {
 /// A lowered plan: everything that is compiled, and where everything lies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lowered {
-    /// What it was lowered for.
+    /// The target that it was lowered for.
     pub target: Target,
     /// Spans, rings and slabs of every layer at every bucket.
     pub geometry: Geometry,

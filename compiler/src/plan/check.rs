@@ -38,7 +38,7 @@ fn read(mut file: Object<'_>, given: Option<ModelShape>, problems: &mut Problems
         (None, None) => Stated::default(),
     };
     let sink = tiles(&mut file, "sink", DEFAULT_SINK, TILE, problems);
-    // Where the sink is no good, its smallest value stands in, so that min_span is judged all the same.
+    // If the sink is invalid, its smallest value is used instead, so that min_span can still be checked.
     let min_span = tiles(&mut file, "min_span", DEFAULT_MIN_SPAN, sink.unwrap_or(TILE) + TILE, problems);
     let alphas = rules(&mut file, "alphas", MAX_ALPHA, &stated, problems);
     let betas = rules(&mut file, "betas", MAX_BETA, &stated, problems);

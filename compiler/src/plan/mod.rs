@@ -21,7 +21,7 @@ pub use self::problem::{Problem, Problems};
 use self::stated::Stated;
 use crate::hint::Hint;
 
-/// What is wrong with a plan file, or with a model's shape.
+/// Errors of reading a plan file or a model's shape.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -30,7 +30,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// A folder where a file is expected.
@@ -38,21 +38,21 @@ pub enum Error {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What it should be.
+        /// The kind of file expected.
         expected: &'static str,
     },
     /// The file is larger than any plan.
-    #[error("`{}` is larger than {max} bytes, the most that a {expected} has", path.display())]
+    #[error("`{}` is larger than {max} bytes, the limit for a {expected}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The kind of file expected.
         expected: &'static str,
         /// The most bytes that are read.
         max: u64,
     },
     /// The file is not text.
-    #[error("`{}` is not UTF-8 text: the first bad byte is at offset {offset}", path.display())]
+    #[error("`{}` is not UTF-8 text: the first invalid byte is at offset {offset}", path.display())]
     NotUtf8 {
         /// The file.
         path: PathBuf,
@@ -68,11 +68,11 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// The file is JSON, but not what it should be.
-    #[error("`{}` is no valid {expected}: {problems}", path.display())]
+    #[error("`{}` is not a valid {expected}: {problems}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The kind of file expected.
         expected: &'static str,
         /// Everything that is wrong with it.
         problems: Problems,
@@ -80,11 +80,11 @@ pub enum Error {
     /// No shape is known by this name, and no file has it.
     #[error("--model: `{name}` is neither a preset nor a file or folder")]
     UnknownModel {
-        /// What was asked for.
+        /// The value given.
         name: String,
     },
     /// A model folder without a configuration.
-    #[error("--model: `{}` holds no config.json", path.display())]
+    #[error("--model: `{}` contains no config.json", path.display())]
     NoConfig {
         /// The folder.
         path: PathBuf,
@@ -97,11 +97,11 @@ impl Hint for Error {
         match self {
             Self::UnknownModel { .. } => vec![presets()],
             Self::NoConfig { .. } => {
-                vec!["give a Hugging Face config.json or a folder holding one".to_owned()]
+                vec!["give a Hugging Face config.json, or a folder that contains one".to_owned()]
             }
             Self::Invalid { problems, .. } => problems.hints().to_vec(),
             Self::NotJson { source, .. } if source.is_eof() => {
-                vec!["the file ends too early: is it cut off?".to_owned()]
+                vec!["the file ends early: it may be truncated".to_owned()]
             }
             Self::Read { .. }
             | Self::Folder { .. }

@@ -125,7 +125,7 @@ impl<'a> Object<'a> {
         json::string(value).map_err(|found| problems.add(self.place(name), found, "text")).ok()
     }
 
-    /// A problem for each field that nobody took: a misspelt one must not mean its default.
+    /// A problem for each unknown field: a misspelt one must not silently mean its default.
     pub(super) fn finish(self, known: &str, problems: &mut Problems) {
         for name in self.fields.keys() {
             problems.add(self.place(name), "an unknown field", format!("only {known}"));

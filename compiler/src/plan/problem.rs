@@ -1,4 +1,4 @@
-//! What is wrong with a file: a list of places, each with what was found and what was expected.
+//! The problems of a file: a list of places, each with the value found and the value expected.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -9,9 +9,9 @@ use serde::Serialize;
 pub struct Problem {
     /// The JSON path, as in `$.alphas[3][7]`.
     pub path: String,
-    /// What is there.
+    /// The value found.
     pub found: String,
-    /// What should be.
+    /// The value expected.
     pub expected: String,
 }
 
@@ -51,7 +51,7 @@ impl Problems {
         &self.listed
     }
 
-    /// What to do about them.
+    /// How to fix them.
     pub fn hints(&self) -> &[String] {
         &self.hints
     }

@@ -8,7 +8,7 @@ use super::problem::Problems;
 pub(super) const HEAD_DIMS: [u32; 2] = [64, 128];
 /// The largest head dimension that is read as one, to be refused by name.
 pub(super) const MAX_HEAD_DIM: u32 = 65_536;
-/// What a name is.
+/// The requirement on a name.
 pub(super) const NAME: &str = "a name of 1 to 200 printable characters";
 
 /// A [`ModelShape`] whose every field may be missing or was refused.

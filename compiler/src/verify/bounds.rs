@@ -23,7 +23,7 @@ use crate::lower::family::Tile;
 const PARTIALS: f64 = 0.03;
 const LONG: u64 = 4096;
 
-/// What a launch counted against what it may have.
+/// The counters of a launch, checked against their bounds.
 pub fn check(
     candidate: &Candidate,
     case: &Case,

@@ -16,7 +16,7 @@ use super::candidate::Candidate;
 use super::case::{Case, Request};
 use crate::lower::family::Tile;
 
-/// What one tile of a prefill may take.
+/// The budget of one tile of a prefill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TileWork {
     /// Rows of K, and as many of V, from the slab.
@@ -42,7 +42,7 @@ pub fn reads_exactly(family: Family) -> bool {
     family == Family::Sm80
 }
 
-/// Whether kernels of a family may read rows of q, k and v that are nobody's: whole boxes, of which they use what is
+/// Whether kernels of a family may read rows of q, k and v that belong to no request: whole boxes, of which they use what is
 /// theirs.
 pub fn reads_whole_boxes(family: Family) -> bool {
     family == Family::Sm90
@@ -77,7 +77,7 @@ pub fn own_rows(candidate: &Candidate, case: &Case, tile: &Tile) -> Vec<Range<u3
     }
 }
 
-/// What the CTA of a tile of query rows may take.
+/// The budget of the CTA of a tile of query rows.
 pub fn tile(candidate: &Candidate, case: &Case, tile: &Tile) -> TileWork {
     match candidate.facts.family {
         Family::Sm80 => portable(candidate, case, tile),

@@ -1,4 +1,4 @@
-//! What is verified: one compiled kernel, and what it is meant to compute.
+//! The subject of a verification: one compiled kernel, and the layer that it computes.
 
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::{self, Artifact, Resources};
@@ -17,15 +17,15 @@ use crate::nvrtc::Compiled;
 pub struct Candidate {
     /// The function's name.
     pub symbol: String,
-    /// What its cubin was made for.
+    /// The architecture of its cubin.
     pub arch: Arch,
-    /// What it computes, its family, and how it is launched.
+    /// Its phase, its family, and its launch.
     pub facts: KernelFacts,
-    /// What it takes of a multiprocessor.
+    /// Its resources on a multiprocessor.
     pub resources: Resources,
     /// The layers that use it.
     pub layers: Vec<u32>,
-    /// What those layers see: the same, all of them.
+    /// The spans of those layers, which are all the same.
     pub layer: Layer,
     /// The PTX that the emulator runs.
     pub ptx: String,
@@ -37,7 +37,7 @@ impl Candidate {
     /// The kernels of attention of an artifact that `wanted` names, each once, in the manifest's order.
     ///
     /// # Errors
-    /// PTX that is no text.
+    /// PTX that is not UTF-8 text.
     pub fn of_artifact(
         opened: &Artifact,
         wanted: impl Fn(Arch) -> bool,

@@ -7,7 +7,7 @@ use super::inputs::Tensor;
 use super::layer::Layer;
 use crate::lower::family::Tile;
 
-/// What a kernel is asked to do.
+/// The work a kernel is given in a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// Attend whole chunks, then append them in a second launch.
@@ -38,7 +38,7 @@ pub enum Layout {
 /// One request of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Request {
-    /// Which sequence of the inputs it is a part of.
+    /// The sequence of the inputs that it is a part of.
     pub sequence: u32,
     /// The bucket, by index.
     pub bucket: usize,
@@ -51,11 +51,11 @@ pub struct Request {
 /// One case.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What it is for.
+    /// The purpose.
     pub name: String,
     /// The batch.
     pub requests: Vec<Request>,
-    /// What is launched.
+    /// The launch.
     pub work: Work,
     /// How the tensors lie.
     pub layout: Layout,
@@ -65,7 +65,7 @@ pub struct Case {
 
 impl Case {
     /// The first row of each request in q, k, v, o and lse. No two requests are neighbours: a row that a kernel
-    /// writes too much is nobody's.
+    /// writes too much belongs to no request.
     pub fn starts(&self) -> Vec<u64> {
         let mut row = 1;
         self.requests

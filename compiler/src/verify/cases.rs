@@ -1,4 +1,4 @@
-//! Which cases prove a kernel: chosen from the layer's own spans, so that its own edges are met.
+//! The cases that prove a kernel, chosen from the layer's own spans so that its own edges are covered.
 //!
 //! [`whole`] runs every launch whole and is for short buckets on any device. [`boundary`] is for the emulator and any
 //! bucket: chosen CTAs of prefill, a few requests of decode. [`every_bucket`] is for a GPU.
@@ -98,7 +98,7 @@ fn whole_decode(layer: &Layer) -> Vec<Case> {
         let name = format!("{} requests, {ctas} CTAs", part.len());
         cases.push(case(name, part, Work::Decode { ctas }, layouts[n % 3], n != 1));
     }
-    // One request alone, split over many CTAs, and a batch in which nobody has a token.
+    // One request alone, split over many CTAs, and a batch in which no request has a token.
     let last = buckets(layer).last().unwrap_or(0);
     let alone = vec![(last, layer.bucket(last).length - 1, 1)];
     cases.push(case(
@@ -113,7 +113,7 @@ fn whole_decode(layer: &Layer) -> Vec<Case> {
     cases
 }
 
-/// What the emulator can do in seconds: everything of a short context, the edges of a long one.
+/// The rows that the emulator can check in seconds: all of a short context, the edges of a long one.
 pub fn for_emulator(candidate: &Candidate) -> Vec<Case> {
     let longest = candidate.layer.geometry.buckets.iter().map(|bucket| bucket.length).max().unwrap_or(0);
     if longest <= SHORT { whole(candidate) } else { boundary(candidate) }

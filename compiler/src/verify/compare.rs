@@ -13,7 +13,7 @@ pub fn tolerance(dtype: DType) -> f64 {
     }
 }
 
-/// What a single row's error may be, as a multiple of [`tolerance`]: a row is wrong though a thousand others are right.
+/// The bound on a single row's error, as a multiple of [`tolerance`]: one wrong row counts even if a thousand others are right.
 pub const ROW: f64 = 2.0;
 
 /// The largest difference of a log-sum-exp over `visible` keys, absolute: a float32 sum of so many terms. It is sharp:
@@ -56,7 +56,7 @@ pub enum Kind {
 /// One way in which a case failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// What kind.
+    /// The kind.
     pub kind: Kind,
     /// Where, what was found, what was expected.
     pub what: String,

@@ -1,4 +1,4 @@
-//! What a case needs of a machine, so that one harness drives the emulator and a GPU.
+//! The interface that a case needs of a device, so that one harness drives the emulator and a GPU.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::glue::GlueCandidate;
 /// The byte that poisoned memory is full of: in every element type, a row of them is not a number.
 pub const POISON: u8 = 0xff;
 
-/// What fresh memory holds.
+/// The content of fresh memory.
 #[derive(Clone, Copy, Debug)]
 pub enum Fresh<'a> {
     /// Nothing that a kernel may read: a GPU holds [`POISON`], the emulator reports the read.
@@ -25,12 +25,12 @@ pub enum Fresh<'a> {
     Data(&'a [u8]),
 }
 
-/// What a device saw of a launch, beyond what it wrote.
+/// A device's observations of a launch, beyond the memory it wrote.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// Defects that it reports, in words.
     pub findings: Vec<String>,
-    /// What it counted, if it counts.
+    /// The counters, if it has any.
     pub counts: Option<Counts>,
 }
 
@@ -72,7 +72,7 @@ impl Count {
     }
 }
 
-/// Why a device could not do as it was told. A kernel that is wrong is no such error.
+/// Errors of a device. A wrong result of a kernel is not such an error.
 #[derive(Debug, Error)]
 pub enum DeviceError {
     /// A kernel could not be loaded, or a launch not started.
@@ -80,15 +80,15 @@ pub enum DeviceError {
     Kernel {
         /// The kernel.
         symbol: String,
-        /// Why not.
+        /// The underlying error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Memory could not be had, written or read.
     #[error("device memory `{label}`: {source}")]
     Memory {
-        /// What it was for.
+        /// Its purpose.
         label: String,
-        /// Why not.
+        /// The underlying error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -102,7 +102,7 @@ pub trait Device {
     /// Multiprocessors, for grids.
     fn sms(&self) -> u32;
 
-    /// The byte that memory nobody wrote reads as.
+    /// The byte that unwritten memory reads as.
     fn blank(&self) -> u8;
 
     /// What its matrix instructions may add to the difference of a log-sum-exp. Tensor cores cut the terms of a sum
@@ -112,13 +112,13 @@ pub trait Device {
     /// Makes a kernel the one that launches run.
     ///
     /// # Errors
-    /// If it is no code for this device.
+    /// If the code is not for this device.
     fn load(&mut self, candidate: &Candidate) -> Result<(), DeviceError>;
 
     /// Makes a kernel of the engine the one that [`launch_glue`](Self::launch_glue) runs.
     ///
     /// # Errors
-    /// If it is no code for this device.
+    /// If the code is not for this device.
     fn load_glue(&mut self, candidate: &GlueCandidate) -> Result<(), DeviceError>;
 
     /// The address of `bytes` of fresh memory. What had the same label and number is gone.

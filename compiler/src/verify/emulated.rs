@@ -22,7 +22,7 @@ pub struct Emulated {
     memory: Memory,
     kernel: Option<Loaded>,
     labels: BTreeMap<u64, String>,
-    /// What was read last.
+    /// The last value read.
     read: Option<Vec<u8>>,
     /// The schedule's seed.
     pub schedule: u64,

@@ -28,12 +28,12 @@ impl Gpu {
     /// A device, without kernel or memory.
     ///
     /// # Errors
-    /// What the driver says.
+    /// The driver's message.
     pub fn new(device: &gpu::Device) -> Result<Self, GpuError> {
         Ok(Self { trial: Trial::new(device)?, kernel: None, glue: None, labels: BTreeMap::new() })
     }
 
-    /// What the device is.
+    /// The device's properties.
     pub fn info(&self) -> &gpu::DeviceInfo {
         self.trial.device().info()
     }

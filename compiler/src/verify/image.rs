@@ -1,4 +1,4 @@
-//! What a slab must hold: the rings of one layer of one request, made from the geometry alone.
+//! The expected content of a slab: the rings of one layer of one request, made from the geometry alone.
 //!
 //! Both before a launch, so that it can start at any position of a long context, and after it, to be compared byte
 //! for byte.

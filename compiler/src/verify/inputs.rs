@@ -7,7 +7,7 @@
 use half::{bf16, f16};
 use moac_runtime::plan::DType;
 
-/// Which tensor a row belongs to.
+/// The tensor that a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tensor {
     /// Queries: rows of query heads.
@@ -111,7 +111,7 @@ pub fn widen(dtype: DType, bits: u16) -> f32 {
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// `SplitMix64`'s finaliser: every bit of the result hangs on every bit of `x`.
+/// `SplitMix64`'s finaliser: every bit of the result depends on every bit of `x`.
 fn mix(x: u64) -> u64 {
     let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

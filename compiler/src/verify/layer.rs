@@ -8,7 +8,7 @@ use moac_runtime::launch::{Family, RingLayout};
 use moac_runtime::plan::{DType, Plan};
 use moac_runtime::reference::Spans;
 
-/// The numbers of a layer that its kernels' answers hang on.
+/// The properties of a layer that determine its kernels' results.
 #[derive(Clone, Debug)]
 pub struct Layer {
     /// The element type of q, k, v, o and the cache.
@@ -83,7 +83,7 @@ impl Layer {
         self.geometry.rows(bucket) * self.row_bytes()
     }
 
-    /// What a lone query head with this window sees, at positions below `length`.
+    /// The keys visible to a single query head with this window, at positions below `length`.
     pub(super) fn lone_head(&self, window: u32, length: u32) -> Spans {
         let span = self.sink + window;
         Spans {

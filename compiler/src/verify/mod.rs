@@ -2,7 +2,7 @@
 //!
 //! A [`Candidate`] is a kernel; a [`Case`] is a launch of it; a [`Harness`] runs cases on a [`Device`] and checks all that
 //! came of them: outputs against the oracle, every element written and finite, nothing else written, slabs byte for
-//! byte, and, where the device tells, its findings and counts. The engine's own kernels are in [`glue`].
+//! byte, and, where the device reports them, its findings and counts. The engine's own kernels are in [`glue`].
 
 pub mod bounds;
 pub mod budget;

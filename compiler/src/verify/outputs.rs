@@ -11,7 +11,7 @@ use super::device::{Device, DeviceError, POISON};
 use super::stage::Staged;
 use super::verdict::{Row, Run};
 
-/// What was found of a row: the bytes of o, and lse where it was asked for.
+/// The output of a row: the bytes of o, and lse where it was requested.
 pub(super) type Found = (Vec<u8>, Option<f32>);
 
 /// A digest of what was found for each of `requests` requests.

@@ -1,4 +1,4 @@
-//! Which query rows of a chunk are compared with the oracle: all of a short context, and of a long one every edge and
+//! The query rows of a chunk that are compared with the oracle: all of a short context, and of a long one every edge and
 //! a sample.
 
 use std::collections::BTreeSet;

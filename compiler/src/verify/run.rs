@@ -23,14 +23,14 @@ use super::verdict::{Outcome, Run};
 /// Requests whose slabs are compared after attention too, not only after the append.
 const FEW: usize = 12;
 
-/// Why a case could not be run. A kernel that is wrong is no such error.
+/// Errors of running a case. A wrong result of a kernel is not such an error.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The device refused.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The oracle refused.
-    #[error("the reference: {0}")]
+    #[error("the CPU reference: {0}")]
     Reference(#[from] LayerError),
 }
 

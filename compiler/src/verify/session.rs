@@ -26,10 +26,10 @@ use super::verdict::Outcome;
 /// The seed of all inputs and samples: a verification is repeated exactly.
 const SEED: u64 = 0x006d_6f61_635f_7365;
 
-/// Why kernels behind one that broke the device are not run.
-const BROKEN: &str = "the device failed in a kernel before it";
+/// The reason for not running the kernels after one that broke the device.
+const BROKEN: &str = "the device failed in an earlier kernel";
 
-/// What a kernel's verification came to.
+/// The status of a kernel's verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
@@ -46,9 +46,9 @@ pub enum Status {
 pub struct Verdict {
     /// Its name.
     pub symbol: String,
-    /// What its cubin was made for.
+    /// The architecture of its cubin.
     pub arch: Arch,
-    /// What it computes: a phase of attention, or an operation of the engine.
+    /// The phase of attention, or the operation of the engine, that it computes.
     pub role: &'static str,
     /// Element type.
     pub dtype: DType,
@@ -58,7 +58,7 @@ pub struct Verdict {
     pub cubin: Digest,
     /// The verdict.
     pub status: Status,
-    /// Why it was not run.
+    /// The reason it was not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Cases that were run.
@@ -71,7 +71,7 @@ pub struct Verdict {
     pub row_error: f64,
     /// The largest difference of a log-sum-exp.
     pub lse_error: f64,
-    /// What is wrong.
+    /// The problem.
     pub failures: Vec<Wrong>,
 }
 
@@ -80,7 +80,7 @@ pub struct Verdict {
 pub struct Wrong {
     /// The case.
     pub case: String,
-    /// What is wrong.
+    /// The problem.
     #[serde(flatten)]
     pub failure: Failure,
 }
@@ -146,7 +146,7 @@ impl Verdict {
     }
 }
 
-/// What a verification tells and asks while it runs.
+/// The callbacks of a verification.
 #[derive(Clone, Copy)]
 pub struct Watch<'a> {
     /// Called before each case with the kernel's name and the case's, from any thread.

@@ -50,7 +50,7 @@ pub(super) struct Kept {
     bytes: u64,
 }
 
-/// What the content of the input buffers hangs on.
+/// The key that determines the content of the input buffers.
 type Key = (Layout, u32, u32, Vec<Request>);
 
 pub(super) fn stage(

@@ -1,4 +1,4 @@
-//! What came of a case, and how it is found out: one failure for everything that is not as it must be.
+//! The outcome of a case, and how it is decided: one failure for each kind of violation.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use moac_runtime::abi::Task;
 const SHOWN: usize = 12;
 const SHOWN_OF_KIND: usize = 3;
 
-/// What came of a case.
+/// The outcome of a case.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Query rows that were compared with the oracle, over all heads.
@@ -26,7 +26,7 @@ pub struct Outcome {
     pub row_error: f64,
     /// The largest difference of a log-sum-exp.
     pub lse_error: f64,
-    /// What is wrong; empty if the case passed.
+    /// The failures; empty if the case passed.
     pub failures: Vec<Failure>,
     /// Counts of each launch, where the device counts.
     pub counts: Vec<Counts>,
@@ -105,7 +105,7 @@ impl<'a> Run<'a> {
         checked
     }
 
-    /// What decides a row's answer.
+    /// The inputs that determine a row's result.
     pub(super) fn query(&self, row: &Row) -> Query {
         let layer = &self.candidate.layer;
         let request = &self.case.requests[row.request];

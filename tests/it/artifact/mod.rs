@@ -282,7 +282,7 @@ fn a_link_stays_one_and_devices_are_left_alone() {
     assert!(link.is_symlink());
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
     let refused = file::target(Path::new("/dev/null")).unwrap_err();
-    assert_eq!(refused.to_string(), "it is no regular file");
+    assert_eq!(refused.to_string(), "it is not a regular file");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a family of kernels decides: its tiles, how it is launched, and in which order its CTAs take their work.
+//! The decisions of a kernel family: its tiles, its launch, and the order in which its CTAs take their work.
 //!
 //! A family is chosen by architecture. Everything that depends on the choice is a function of
 //! this module, so that nobody else matches on a [`Family`]; the parameter blocks are
@@ -81,6 +81,6 @@ pub struct Tile {
     pub request: u32,
     /// The query head.
     pub head: u32,
-    /// Which rows of the chunk, by index: as many as a CTA takes.
+    /// The rows of the chunk, by index: as many as a CTA takes.
     pub index: u32,
 }

@@ -66,7 +66,8 @@ fn decode_shared_bytes(warps: u32, stages: u32, head_dim: u32, group_size: u32, 
 const LONG: u32 = 4096 / TILE;
 
 /// The fewest tiles of a split, such that a KV head of [`LONG`] tiles or more writes and reads at most 3% of its K and V
-/// bytes again as split results. Cut every `m` tiles it has `LONG / m + 1` splits, since its ends are not the cuts'.
+/// bytes again as split results. If cut every `m` tiles, it has up to `LONG / m + 1` splits, because the first and the last
+/// cut need not lie at its ends.
 fn min_tiles(group_size: u32, head_dim: u32, dtype: DType) -> u32 {
     let result = 2 * group_size * (head_dim + 2) * 4;
     let tile = 2 * TILE * head_dim * dtype.bytes();

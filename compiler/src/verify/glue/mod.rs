@@ -25,9 +25,9 @@ use crate::nvrtc::Compiled;
 pub struct GlueCandidate {
     /// The function's name.
     pub symbol: String,
-    /// What its cubin was made for.
+    /// The architecture of its cubin.
     pub arch: Arch,
-    /// What it does.
+    /// Its effect.
     pub op: Op,
     /// Frequencies and the like.
     pub shape: EngineShape,
@@ -35,7 +35,7 @@ pub struct GlueCandidate {
     pub sizes: Sizes,
     /// Element type of activations and weights.
     pub dtype: DType,
-    /// What it takes of a multiprocessor.
+    /// Its resources on a multiprocessor.
     pub resources: Resources,
     /// The PTX that the emulator runs.
     pub ptx: String,
@@ -47,7 +47,7 @@ impl GlueCandidate {
     /// The engine's kernels of an artifact that `wanted` names, in the manifest's order.
     ///
     /// # Errors
-    /// PTX that is no text.
+    /// PTX that is not UTF-8 text.
     pub fn of_artifact(
         opened: &Artifact,
         wanted: impl Fn(Arch) -> bool,
