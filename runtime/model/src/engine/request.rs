@@ -125,7 +125,7 @@ pub enum Refused {
         longest: u32,
     },
     /// A prompt that is longer than its context.
-    #[error("the prompt has {found} tokens, and the context ends at {length}")]
+    #[error("the prompt has {found} tokens, more than the context of {length}")]
     PromptTooLong {
         /// Its tokens.
         found: u32,
