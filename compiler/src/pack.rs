@@ -56,13 +56,9 @@ pub fn pack(
 
 fn manifest(plan: &Plan, lowered: &Lowered, nvrtc: &Nvrtc, kernels: Vec<Kernel>) -> Manifest {
     let target = &lowered.target;
-    let layer = |of: &Vec<crate::lower::LayerKernels>| Layer {
-        kernels: target
-            .archs
-            .iter()
-            .zip(of)
-            .map(|(&arch, of)| (arch, LayerKernels { prefill: of.prefill, decode: of.decode }))
-            .collect(),
+    // The kernels of attention come first in the manifest, in the order in which they were lowered.
+    let layer = |of: &Vec<LayerKernels>| Layer {
+        kernels: target.archs.iter().copied().zip(of.iter().copied()).collect(),
     };
     Manifest {
         format: FORMAT_VERSION,

@@ -12,6 +12,7 @@ pub(crate) mod spec;
 use std::ops::Range;
 
 use moac_runtime::arch::Arch;
+use moac_runtime::artifact::LayerKernels;
 use moac_runtime::geometry::Geometry;
 use moac_runtime::launch::Phase;
 use moac_runtime::plan::{DType, Plan};
@@ -120,25 +121,6 @@ pub struct Kernel {
     pub symbol: String,
 }
 
-/// The kernels of one layer on one architecture, as indexes into [`Lowered::kernels`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LayerKernels {
-    /// The prefill kernel.
-    pub prefill: usize,
-    /// The decode kernel.
-    pub decode: usize,
-}
-
-impl LayerKernels {
-    /// The kernel of `phase`.
-    pub fn of(self, phase: Phase) -> usize {
-        match phase {
-            Phase::Prefill => self.prefill,
-            Phase::Decode => self.decode,
-        }
-    }
-}
-
 /// A lowered plan: everything that is compiled, and where everything lies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lowered {
@@ -150,7 +132,7 @@ pub struct Lowered {
     pub specs: Vec<KernelSpec>,
     /// The distinct (spec, architecture) pairs, by architecture and then in order of first use.
     pub kernels: Vec<Kernel>,
-    /// `[layer][architecture]`, architectures in the target's order.
+    /// `[layer][architecture]`, architectures in the target's order: indexes into `kernels`.
     pub layers: Vec<Vec<LayerKernels>>,
     /// The engine's own kernels, where the model is known: [`Lowered::with_engine`].
     pub engine: Option<LoweredEngine>,
