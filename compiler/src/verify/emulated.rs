@@ -15,6 +15,8 @@ use super::glue::GlueCandidate;
 
 /// Findings of a launch that are worth their lines.
 const SHOWN: usize = 8;
+/// A warp that runs this many instructions hangs. The longest warp of a sound kernel runs a small part of them.
+const MAX_INSTRUCTIONS: u64 = 1 << 25;
 
 /// A machine of the emulator's: memory, a kernel, and the seed of the order in which its warps run.
 #[derive(Debug)]
@@ -140,6 +142,7 @@ impl Emulated {
         let kernel = self.kernel.as_ref().expect("a kernel is loaded before it is launched");
         what.schedule = self.schedule;
         what.sm_count = self.sms;
+        what.max_instructions = MAX_INSTRUCTIONS;
         let report = moac_emulator::launch(&kernel.module, &mut self.memory, &what)
             .map_err(|source| DeviceError::Kernel { symbol: kernel.symbol.clone(), source: source.into() })?;
         let mut findings: Vec<String> =
