@@ -1,7 +1,7 @@
 //! The kernels on the PTX emulator: right, free of races and stray accesses, and moving no byte too many.
 
 use moac_compiler::exec::emulator::EmulatedLayer;
-use moac_compiler::verify::{Case, Layout, Request, Work, cases};
+use moac_compiler::verify::{Case, Failure, Layout, Outcome, Request, Work, cases};
 use moac_runtime::arch::Arch;
 use moac_runtime::backend::LayerBackend;
 use moac_runtime::launch::Phase;
@@ -10,6 +10,7 @@ use moac_runtime::reference::Spans;
 use moac_tests::emulate::{
     FAMILIES, MANY_SPLITS, SHAPES, Shape, failures, harness, plan_names, run, schedules, shipped, wrong,
 };
+use moac_tests::proven::recall;
 
 use crate::devices::{self, spans};
 
@@ -18,9 +19,8 @@ fn check(shape: &Shape, phase: Phase) {
         let candidate = shape.candidate(arch, phase);
         let cases = cases::whole(&candidate);
         for schedule in 0..schedules() {
-            let failures = failures(&candidate, &cases, schedule);
-            let lines: Vec<String> =
-                failures.iter().map(|(case, failure)| format!("{case}: {failure}")).collect();
+            let question = format!("failures {candidate:?} {cases:?} {schedule}");
+            let lines = recall(&question, || failures(&candidate, &cases, schedule));
             assert!(lines.is_empty(), "{}, {arch}, schedule {schedule}:\n{}", shape.name, lines.join("\n"));
         }
     }
@@ -108,17 +108,20 @@ fn kernels() -> impl Iterator<Item = (Arch, Phase)> {
 fn the_same_call_gives_the_same_bytes_and_no_alarm_in_any_order_of_arrival() {
     for (arch, phase) in kernels() {
         let candidate = SHAPES[2].candidate(arch, phase);
-        let outcomes: Vec<_> = (0..20)
-            .map(|schedule| run(&mut harness(&candidate, schedule), &candidate, &batch(phase)))
-            .collect();
-        for (schedule, outcome) in outcomes.iter().enumerate() {
-            assert!(
-                outcome.failures.is_empty(),
-                "{arch}, {phase:?}, schedule {schedule}: {:?}",
-                outcome.failures
-            );
+        let orders = 0..20;
+        let question = format!("orders {candidate:?} {:?} {orders:?}", batch(phase));
+        // What fails in each order, and the digests of what comes out.
+        let outcomes: Vec<(Vec<String>, Vec<[u8; 32]>)> = recall(&question, || {
+            let outcome = |schedule| run(&mut harness(&candidate, schedule), &candidate, &batch(phase));
+            let told = |outcome: Outcome| {
+                (outcome.failures.iter().map(Failure::to_string).collect(), outcome.digests)
+            };
+            orders.map(|schedule| told(outcome(schedule))).collect()
+        });
+        for (schedule, (failures, _)) in outcomes.iter().enumerate() {
+            assert!(failures.is_empty(), "{arch}, {phase:?}, schedule {schedule}: {failures:?}");
         }
-        let digests: Vec<_> = outcomes.iter().map(|outcome| &outcome.digests).collect();
+        let digests: Vec<_> = outcomes.iter().map(|(_, digests)| digests).collect();
         assert!(
             digests[0].len() == 4 && digests.iter().all(|digest| *digest == digests[0]),
             "{arch}, {phase:?}"

@@ -24,6 +24,7 @@ mod mutants;
 mod nvrtc;
 mod page;
 mod plans;
+mod proven;
 mod quality;
 mod tasks;
 mod verify;

@@ -10,12 +10,14 @@ use moac_compiler::lower::{Lowered, Target, buckets, lower};
 use moac_compiler::nvrtc::Source;
 use moac_compiler::plan;
 use moac_compiler::verify::session::{self, Verdict, Watch};
-use moac_compiler::verify::{Candidate, Case, Device as _, Emulated, Failure, Harness, Inputs, Outcome};
+use moac_compiler::verify::{Candidate, Case, Device as _, Emulated, Harness, Inputs, Outcome, cases};
 use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
 use moac_runtime::plan::{DType, ModelShape, PLAN_FORMAT, Plan};
+use rayon::prelude::*;
 
 use crate::nvrtc;
+use crate::proven::recall;
 
 /// A layer small enough to be run whole.
 #[derive(Clone, Copy, Debug)]
@@ -185,8 +187,12 @@ impl Shape {
     /// # Panics
     /// If it does not compile.
     pub fn candidate(&self, arch: Arch, phase: Phase) -> Candidate {
-        self.compile(arch, phase, &self.source(arch, phase))
-            .unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        let lowered = self.lowered(arch);
+        let kernel = lowered.layers[0][0].of(phase);
+        let source = self.source(arch, phase);
+        let compiled = Cache::of_this_machine().compile(nvrtc(), &source);
+        let (compiled, _) = compiled.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        Candidate::of_lowered(&self.plan(), &lowered, kernel, compiled)
     }
 }
 
@@ -213,13 +219,16 @@ pub fn run(harness: &mut Harness<Emulated>, candidate: &Candidate, case: &Case) 
         .unwrap_or_else(|error| panic!("{}: {}: {error}", candidate.symbol, case.name))
 }
 
-/// Runs cases under a schedule; what failed, with the name of its case.
-pub fn failures(candidate: &Candidate, cases: &[Case], schedule: u64) -> Vec<(String, Failure)> {
+/// Runs cases under a schedule; what failed, a line each.
+///
+/// # Panics
+/// If a case cannot be run.
+pub fn failures(candidate: &Candidate, cases: &[Case], schedule: u64) -> Vec<String> {
     let mut harness = harness(candidate, schedule);
     let mut failures = Vec::new();
     for case in cases {
         let outcome = run(&mut harness, candidate, case);
-        failures.extend(outcome.failures.into_iter().map(|failure| (case.name.clone(), failure)));
+        failures.extend(outcome.failures.iter().map(|failure| format!("{}: {failure}", case.name)));
     }
     failures
 }
@@ -280,14 +289,20 @@ pub fn verdicts(
     session::on_emulator(candidates, schedules, &watch).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What is wrong with kernels, one line each.
+/// What is wrong with kernels, one line each; of each kernel, as far as that is not known from an earlier run.
 pub fn wrong(candidates: &[Candidate]) -> Vec<String> {
-    let verdicts = verdicts(candidates, &[0], &|_| {});
-    let lines = verdicts.iter().flat_map(|verdict| {
-        let line = |wrong: &session::Wrong| {
-            format!("{} for {}: {}: {}", verdict.symbol, verdict.arch, wrong.case, wrong.failure)
-        };
-        verdict.failures.iter().map(line)
-    });
-    lines.collect()
+    let of_one = |candidate: &Candidate| {
+        let question = format!("wrong {candidate:?} {:?}", cases::for_emulator(candidate));
+        recall(&question, || {
+            let verdicts = verdicts(std::slice::from_ref(candidate), &[0], &|_| {});
+            let lines = verdicts.iter().flat_map(|verdict| {
+                let line = |wrong: &session::Wrong| {
+                    format!("{} for {}: {}: {}", verdict.symbol, verdict.arch, wrong.case, wrong.failure)
+                };
+                verdict.failures.iter().map(line)
+            });
+            lines.collect::<Vec<String>>()
+        })
+    };
+    candidates.par_iter().with_max_len(1).flat_map_iter(of_one).collect()
 }

@@ -3,6 +3,7 @@
 
 pub mod emulate;
 pub mod glue;
+pub mod proven;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

@@ -10,11 +10,14 @@ pub(crate) mod table;
 
 use std::collections::BTreeSet;
 
-use moac_compiler::nvrtc::Allowance;
+use moac_compiler::names::cache_key;
+use moac_compiler::nvrtc::{Allowance, Source};
 use moac_compiler::verify::{Candidate, Case, cases};
 use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
 use moac_tests::emulate::{MANY_SPLITS, SHAPES, Shape, harness};
+use moac_tests::nvrtc;
+use moac_tests::proven::recall;
 use rayon::prelude::*;
 use table::{Mutant, Table};
 
@@ -24,11 +27,19 @@ const ORDER: [&Shape; 5] = [&SHAPES[1], &SHAPES[2], &SHAPES[3], &SHAPES[0], &MAN
 /// The first failure that gives the mutant away, if any does.
 fn symptom(mutant: &Mutant, (arch, phase): (Arch, Phase)) -> Option<String> {
     let layers = ORDER.len() - usize::from(phase == Phase::Prefill);
-    ORDER[..layers].iter().find_map(|shape| symptom_of(&compile(mutant, (arch, phase), shape)))
+    ORDER[..layers].iter().find_map(|shape| {
+        let source = edited(mutant, shape.source(arch, phase));
+        // The source decides the kernel: one that was judged before is not even compiled.
+        let question = format!("symptom {shape:?} {arch} {phase:?} {}", cache_key(&source, nvrtc().build()));
+        recall(&question, || match shape.compile(arch, phase, &source) {
+            Ok(candidate) => symptom_of(&candidate),
+            Err(error) => panic!("{}: a mutant must compile: {error}", mutant.name),
+        })
+    })
 }
 
-fn compile(mutant: &Mutant, (arch, phase): (Arch, Phase), shape: &Shape) -> Candidate {
-    let mut source = shape.source(arch, phase);
+/// The source with the defect in it.
+fn edited(mutant: &Mutant, mut source: Source) -> Source {
     source.allowance = Allowance { stack_bytes: 4096, spill_bytes: 4096, serialised: true };
     let (_, text) = source
         .headers
@@ -37,10 +48,7 @@ fn compile(mutant: &Mutant, (arch, phase): (Arch, Phase), shape: &Shape) -> Cand
         .unwrap_or_else(|| panic!("{}: the kernel does not include {}", mutant.name, mutant.file));
     assert_eq!(text.matches(mutant.find).count(), 1, "{}: `{}` in {}", mutant.name, mutant.find, mutant.file);
     *text = text.replace(mutant.find, mutant.replace);
-    match shape.compile(arch, phase, &source) {
-        Ok(candidate) => candidate,
-        Err(error) => panic!("{}: a mutant must compile: {error}", mutant.name),
-    }
+    source
 }
 
 fn symptom_of(candidate: &Candidate) -> Option<String> {

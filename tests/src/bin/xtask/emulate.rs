@@ -62,8 +62,8 @@ fn small(schedules: u64) -> usize {
                 let cases = cases::whole(&candidate);
                 let found: Vec<_> =
                     (0..schedules).flat_map(|schedule| failures(&candidate, &cases, schedule)).collect();
-                for (case, failure) in &found {
-                    println!("{}: {case}: {failure}", candidate.symbol);
+                for failure in &found {
+                    println!("{}: {failure}", candidate.symbol);
                 }
                 let (name, phase) = (shape.name, phase.name());
                 println!(

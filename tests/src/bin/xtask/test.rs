@@ -4,6 +4,7 @@ use std::process::Command;
 
 use moac_compiler::fetch;
 use moac_runtime::gpu::Device;
+use moac_tests::proven;
 
 use super::{Result, nvrtc, root, snapshots};
 
@@ -23,6 +24,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let references = folder.path().join("references");
     let mut tests = cargo(&["test", "--workspace"]);
     tests.args(&args.rest).env("INSTA_SNAPSHOT_REFERENCES_FILE", &references);
+    // Before anything is compiled: see `moac_tests::proven`.
+    tests.env(proven::PROGRAM, proven::program()?.to_string());
     passed(&mut tests)?;
     if !args.rest.is_empty() {
         return Ok(());
