@@ -27,7 +27,9 @@ parser.add_argument("--contexts", default="16384,4096")
 parser.add_argument("--rows", default="2048")
 args = parser.parse_args()
 CONTEXTS = [int(context) for context in args.contexts.split(",")]
-COMMAND = "benches/gpu/beside_vllm.py moac llama3-8b half.moac quarter.moac OUT " + " ".join(sys.argv[6:])
+# Of paths only the names: a record is of a command, not of a machine's folders.
+WORDS = [os.path.basename(word) for argument in sys.argv[6:] for word in shlex.split(argument)]
+COMMAND = " ".join(["benches/gpu/beside_vllm.py moac llama3-8b half.moac quarter.moac OUT", *WORDS])
 
 
 def ours(artifact, batches):

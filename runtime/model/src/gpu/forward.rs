@@ -3,12 +3,13 @@
 //! It only launches: nothing is allocated, nothing waits, and a step of the same numbers of rows and samples can be replayed
 //! from a graph. Rows behind those of the step are padding, whose values nobody reads.
 
-use moac_runtime::glue::Sizes;
+use moac_runtime::glue::{After, Layer, Op, Sizes};
 use moac_runtime::gpu::blas::{Product, Products, ResultType};
 use moac_runtime::gpu::{
-    ActivateCall, Buffer, Device, EmbedCall, GpuError, LoadedArtifact, NormCall, Order, RotateCall,
-    SampleCall, SampleScratch, Shape, Step, Stream, Tensors,
+    ActivateCall, Buffer, Device, EmbedCall, Engine, GpuError, LinearCall, LoadedArtifact, NormCall, Order,
+    RotateCall, SampleCall, SampleScratch, Shape, Step, Stream, Tensors,
 };
+use moac_runtime::plan::DType;
 use serde::Serialize;
 
 use super::sizes::{Most, StepBytes, padded};
@@ -136,8 +137,7 @@ impl Forward {
             self.layer(stream, step, layer, extent.rows, done)?;
         }
         if extent.samples > 0 {
-            self.logits(stream, extent.samples)?;
-            done(Work::Head)?;
+            self.logits(stream, extent.samples, done)?;
             self.sample(stream, extent.samples)?;
             done(Work::Sample)?;
         }
@@ -172,50 +172,47 @@ impl Forward {
         let LayerOnGpu { attention_norm, qkv, bias, q_norm, k_norm, output, mlp_norm, gate_up, down } =
             &weights.layers[layer];
         let dtype = weights.dtype;
-        let product = |which: Linear| which.product(sizes, dtype, rows);
-        let norm = |weight: &Buffer, memory: &Memory| {
-            let (x, y) = (memory.x.all(), memory.y.all());
-            engine.norm(stream, &NormCall { rows, x, weight: weight.all(), y, samples: None })
-        };
+        let mut linear = Linears { engine, products, sizes, dtype, stream, done };
 
-        norm(attention_norm, memory)?;
-        done(Work::Norm)?;
-        products.run(stream, &product(Linear::Qkv), &memory.y, qkv, &mut memory.wide)?;
-        done(Work::Qkv)?;
+        let Memory { x, y, wide, gate_up: inner, rows: table, .. } = memory;
+        linear.normed(Op::Qkv, rows, (&*x, attention_norm), qkv, y, wide)?;
         let norms = q_norm.as_ref().zip(k_norm.as_ref()).map(|(q, k)| [q.all(), k.all()]);
-        let (table, bias) = (memory.rows.all(), bias.as_ref().map(Buffer::all));
-        engine.rotate(stream, &RotateCall { rows, table, qkv: memory.wide.all(), bias, norms })?;
-        done(Work::Rotate)?;
+        let bias = bias.as_ref().map(Buffer::all);
+        engine.rotate(stream, &RotateCall { rows, table: table.all(), qkv: wide.all(), bias, norms })?;
+        (linear.done)(Work::Rotate)?;
 
         // Attention takes the step's own rows: behind them is padding of the products.
         let shape = |heads| Shape::new(step.rows(), heads, sizes.head_dim);
         let (h, g) = (sizes.heads, sizes.kv_heads);
-        let fused = memory.wide.tensor(dtype, shape(h + 2 * g))?;
+        let fused = wide.tensor(dtype, shape(h + 2 * g))?;
         let tensors = Tensors {
             q: fused.heads(0..h)?,
             k: fused.heads(h..h + g)?,
             v: fused.heads(h + g..h + 2 * g)?,
-            o: memory.y.tensor_mut(dtype, shape(h), Order::Rows)?,
+            o: y.tensor_mut(dtype, shape(h), Order::Rows)?,
             lse: None,
         };
         model.layer(layer)?.attend(stream, step, &tensors)?;
-        done(Work::Attention)?;
-        products.run(stream, &product(Linear::Output), &memory.y, output, &mut memory.x)?;
-        done(Work::Output)?;
+        (linear.done)(Work::Attention)?;
+        linear.plain(Op::Output, rows, y, output, x)?;
 
-        norm(mlp_norm, memory)?;
-        done(Work::Norm)?;
-        products.run(stream, &product(Linear::GateUp), &memory.y, gate_up, &mut memory.gate_up)?;
-        done(Work::GateUp)?;
-        let (gate_up, y) = (memory.gate_up.all(), memory.wide.all());
-        engine.activate(stream, &ActivateCall { rows, gate_up, y })?;
-        done(Work::Activate)?;
-        products.run(stream, &product(Linear::Down), &memory.wide, down, &mut memory.x)?;
-        done(Work::Down)
+        if engine.streams(Op::GateUp, rows) {
+            linear.normed(Op::GateUp, rows, (&*x, mlp_norm), gate_up, y, wide)?;
+        } else {
+            linear.normed(Op::GateUp, rows, (&*x, mlp_norm), gate_up, y, inner)?;
+            engine.activate(stream, &ActivateCall { rows, gate_up: inner.all(), y: wide.all() })?;
+            (linear.done)(Work::Activate)?;
+        }
+        linear.plain(Op::Down, rows, wide, down, x)
     }
 
     /// The logits of the samples' rows.
-    pub(super) fn logits(&mut self, stream: &Stream, samples: u32) -> Result<(), GpuError> {
+    pub(super) fn logits(
+        &mut self,
+        stream: &Stream,
+        samples: u32,
+        done: &mut dyn FnMut(Work) -> Result<(), GpuError>,
+    ) -> Result<(), GpuError> {
         let Self { model, weights, sizes, memory, products } = self;
         model.engine()?.norm(
             stream,
@@ -227,8 +224,11 @@ impl Forward {
                 samples: Some(memory.samples.all()),
             },
         )?;
-        let product = Linear::Head.product(sizes, weights.dtype, samples);
-        products.run(stream, &product, &memory.y, weights.head(), &mut memory.logits)
+        done(Work::Norm)?;
+        let (engine, dtype) = (model.engine()?, weights.dtype);
+        let mut linear = Linears { engine, products, sizes, dtype, stream, done };
+        let Memory { y, logits, .. } = memory;
+        linear.plain(Op::Head, samples, y, weights.head(), logits)
     }
 
     fn sample(&self, stream: &Stream, samples: u32) -> Result<(), GpuError> {
@@ -251,43 +251,118 @@ impl Forward {
     /// Chooses the algorithms of a decode step of `rows` rows, each over the weights of all layers. What the buffers of
     /// activations held is gone then.
     pub(super) fn tune(&mut self, stream: &Stream, rows: u32) -> Result<(), GpuError> {
-        let Self { weights, sizes, memory, products, .. } = self;
+        let Self { model, weights, sizes, memory, products } = self;
+        let engine = model.engine()?;
         let Memory { x, y, wide, gate_up, logits, .. } = memory;
         let of = |pick: fn(&LayerOnGpu) -> &Buffer| weights.layers.iter().map(pick).collect::<Vec<_>>();
-        let product = |which: Linear| which.product(sizes, weights.dtype, rows);
-        products.tune(stream, &product(Linear::Qkv), y, &of(|layer| &layer.qkv), wide)?;
-        products.tune(stream, &product(Linear::Output), y, &of(|layer| &layer.output), x)?;
-        products.tune(stream, &product(Linear::GateUp), y, &of(|layer| &layer.gate_up), gate_up)?;
-        products.tune(stream, &product(Linear::Down), wide, &of(|layer| &layer.down), x)?;
-        products.tune(stream, &product(Linear::Head), y, &[weights.head()], logits)?;
+        let mut tune = |op: Op, x: &Buffer, weights_of: &[&Buffer], y: &mut Buffer| {
+            if engine.streams(op, rows) {
+                return Ok(());
+            }
+            products.tune(stream, &product(sizes, op, weights.dtype, rows), x, weights_of, y)
+        };
+        tune(Op::Qkv, y, &of(|layer| &layer.qkv), wide)?;
+        tune(Op::Output, y, &of(|layer| &layer.output), x)?;
+        tune(Op::GateUp, y, &of(|layer| &layer.gate_up), gate_up)?;
+        tune(Op::Down, wide, &of(|layer| &layer.down), x)?;
+        tune(Op::Head, y, &[weights.head()], logits)?;
         products.save();
         Ok(())
     }
 }
 
-/// The products of a layer, and the last one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Linear {
-    Qkv,
-    Output,
-    GateUp,
-    Down,
-    Head,
+/// The linear layers of a step: the artifact's own kernels where they take so few rows, cuBLASLt's products elsewhere.
+struct Linears<'a, 'b> {
+    engine: Engine<'a>,
+    products: &'a mut Products,
+    sizes: &'a Sizes,
+    dtype: DType,
+    stream: &'a Stream,
+    done: &'b mut dyn FnMut(Work) -> Result<(), GpuError>,
 }
 
-impl Linear {
-    fn product(self, sizes: &Sizes, dtype: moac_runtime::plan::DType, rows: u32) -> Product {
-        let &Sizes { hidden, intermediate, vocab, heads, head_dim, .. } = sizes;
-        let (out, inner) = match self {
-            Self::Qkv => (sizes.qkv(), hidden),
-            Self::Output => (hidden, heads * head_dim),
-            Self::GateUp => (2 * intermediate, hidden),
-            Self::Down => (hidden, intermediate),
-            Self::Head => (vocab, hidden),
-        };
-        let result = if self == Self::Head { ResultType::F32 } else { ResultType::Elements };
-        // Both products that end a branch are added to the residual stream.
-        let add = matches!(self, Self::Output | Self::Down);
-        Product { rows: padded(rows), out, inner, dtype, result, add }
+impl Linears<'_, '_> {
+    /// A layer behind a norm of `x`. `normed` is for what the norm makes, where it is a kernel of its own.
+    fn normed(
+        &mut self,
+        op: Op,
+        rows: u32,
+        (x, norm): (&Buffer, &Buffer),
+        weights: &Buffer,
+        normed: &mut Buffer,
+        y: &mut Buffer,
+    ) -> Result<(), GpuError> {
+        if self.engine.streams(op, rows) {
+            return self.stream(op, rows, x, (weights, Some(norm)), y);
+        }
+        let call = NormCall { rows, x: x.all(), weight: norm.all(), y: normed.all(), samples: None };
+        self.engine.norm(self.stream, &call)?;
+        (self.done)(Work::Norm)?;
+        self.product(op, rows, normed, weights, y)
     }
+
+    /// A layer of `x` as it is.
+    fn plain(
+        &mut self,
+        op: Op,
+        rows: u32,
+        x: &Buffer,
+        weights: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<(), GpuError> {
+        if self.engine.streams(op, rows) {
+            return self.stream(op, rows, x, (weights, None), y);
+        }
+        self.product(op, rows, x, weights, y)
+    }
+
+    fn stream(
+        &mut self,
+        op: Op,
+        rows: u32,
+        x: &Buffer,
+        (weights, norm): (&Buffer, Option<&Buffer>),
+        y: &mut Buffer,
+    ) -> Result<(), GpuError> {
+        let (x, weights, norm, y) = (x.all(), weights.all(), norm.map(Buffer::all), y.all());
+        self.engine.linear(self.stream, &LinearCall { op, rows, x, weights, norm, y })?;
+        (self.done)(work(op))
+    }
+
+    fn product(
+        &mut self,
+        op: Op,
+        rows: u32,
+        x: &Buffer,
+        weights: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<(), GpuError> {
+        self.products.run(self.stream, &product(self.sizes, op, self.dtype, rows), x, weights, y)?;
+        (self.done)(work(op))
+    }
+}
+
+fn work(op: Op) -> Work {
+    match op {
+        Op::Qkv => Work::Qkv,
+        Op::Output => Work::Output,
+        Op::GateUp => Work::GateUp,
+        Op::Down => Work::Down,
+        Op::Head => Work::Head,
+        Op::Embed => Work::Embed,
+        Op::Norm => Work::Norm,
+        Op::Rotate => Work::Rotate,
+        Op::Activate => Work::Activate,
+        Op::Sample => Work::Sample,
+    }
+}
+
+/// The product of a linear layer. Both layers that end a branch are added to the residual stream.
+fn product(sizes: &Sizes, op: Op, dtype: DType, rows: u32) -> Product {
+    let (out, inner, after) = match sizes.layer(op) {
+        Some(Layer { out, depth, after, .. }) => (out, depth, after),
+        None => (0, 0, After::Store),
+    };
+    let result = if after == After::StoreFloats { ResultType::F32 } else { ResultType::Elements };
+    Product { rows: padded(rows), out, inner, dtype, result, add: after == After::Add }
 }

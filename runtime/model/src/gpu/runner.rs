@@ -294,7 +294,7 @@ impl GpuRunner {
     pub(super) fn logits(&mut self, samples: &[u8], count: u32) -> Result<Vec<u8>, ModelError> {
         let memory = &mut self.forward.memory;
         self.sample_tables.send(&self.stream, &mut memory.samples, 0, samples)?;
-        self.forward.logits(&self.stream, padded(count))?;
+        self.forward.logits(&self.stream, padded(count), &mut |_| Ok(()))?;
         let mut bytes = vec![0; count as usize * self.limits.vocab as usize * 4];
         self.forward.memory.logits.download(&self.stream, 0, &mut bytes)?;
         Ok(bytes)
