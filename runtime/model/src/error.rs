@@ -18,10 +18,16 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// The path is neither of the two things a model can be.
-    #[error("`{}` is not a model: expected a GGUF file, or a folder with `config.json` and `*.safetensors`", path.display())]
+    #[error(
+        "`{}` is not a model: expected a GGUF file, or a folder with `config.json` and `*.safetensors`{}",
+        path.display(),
+        meant.as_ref().map(|meant| format!(": is `{}` meant?", meant.display())).unwrap_or_default()
+    )]
     NotAModel {
         /// The path.
         path: PathBuf,
+        /// A model beside it or in it.
+        meant: Option<PathBuf>,
     },
     /// What git leaves in place of a large file where git-lfs is not installed.
     #[error(

@@ -41,7 +41,7 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let (config, source) = if path.is_dir() {
             if !path.join("config.json").is_file() {
-                return Err(ModelError::NotAModel { path: path.to_owned() });
+                return Err(not_a_model(path));
             }
             (Config::from_folder(path)?, Source::Folder(Shards::open(path)?))
         } else {
@@ -181,9 +181,24 @@ impl Checkpoint {
 /// Opens a GGUF file; what is none is no model.
 pub(crate) fn open_gguf(path: &Path) -> Result<Gguf, ModelError> {
     if !Gguf::is_gguf(&Mapped::open(path)?) {
-        return Err(ModelError::NotAModel { path: path.to_owned() });
+        return Err(not_a_model(path));
     }
     Gguf::open(path)
+}
+
+/// The error of a path that is no model; it names a model that is meant, where one is next to it.
+fn not_a_model(path: &Path) -> ModelError {
+    let entries = if path.is_dir() { std::fs::read_dir(path).ok() } else { None };
+    let inside = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut ggufs: Vec<_> =
+        inside.filter(|path| path.extension().is_some_and(|kind| kind == "gguf")).collect();
+    ggufs.sort();
+    let meant = if path.extension().is_some_and(|kind| kind == "safetensors") {
+        path.parent().filter(|folder| folder.join("config.json").is_file()).map(Path::to_owned)
+    } else {
+        ggufs.into_iter().next()
+    };
+    ModelError::NotAModel { path: path.to_owned(), meant }
 }
 
 /// Tensors that hold no weights of their own: what they say follows from the configuration, or has been read with it.

@@ -73,8 +73,11 @@ impl GpuWeights {
         let mut buffers: BTreeMap<Weight, (Buffer, u64)> = BTreeMap::new();
         let mut bytes = Vec::new();
         checkpoint.stream_all(progress, |weight, piece: &[T]| {
-            bytes.clear();
-            bytes.extend(piece.iter().flat_map(Half::bytes));
+            // Element by element into place, which becomes one wide copy.
+            bytes.resize(2 * piece.len(), 0);
+            for (out, x) in bytes.as_chunks_mut().0.iter_mut().zip(piece) {
+                *out = x.bytes();
+            }
             let (buffer, filled) = match buffers.entry(weight) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => entry.insert((alloc(device, dtype, weight, config)?, 0)),

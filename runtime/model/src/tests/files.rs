@@ -5,6 +5,7 @@ use candle_core::quantized::gguf_file::Value;
 use candle_core::{Device, Tensor};
 use serde_json::json;
 
+use super::architectures::case;
 use super::tiny::*;
 use crate::*;
 
@@ -239,6 +240,12 @@ fn paths_that_are_no_models() {
     let error = |path: &std::path::Path| Model::open(path).unwrap_err().to_string();
     assert!(error(folder.path()).contains("is not a model: expected a GGUF file, or a folder"));
     assert!(error(&folder.path().join("none.gguf")).contains("cannot read"));
+    // A model beside it is named.
+    case("qwen3").write_gguf(folder.path(), GgmlDType::F32, 1);
+    assert!(error(folder.path()).contains("model.gguf` meant?"), "{}", error(folder.path()));
+    case("qwen3").write_folder(folder.path(), safetensors::Dtype::F32, 1);
+    let message = error(&folder.path().join("model.safetensors"));
+    assert!(message.ends_with(&format!(": is `{}` meant?", folder.path().display())), "{message}");
     let text = folder.path().join("text.gguf");
     std::fs::write(&text, "hello").unwrap();
     assert!(error(&text).contains("is not a model"));
