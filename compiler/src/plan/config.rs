@@ -140,8 +140,10 @@ fn head_dim(
 fn rope_theta(config: &mut Object<'_>, problems: &mut Problems) -> Option<f64> {
     let nested = config.take("rope_parameters").and_then(|value| json::fields(value).ok());
     let theta = config.positive("rope_theta", problems);
-    theta
-        .or_else(|| Object::new("$.rope_parameters", Ok(nested?), problems)?.positive("rope_theta", problems))
+    let nested = nested.and_then(|fields| {
+        Object::new("$.rope_parameters", Ok(fields), problems)?.positive("rope_theta", problems)
+    });
+    nested.or(theta)
 }
 
 /// The longest context. A model with a sliding window is only itself up to that window: a plan of longer spans would

@@ -287,29 +287,23 @@ struct HfRope {
 impl HfRope {
     fn check(&self, at: &str, path: &Path) -> Result<RopeScaling, ModelError> {
         let need = |key: &str, value: Option<f64>| value.ok_or_else(|| missing(path, &format!("{at}.{key}")));
-        if let Some((key, _)) = self.other.iter().find(|(_, value)| !value.is_null()) {
-            return Err(unsupported(path, format!("`{at}.{key}`")));
-        }
-        if scales(self.partial_rotary_factor) {
-            return Err(unsupported(path, format!("`{at}.partial_rotary_factor`")));
-        }
         if let (Some(new), Some(old)) = (&self.rope_type, &self.r#type)
             && new != old
         {
             return Err(unsupported(path, format!("`{at}.rope_type` {new} and `{at}.type` {old} at once")));
         }
         let kind = self.rope_type.as_deref().or(self.r#type.as_deref());
-        match kind {
+        let scaling = match kind {
             None | Some("default") => {
                 // A factor that nothing says how to use.
                 if let Some(factor) = self.factor.filter(|&factor| scales(Some(factor))) {
                     let kind = kind.map_or("without a type".to_owned(), |kind| format!("of type {kind}"));
                     return Err(unsupported(path, format!("`{at}.factor` {factor} {kind}")));
                 }
-                Ok(RopeScaling::None)
+                RopeScaling::None
             }
-            Some("linear") => Ok(RopeScaling::Linear { factor: need("factor", self.factor)? }),
-            Some("llama3") => Ok(RopeScaling::Llama3 {
+            Some("linear") => RopeScaling::Linear { factor: need("factor", self.factor)? },
+            Some("llama3") => RopeScaling::Llama3 {
                 factor: need("factor", self.factor)?,
                 low_freq_factor: need("low_freq_factor", self.low_freq_factor)?,
                 high_freq_factor: need("high_freq_factor", self.high_freq_factor)?,
@@ -317,8 +311,15 @@ impl HfRope {
                     "original_max_position_embeddings",
                     self.original_max_position_embeddings,
                 )?,
-            }),
-            Some(other) => Err(unsupported(path, format!("`{at}` of type {other}"))),
+            },
+            Some(other) => return Err(unsupported(path, format!("`{at}` of type {other}"))),
+        };
+        if let Some((key, _)) = self.other.iter().find(|(_, value)| !value.is_null()) {
+            return Err(unsupported(path, format!("`{at}.{key}`")));
         }
+        if scales(self.partial_rotary_factor) {
+            return Err(unsupported(path, format!("`{at}.partial_rotary_factor`")));
+        }
+        Ok(scaling)
     }
 }
