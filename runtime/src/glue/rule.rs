@@ -17,9 +17,9 @@ pub const MAX_VOCAB: u32 = 1 << 20;
 const VECTOR: u32 = 8;
 /// Threads of a norm's CTA at most: a row in one pass, two vectors a thread where it is long.
 const NORM_THREADS: u32 = 512;
-/// Logits of a CTA of a sample: four a thread.
-const SAMPLE_TOKENS: u32 = 4 * SAMPLE_THREADS;
-const SAMPLE_THREADS: u32 = 512;
+/// Logits of a CTA of a sample: eight a thread.
+const SAMPLE_TOKENS: u32 = 8 * SAMPLE_THREADS;
+const SAMPLE_THREADS: u32 = 1024;
 
 /// The numbers that kernels are compiled for, beside [`EngineShape`]'s frequencies and flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,5 +202,70 @@ impl Sizes {
         };
         ranges.retain(|(address, _)| *address != 0);
         ranges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes() -> Sizes {
+        Sizes {
+            hidden: 4096,
+            intermediate: 14336,
+            vocab: 128_256,
+            heads: 32,
+            kv_heads: 8,
+            head_dim: 128,
+            qkv_bias: false,
+            qk_norm: false,
+        }
+    }
+
+    #[test]
+    fn the_llama_shape_is_launched_as_designed() {
+        let rule = |sizes: Sizes, op| {
+            let LaunchRule { threads, shared_bytes, grid } = sizes.rule(op);
+            assert_eq!(shared_bytes, 0);
+            (threads, grid.of_rows(3))
+        };
+        assert_eq!(rule(sizes(), Op::Embed), (256, [3, 1, 1]));
+        assert_eq!(rule(sizes(), Op::Norm), (512, [3, 1, 1]));
+        assert_eq!(rule(sizes(), Op::Rotate), (128, [3, 3, 1])); // 40 heads, 16 to a CTA
+        assert_eq!(rule(sizes(), Op::Activate), (128, [3, 14, 1]));
+        assert_eq!(rule(sizes(), Op::Sample), (1024, [3, 16, 1]));
+        assert_eq!(rule(Sizes { hidden: 8, ..sizes() }, Op::Norm), (32, [3, 1, 1]));
+        assert_eq!(rule(Sizes { hidden: 8200, ..sizes() }, Op::Norm).0, 352); // 1025 vectors, three to a thread
+        assert_eq!(rule(Sizes { head_dim: 64, qkv_bias: true, ..sizes() }, Op::Rotate).1, [3, 2, 1]);
+    }
+
+    /// Every kernel's threads cover its row, whatever the sizes.
+    #[test]
+    fn threads_and_parts_cover_every_row() {
+        for width in (8..=MAX_HIDDEN).step_by(8 * 37) {
+            let sizes = Sizes { hidden: width, intermediate: width, vocab: width * 7 + 1, ..sizes() };
+            for op in Op::ALL {
+                let LaunchRule { threads, grid, .. } = sizes.rule(op);
+                assert!(threads % 32 == 0 && (32..=1024).contains(&threads), "{op:?} {width}");
+                let all = threads * grid.of_rows(1)[1];
+                match op {
+                    Op::Norm => assert!(all * (width / 8).div_ceil(all) >= width / 8 && all * 8 >= width / 8),
+                    Op::Activate => assert!(all >= width / 8 && all < width / 8 + 128),
+                    Op::Sample => assert!(all * 8 >= sizes.vocab && grid.of_rows(1)[1] <= threads),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_launch_names_the_memory_that_it_touches() {
+        let block = Block::Norm(Norm { x: 256, weight: 512, y: 1024, samples: 0, of_rows: 5, rows: 2 });
+        assert_eq!(sizes().ranges(&block), [(256, 5 * 8192), (512, 8192), (1024, 2 * 8192)]);
+        let launch = sizes().launch(block, true, 132);
+        assert_eq!((launch.grid, launch.waits_for), ([2, 1, 1], WaitsFor::AllButTheLast));
+        assert_eq!(sizes().launch(block, false, 132).waits_for, WaitsFor::AllBefore);
+        assert_eq!(block.to_bytes().len(), block.op().abi().params_bytes);
+        assert_eq!(sizes().scratch_bytes(2), 2 * 16 * 176);
     }
 }

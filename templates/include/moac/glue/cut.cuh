@@ -49,9 +49,21 @@ struct Cuts {
   const Logits<Spec>& logits;
   Scale scale;
   CutShared& shared;
-  u32 last = Scale::kFar;  // the largest distance that is kept
+  u32 last;     // the largest distance that is kept, in steps
+  float least;  // the logit below which nothing is kept
 
-  // Calls `visit` with the distance of every token of a run: four from `first` on, then from every `kStride`-th on, to
+  __device__ __forceinline__ Cuts(const Logits<Spec>& logits, float best, float temperature, CutShared& shared)
+      : logits(logits), scale{best, 65536.f / temperature}, shared(shared) {
+    keep_up_to(Scale::kFar);
+  }
+
+  // Drops what lies further behind.
+  __device__ __forceinline__ void keep_up_to(u32 steps) {
+    last = steps;
+    least = scale.least(steps);
+  }
+
+  // Calls `visit` with the distances of the tokens of a run, but for some that are below `least`: four from `first` on, then from every `kStride`-th on, to
   // before `to`. Some are fetched at once, for memory is far.
   template <int kStride, class Visit>
   __device__ __forceinline__ void each(int first, int to, Visit visit) const {
@@ -64,8 +76,10 @@ struct Cuts {
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j) {
         logits.penalise(x[j], i + j * kStride);
+        // Where a cut leaves few tokens, most warps have none of them.
+        if (fmaxf(fmaxf(x[j][0], x[j][1]), fmaxf(x[j][2], x[j][3])) < least) continue;
 #pragma unroll
-        for (int k = 0; k < 4; ++k) visit(scale.behind(x[j][k]));
+        for (int k = 0; k < 4; ++k) visit(scale.distance(x[j][k]));
       }
     }
   }
@@ -92,11 +106,10 @@ struct Cuts {
         shared.before = 0;
       }
       __syncthreads();
-      each<4 * kThreads>(4 * threadIdx.x, Spec::kVocab, [&](float behind) {
-        const u32 steps = Scale::steps(behind), coarse = steps >> kFine;
-        const u32 value = measure(behind, steps);
-        if (steps > last || value == 0 || (pass > 0 && coarse != bin)) return;
-        add(pass == 0 ? coarse : steps & ((1 << kFine) - 1), value);
+      each<4 * kThreads>(4 * threadIdx.x, Spec::kVocab, [&](float distance) {
+        const u32 steps = Scale::steps(distance), coarse = steps >> kFine;
+        if (steps > last || (pass > 0 && coarse != bin)) return;
+        add(pass == 0 ? coarse : steps & ((1 << kFine) - 1), measure(distance));
       });
       __syncthreads();
       u64 own = 0, all;
@@ -116,8 +129,9 @@ struct Cuts {
       __syncthreads();
       if (found < 0) return;  // all of them measure less
       bin = pass == 0 ? found : bin << kFine | found;
+      // Behind the end of the bin nothing counts any more.
+      keep_up_to(min(last, pass == 0 ? ((bin + 1) << kFine) - 1 : bin));
     }
-    last = min(last, bin);
   }
 
   // The first token, in the order of the vocabulary, at which the weight of the kept ones up to and with it exceeds
@@ -127,19 +141,21 @@ struct Cuts {
     // A run of tokens for each warp.
     constexpr int kRun = (Spec::kVocab + kWarps * 128 - 1) / (kWarps * 128) * 128;
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    const auto weigh = [&](float behind) { return Scale::steps(behind) <= last ? Scale::weight(behind) : 0; };
+    const auto weigh = [&](float distance) { return Scale::steps(distance) <= last ? Scale::weight(distance) : 0; };
     u64 sum = 0;
-    each<128>(warp * kRun + 4 * lane, min((warp + 1) * kRun, Spec::kVocab), [&](float behind) { sum += weigh(behind); });
+    each<128>(warp * kRun + 4 * lane, min((warp + 1) * kRun, Spec::kVocab), [&](float distance) { sum += weigh(distance); });
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
     if (lane == 0) shared.warps[warp] = sum;
     if (threadIdx.x == 0) shared.token = otherwise;
     __syncthreads();
     u64 all = 0;
+#pragma unroll 1  // registers are few
     for (int i = 0; i < kWarps; ++i) all += shared.warps[i];
     u64 below = 0;
     const u64 target = __umul64hi(all, static_cast<u64>(part) << 40);
     int run = 0;
+#pragma unroll 1
     while (run < kWarps - 1 && below + shared.warps[run] <= target) below += shared.warps[run++];
     // The run that holds it, by all threads.
     const int to = min((run + 1) * kRun, Spec::kVocab);
@@ -151,7 +167,7 @@ struct Cuts {
       logits.penalise(x, first);
       u64 of_all, own = 0;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) own += weights[i] = weigh(scale.behind(x[i]));
+      for (int i = 0; i < 4; ++i) own += weights[i] = weigh(scale.distance(x[i]));
       u64 up_to = below + running_sum<kThreads>(own, shared.warps, of_all) - own;
       const bool here = up_to <= target && target < up_to + own;
       if (here) {

@@ -23,6 +23,8 @@ __device__ __forceinline__ u32 random_part(u64 seed, u32 counter) {
   return static_cast<u32>((z ^ (z >> 31)) >> 40);
 }
 
+constexpr int kTokensOfThread = 8;
+
 struct SampleShared {
   u64 keys[32];
   float floats[32];
@@ -51,34 +53,47 @@ __device__ __forceinline__ float relative(float x, float peak) {
   return peak == neg_inf() ? 0.f : exp2_fast((x - peak) * kLog2E);
 }
 
-// Looks at four tokens a thread; what was found is in thread 0 of `found`, which is in memory.
+// Looks at the CTA's tokens; thread 0 writes what was found.
 template <class Spec>
 __device__ __forceinline__ void look(const Logits<Spec>& logits, const Join<Spec>& join, int tops, Found& found) {
-  const int first = (blockIdx.y * Spec::kThreads + threadIdx.x) * 4;
-  float x[4];
-  logits.four(x, first);
-  float peak = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
-  peak = join.most(peak);
+  constexpr int kVectors = kTokensOfThread / 4, kStride = Spec::kThreads * 4;
+  const int first = blockIdx.y * Spec::kThreads * kTokensOfThread + threadIdx.x * 4;
+  float x[kVectors][4];
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) logits.four(x[i], first + i * kStride);
+  // The key of the likeliest token below `before`, in all threads.
+  const auto most = [&](u64 before) {
+    u64 best = 0;
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int token = first + i * kStride + j;
+        const u64 own = token < Spec::kVocab ? key(fmaxf(x[i][j], neg_inf()), token) : 0;
+        best = own < before ? max(best, own) : best;
+      }
+    }
+    return join.most(best);
+  };
+  u64 best = most(~static_cast<u64>(0));
+  const float peak = from_ordered(static_cast<u32>(best >> 32));
   float sum = 0.f;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) sum += relative(x[i], peak);  // not a number if any of them is not
-  sum = join.sum(sum);
-  u64 keys[4];
+  for (int i = 0; i < kVectors; ++i) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) keys[i] = first + i < Spec::kVocab ? key(fmaxf(x[i], neg_inf()), first + i) : 0;
-  u64 before = ~static_cast<u64>(0);
-  for (int rank = 0; rank < tops; ++rank) {
-    u64 own = 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) own = max(own, keys[i] < before ? keys[i] : 0);
-    before = join.most(own);
-    if (threadIdx.x == 0) found.top[rank] = before;
+    for (int j = 0; j < 4; ++j) sum += relative(x[i][j], peak);  // not a number if any of them is not
   }
-  logits.penalise(x, first);
-  u64 best = 0;
+  sum = join.sum(sum);
+  u64 next = best;
+  for (int rank = 0; rank < tops; ++rank) {
+    if (threadIdx.x == 0) found.top[rank] = next;
+    next = most(next);
+  }
+  if (logits.seen != nullptr) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) best = max(best, first + i < Spec::kVocab ? key(x[i], first + i) : 0);
-  best = join.most(best);
+    for (int i = 0; i < kVectors; ++i) logits.penalise(x[i], first + i * kStride);
+    best = most(~static_cast<u64>(0));
+  }
   if (threadIdx.x == 0) {
     found.best = best;
     found.peak = peak;
@@ -105,10 +120,11 @@ __device__ __forceinline__ void report(const Found* found, const Join<Spec>& joi
 template <class Spec>
 __device__ __forceinline__ void sample(const SampleParams& p) {
   static_assert(Spec::kParts <= Spec::kThreads, "a thread joins one part");
+  static_assert(Spec::kParts * Spec::kThreads * kTokensOfThread >= Spec::kVocab, "every token is looked at");
   __shared__ SampleShared shared;
   __shared__ CutShared cut_shared;
   const i64 index = blockIdx.x;
-  const Sample s = p.samples[index];
+  const Sample& s = p.samples[index];  // read where it is needed: registers are few
   let_next_begin();
   wait_for_inputs();
   if (s.lane >= p.lanes) return;
@@ -131,17 +147,19 @@ __device__ __forceinline__ void sample(const SampleParams& p) {
   if (tops > 0) report(found, join, tops, log_sum, p.top + index * kTopLogprobs);
   u32 token = token_of(best);
   if (s.temperature > 0.f) {
-    Cuts<Spec> cuts{logits, Scale{from_ordered(static_cast<u32>(best >> 32)), 1.f / s.temperature}, cut_shared};
+    Cuts<Spec> cuts(logits, from_ordered(static_cast<u32>(best >> 32)), s.temperature, cut_shared);
     if (s.top_k > 0 && s.top_k < Spec::kVocab) {
-      cuts.keep([](float, u32 steps) { return steps < Scale::kFar ? 1u : 0u; },
-                [&](u64) { return static_cast<u64>(s.top_k); });
+      cuts.keep([](float) { return 1u; }, [&](u64) { return static_cast<u64>(s.top_k); });
     }
     if (s.top_p < 1.f) {
       const u64 part = static_cast<u64>(__float2uint_ru(s.top_p * 16777216.f)) << 40;
-      cuts.keep([](float behind, u32) { return Scale::weight(behind); },
+      cuts.keep([](float distance) { return Scale::weight(distance); },
                 [&](u64 all) { return max(__umul64hi(all, part), 1ull); });
     }
-    if (s.min_p > 0.f) cuts.last = min(cuts.last, Scale::steps(fmaxf(-logf(s.min_p), 0.f)));
+    if (s.min_p > 0.f) {
+      const float steps = fminf(fmaxf(-logf(s.min_p) * 65536.f, 0.f), static_cast<float>(Scale::kFar));
+      cuts.keep_up_to(min(cuts.last, static_cast<u32>(steps)));
+    }
     token = cuts.choose(random_part(s.seed, s.counter), token);
   }
   if (threadIdx.x == 0) {
