@@ -54,11 +54,12 @@ pub fn cache_entry(symbol: &str, key: Digest) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use moac_runtime::glue::Op;
     use moac_runtime::launch::{Family, Grid, LaunchRule, Phase};
 
     use super::*;
     use crate::lower::TileConfig;
-    use crate::lower::tests::any_spec;
+    use crate::lower::tests::{any_glue_spec, any_spec};
 
     #[test]
     fn changing_a_field_changes_the_symbol() {
@@ -111,6 +112,28 @@ mod tests {
             change(&mut changed);
             assert!(symbols.insert(symbol(&changed)), "{changed:?}");
         }
+    }
+
+    #[test]
+    fn changing_a_literal_of_the_engine_changes_the_symbol() {
+        let spec = any_glue_spec(Op::Rotate);
+        // Exhaustive on purpose, as above.
+        let GlueSpec { op: _, dtype: _, integers: _, floats: _, tables: _, launch: _ } = &spec;
+        let changes: [fn(&mut GlueSpec); 6] = [
+            |it| it.op = Op::Norm,
+            |it| it.dtype = moac_runtime::plan::DType::F16,
+            |it| it.integers[0].value += 1,
+            |it| it.floats[0].value = f32::from_bits(it.floats[0].value.to_bits() + 1),
+            |it| it.tables[1].value[63] = 0.0,
+            |it| it.launch.threads += 32,
+        ];
+        let mut symbols = BTreeSet::from([glue_symbol(&spec)]);
+        for change in changes {
+            let mut changed = spec.clone();
+            change(&mut changed);
+            assert!(symbols.insert(glue_symbol(&changed)), "{changed:?}");
+        }
+        assert!(symbols.iter().any(|symbol| symbol.starts_with("moac_rotate_bf16_")));
     }
 
     #[test]

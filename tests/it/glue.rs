@@ -1,6 +1,7 @@
 //! The engine's own kernels: right on the emulator, in every order of warps; their text; their place in an artifact; and
 //! whether a defect in them would be found.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use moac_compiler::build::Builder;
@@ -10,13 +11,15 @@ use moac_compiler::nvrtc::Allowance;
 use moac_compiler::render::Renderer;
 use moac_compiler::verify::{Emulated, GlueCandidate, glue};
 use moac_runtime::arch::Arch;
-use moac_runtime::artifact::Role;
+use moac_runtime::artifact::{Artifact, Role};
 use moac_runtime::glue::Op;
 use moac_tests::emulate::schedules;
 use moac_tests::glue::{MODELS, Model, wrong};
 use moac_tests::nvrtc;
 use rayon::prelude::*;
+use serde_json::{Value, json};
 
+use crate::compile::{finish, moac};
 use crate::mutants::table::{Mutant, m};
 
 fn candidate(model: &Model, arch: Arch, op: Op) -> GlueCandidate {
@@ -138,6 +141,62 @@ fn an_artifact_has_the_engine_beside_attention() {
     assert_eq!((attention.kernels.as_slice(), &attention.engine), (&manifest.kernels[..2], &None));
 }
 
+/// A plan in the reference's format and a configuration of its model, with rows of `hidden` elements.
+fn files(folder: &Path, hidden: u32) {
+    let config = json!({
+        "model_type": "llama", "hidden_size": hidden, "intermediate_size": 96, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 101,
+        "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "max_position_embeddings": 256
+    });
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let plan = json!({"alphas": [[0.0, 0.0, 0.0, 0.0]], "betas": [[1.0, 1.0, 1.0, 1.0]]});
+    std::fs::write(folder.join("plan.json"), plan.to_string()).unwrap();
+}
+
+#[test]
+fn a_configuration_brings_the_engine_to_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    files(folder.path(), 64);
+    let run = |args: &[&str]| {
+        let (code, stdout, stderr) = finish(&mut moac(folder.path(), args));
+        assert_eq!(code, Some(0), "{stderr}");
+        (stdout, stderr)
+    };
+    let target = ["-m", "config.json", "--arch", "sm_80", "--lengths", "128"];
+    run(&[&["compile", "plan.json"], &target[..]].concat());
+    let (stdout, _) = run(&["verify", "plan.moac", "--emulate", "--json"]);
+    let verified: Value = serde_json::from_str(&stdout).unwrap();
+    let roles: Vec<&str> = verified["files"][0]["kernels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|kernel| kernel["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(roles, ["prefill", "decode", "embed", "norm", "rotate", "activate", "sample"]);
+    let (stdout, _) = run(&["inspect", "plan.moac", "--json"]);
+    let told: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&told["engine"]["vocab"], &told["kernels"][6]["role"]), (&json!(101), &json!("sample")));
+    let diff = ["diff", "plan.json", "plan.moac", "-m", "config.json", "--exit-code"];
+    assert_eq!(run(&diff).0, "no difference\n");
+    run(&[&["emit", "plan.json", "-o", "out"], &target[..]].concat());
+    for name in ["glue/norm", "glue/cut"] {
+        assert!(folder.path().join(format!("out/include/moac/{name}.cuh")).exists());
+    }
+}
+
+#[test]
+fn a_model_that_the_engine_is_not_for_gets_attention_and_a_note() {
+    let folder = tempfile::tempdir().unwrap();
+    files(folder.path(), 60);
+    let args = ["compile", "plan.json", "-m", "config.json", "--arch", "sm_80", "--lengths", "128"];
+    let (code, _, stderr) = finish(&mut moac(folder.path(), &args));
+    let expected = "attention only, without the engine's kernels: no kernels of the engine for this model: \
+                    `engine.shape.hidden` is 60, expected a multiple of 8 from 8 to 32768";
+    assert!(code == Some(0) && stderr.contains(expected), "{stderr}");
+    let artifact = Artifact::open(folder.path().join("plan.moac")).unwrap();
+    assert_eq!((artifact.manifest().kernels.len(), &artifact.manifest().engine), (2, &None));
+}
+
 /// The first failure that gives a mutant away, if any does.
 pub(crate) fn symptom(models: &[Model], op: Op, mutant: &Mutant) -> Option<String> {
     models.iter().rev().find_map(|model| {
@@ -245,19 +304,23 @@ const MUTANTS: &[(Op, Mutant)] = &[
             "x[i] > 0.f ? penalty : discount",
         ),
     ),
-    (Op::Sample, m("min-p the wrong way", SAMPLE, "fmaxf(-logf(s.min_p), 0.f)", "fmaxf(logf(s.min_p), 0.f)")),
-    (Op::Sample, m("half the chance", SAMPLE, "(z >> 31)) >> 40", "(z >> 31)) >> 41")),
-    (Op::Sample, m("a part's best twice", SAMPLE, "own = ++next < tops", "own = next < tops")),
+    (Op::Sample, m("min-p the wrong way", SAMPLE, "-logf(s.min_p) * 65536.f", "logf(s.min_p) * 65536.f")),
     (
         Op::Sample,
         m(
-            "one token too few",
-            CUT,
-            "while (below + measure_of(at) < need)",
-            "while (below + measure_of(at) + 1 < need)",
+            "tokens on the cut are dropped",
+            LOGITS,
+            "best - (steps + 2.f) / per_step",
+            "best - (steps - 1.f) / per_step",
         ),
     ),
-    (Op::Sample, m("top-p forgets top-k", CUT, "if (steps > last || value == 0", "if (value == 0")),
+    (Op::Sample, m("half the chance", SAMPLE, "(z >> 31)) >> 40", "(z >> 31)) >> 41")),
+    (Op::Sample, m("a part's best twice", SAMPLE, "own = ++next < tops", "own = next < tops")),
+    (Op::Sample, m("one token too many", SAMPLE, "static_cast<u64>(s.top_k)", "s.top_k + 1ull")),
+    (
+        Op::Sample,
+        m("top-p forgets top-k", CUT, "keep_up_to(min(last, pass == 0", "keep_up_to(max(last, pass == 0"),
+    ),
     (
         Op::Sample,
         m("a carry is lost", CUT, "if (before + value < before) atomicAdd(&shared.high[bin], 1u);", ""),

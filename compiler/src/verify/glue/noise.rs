@@ -25,7 +25,7 @@ impl Noise {
 
     /// A whole number below `end`.
     pub(super) fn below(&mut self, end: u32) -> u32 {
-        (u64::from((self.bits() >> 32) as u32) * u64::from(end) >> 32) as u32
+        ((u64::from((self.bits() >> 32) as u32) * u64::from(end)) >> 32) as u32
     }
 
     /// A number in (0, 1).

@@ -273,7 +273,9 @@ impl Expected {
         });
         let penalised: Vec<f64> = penalised.collect();
         let best = penalised.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let likeliest = penalised.iter().position(|&logit| logit == best).unwrap_or(0) as u32;
+        // Of equals the first, which comes last from behind.
+        let from_behind = penalised.iter().enumerate().rev();
+        let likeliest = from_behind.max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(token, _)| token as u32);
         let chance = f64::from(uniform(sample.seed, sample.counter));
         if sample.temperature == 0.0 {
             return Self { log_sum, kept: [vec![], vec![]], likeliest: Some(likeliest), chance };

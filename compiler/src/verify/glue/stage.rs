@@ -8,7 +8,7 @@ use moac_runtime::glue::{Block, Sizes};
 use moac_runtime::plan::DType;
 
 use super::{GlueCandidate, GlueCase};
-use crate::verify::compare::{Failure, Kind, Norms};
+use crate::verify::compare::{Failure, Kind, Norms, within};
 use crate::verify::device::{Counts, Device, DeviceError, Fresh, POISON};
 use crate::verify::verdict::Outcome;
 
@@ -133,8 +133,7 @@ impl<'a, D: Device> Stage<'a, D> {
     fn compare(&mut self, label: &str, found: &[f32], expected: &[Near], (half_step, tiny): (f64, f64)) {
         let wrong = |(found, near): (&f32, &Near)| {
             let most = near.value.abs() * half_step + near.slack * (1.0 + half_step) + tiny;
-            // What is not a number is never within.
-            !((f64::from(*found) - near.value).abs() <= most)
+            !within((f64::from(*found) - near.value).abs(), most)
         };
         let count = found.iter().zip(expected).filter(|pair| wrong(*pair)).count();
         if let Some(at) = found.iter().zip(expected).position(wrong) {
