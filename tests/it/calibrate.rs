@@ -16,7 +16,7 @@ fn run(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     finish(&mut moac(folder, &[&["calibrate", "tiny", "-o", "items.jsonl"], args].concat()))
 }
 
-/// What a run that must fail says; it writes nothing.
+/// The error of a run that must fail; it writes nothing.
 fn refused(folder: &Path, args: &[&str]) -> String {
     let (code, stdout, stderr) = run(folder, args);
     assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
@@ -33,7 +33,7 @@ fn documents_are_answered_by_the_dense_model_itself() {
     let args = [&SMALL[..], &["--mix", "document=1", "--seed", "7"]].concat();
     let (code, stdout, stderr) = run(folder, &args);
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stdout.starts_with("items.jsonl: ") && stdout.contains("[256, 512] tokens"), "{stdout}");
+    assert!(stdout.starts_with("items.jsonl: ") && stdout.contains("256, 512 tokens"), "{stdout}");
     let path = folder.join("items.jsonl");
     let items = Items::read(&path).unwrap();
     let model = Model::open(&folder.join("tiny")).unwrap();

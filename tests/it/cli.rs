@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::plans;
 
-/// What a run of `moac` left behind.
+/// The result of a run of `moac`.
 pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) stdout: String,
@@ -322,7 +322,7 @@ fn diff_shows_what_changed() {
     assert_eq!(moac(&[&args[..], &["--exit-code"]].concat()).code, 1);
     let same = moac(&["diff", "plans/dense.json", "plans/dense.json", "--exit-code"]);
     assert_eq!((same.code, same.stdout.as_str()), (0, "no difference\n"));
-    // Shapes that cannot be compared head by head are told as such.
+    // Shapes that cannot be compared head by head are reported as such.
     let run = moac(&["diff", "plans/dense.json", "plans/vicuna-7b.json", "--json"]);
     let diff: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!((&diff["spans"], &diff["buckets"]), (&serde_json::json!([]), &serde_json::json!([])));

@@ -154,7 +154,7 @@ fn an_interrupt_leaves_nothing_partial() {
     assert!(sent.success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: interrupted: nothing was written\n");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: interrupted; nothing was written\n");
     assert_eq!(names(folder.path()), [""; 0]);
     let temporary = |name: &str| name.starts_with('.');
     for arch in begun.read_dir().unwrap() {

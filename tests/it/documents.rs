@@ -1,4 +1,4 @@
-//! What documents point at exists: every relative link of every Markdown file, every file that a doc comment names.
+//! References in documents exist: every relative link of every Markdown file, every file that a doc comment names.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -188,7 +188,7 @@ fn other_types_are_refused_or_cast() {
     fixture.check(0, [192, 128, 192], Dtype::F32, 1e-6);
 }
 
-/// What spoils a fixture.
+/// The way a fixture is spoiled.
 type Change = fn(&mut Fixture);
 
 #[test]
@@ -201,7 +201,7 @@ fn what_does_not_fit_is_refused_in_words() {
         fixture.refused(&cpu)
     };
     let cases: [(Change, &str); 9] = [
-        (|it| drop(it.tensors.remove("k")), "tensor `k` is missing: the file has lengths, q, v"),
+        (|it| drop(it.tensors.remove("k")), "tensor `k` is missing; the file has lengths, q, v"),
         (
             |it| drop(it.tensors.insert("length", it.tensors["lengths"].clone())),
             "unknown tensor `length`: expected q, k, v and optionally lengths",
@@ -243,9 +243,9 @@ fn what_does_not_fit_is_refused_in_words() {
         ),
         (
             &["--phase", "prefill", "--device", "cpu", "--bucket", "100"],
-            "--bucket 100: the artifact has 128, 192, 256",
+            "the artifact has no --bucket 100, only 128, 192, 256",
         ),
-        (&["--phase", "prefill", "--device", "cpu", "--prompt", "3"], "--prompt is for --phase decode"),
+        (&["--phase", "prefill", "--device", "cpu", "--prompt", "3"], "--prompt needs --phase decode"),
         (
             &["--phase", "decode", "--device", "cpu", "--prompt", "98"],
             "--prompt 98: row 1 has only 97 tokens",
@@ -261,7 +261,10 @@ fn what_does_not_fit_is_refused_in_words() {
     std::fs::write(fixture.path("bad"), [7; 100]).unwrap();
     let path: &Path = fixture.folder.path();
     for (args, message) in [
-        (["model.moac", "2", "in.safetensors"], "--layer 2: the artifact has 2 layers, counted from 0"),
+        (
+            ["model.moac", "2", "in.safetensors"],
+            "--layer 2 is out of range: the artifact has 2 layers, counted from 0",
+        ),
         (["bad", "0", "in.safetensors"], "cannot use `bad`: not a moac artifact"),
         (["model.moac", "0", "bad"], "`bad` is not a safetensors file"),
         (["model.moac", "0", "nowhere"], "cannot read `nowhere`"),

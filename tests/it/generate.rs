@@ -34,14 +34,14 @@ fn generate(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     finish(&mut moac(folder, &[&["generate", "tiny"], args].concat()))
 }
 
-/// What a run that must succeed prints.
+/// The output of a run that must succeed.
 fn printed(folder: &Path, args: &[&str]) -> String {
     let (code, stdout, stderr) = generate(folder, args);
     assert_eq!(code, Some(0), "{stderr}");
     stdout
 }
 
-/// What a run that must fail says; it prints nothing.
+/// The error of a run that must fail; it prints nothing to stdout.
 fn refused(folder: &Path, args: &[&str]) -> String {
     let (code, stdout, stderr) = generate(folder, args);
     assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
@@ -221,8 +221,8 @@ fn what_cannot_be_done_is_said() {
         (&["-p", "a", "--artifact", other.to_str().unwrap()], "odd-heads.json` is for"),
         (&["-p", "a", "--plan", "nowhere.json"], "nowhere.json"),
         (&["-p", "a", "--artifact", "nowhere.moac"], "nowhere.moac"),
-        (&["-p", &long], "the context ends at 1024"),
-        (&["-p", "a", "--context", "2048"], "--context: 2048 tokens, and the longest there is has 1024"),
+        (&["-p", &long], "more than the context of 1024"),
+        (&["-p", "a", "--context", "2048"], "--context: found 2048 tokens, expected at most 1024"),
         (&["-p", "a", "--context", "0"], "--context"),
         (&["-p", "a\u{4}"], "no token for '\\u{4}'"),
         (&["--raw", "-p", ""], "the number of tokens is 0"),

@@ -1,4 +1,4 @@
-//! What every command does alike: flags for all of them, help, standard input and output, left-overs.
+//! The manners shared by all commands: global flags, help, standard input and output, left-overs.
 
 use std::fs;
 use std::io::Write as _;

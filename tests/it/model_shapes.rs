@@ -199,7 +199,7 @@ fn a_gguf_file_states_a_shape() {
     let text = write(&[("llama.block_count", gguf_file::Value::U32(2000))]).unwrap_err();
     assert!(text.contains("the layers") && text.contains("at most 1024"), "{text}");
     let named = write(&[("general.name", gguf_file::Value::String("\u{1b}[2J".into()))]);
-    assert_eq!(named.unwrap().name, "llama");
+    assert_eq!(named.unwrap().name, "tiny", "by its file");
 }
 
 #[test]

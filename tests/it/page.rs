@@ -11,7 +11,7 @@ use crate::plans;
 const SCRIPT: &str = include_str!("page.js");
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 
-/// What the script says of a page.
+/// The script's report on a page.
 #[derive(Debug, Deserialize)]
 struct Report {
     width: u32,
@@ -40,7 +40,7 @@ fn page(folder: &Path, file: &Path) -> PathBuf {
     html
 }
 
-/// What the script says of the page in a frame of some width: Chromium's own windows are at least 500 pixels wide.
+/// The script's report on the page in a frame of a given width: Chromium's own windows are at least 500 pixels wide.
 fn look(browser: &str, page: &Path, width: u32, dark: bool) -> Report {
     let folder = page.parent().unwrap();
     let frame = folder.join("frame.html");

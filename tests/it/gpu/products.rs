@@ -1,4 +1,4 @@
-//! What the engine needs of a GPU beside attention's kernels: matrix products, tables that go there and back.
+//! The GPU operations that the engine needs besides attention: matrix products, and tables uploaded and downloaded.
 
 use moac_runtime::element::{f32_from_bytes, from_bytes, to_bytes};
 use moac_runtime::glue::uniform;

@@ -1,4 +1,4 @@
-//! What a seeded defect is: one small edit of a kernel header, as a tired author might make it.
+//! A seeded defect: one small edit of a kernel header, as a tired author might make it.
 
 /// An edit that replaces the only occurrence of `find` in `file`.
 #[derive(Clone, Copy, Debug)]

@@ -24,9 +24,10 @@ const BATCHES: [BatchSize; 3] = [BatchSize::Of(1), BatchSize::Of(16), BatchSize:
 /// Prompts that are timed for each length.
 const ROUNDS: usize = 2;
 
-/// What is measured of a whole model, beside the batch sizes and contexts.
+/// The settings of a bench of a whole model, besides batch sizes and contexts.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Of a whole model")]
+#[command(next_help_heading = "Whole models")]
+#[group(skip)] // its default name is that of the arguments that it is flattened into
 pub struct Args {
     /// Time steps of a whole model instead of attention alone: a GGUF file, a folder, or with --random-weights a config.json
     #[arg(short, long, value_name = "MODEL")]
