@@ -92,7 +92,7 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// What the template of the engine's kernels names. One field per variable.
+/// The variables of the template of the engine's kernels, one field each.
 #[derive(Debug, Serialize)]
 struct GlueVariables<'a> {
     version: &'static str,

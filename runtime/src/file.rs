@@ -37,7 +37,7 @@ pub fn target(path: &Path) -> io::Result<PathBuf> {
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Without it there is nowhere to write to, which is told now instead of after hours of work.
+            // Reported now instead of after hours of work.
             if std::fs::metadata(folder(path)).is_ok_and(|folder| folder.is_dir()) {
                 Ok(path.to_owned())
             } else {

@@ -22,7 +22,7 @@ use crate::proven::recall;
 /// A layer small enough to be run whole.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// What it is for.
+    /// Its purpose.
     pub name: &'static str,
     /// Query heads.
     pub heads: u32,
@@ -170,7 +170,7 @@ impl Shape {
     /// The kernel of a source.
     ///
     /// # Errors
-    /// What the compiler says.
+    /// The compiler's error.
     pub fn compile(
         &self,
         arch: Arch,

@@ -14,7 +14,7 @@ use crate::nvrtc;
 /// A model small enough for the emulator.
 #[derive(Clone, Copy, Debug)]
 pub struct Model {
-    /// What it is for.
+    /// Its purpose.
     pub name: &'static str,
     /// Query heads, KV heads, elements of a head.
     pub heads: [u32; 3],
@@ -125,7 +125,7 @@ impl Model {
     /// The kernel of a source.
     ///
     /// # Errors
-    /// What the compiler says.
+    /// The compiler's error.
     pub fn compile(&self, arch: Arch, op: Op, source: &Source) -> Result<GlueCandidate, CompileError> {
         let compiled = nvrtc().compile(source)?;
         Ok(GlueCandidate::of_lowered(&self.plan(), &self.lowered(arch), self.number(arch, op), compiled))
@@ -138,7 +138,7 @@ impl Model {
     }
 }
 
-/// What is wrong with a kernel on the emulator under a schedule, one line each.
+/// The failures of a kernel on the emulator under a schedule, one line each.
 ///
 /// # Panics
 /// If it cannot be run.

@@ -1,4 +1,4 @@
-//! What the tests and the xtask share.
+//! The code shared by the tests and the xtask.
 #![forbid(unsafe_code)]
 
 pub mod emulate;

@@ -50,7 +50,7 @@ pub struct Counters {
     pub partials_bytes: u64,
     /// Operations of matrix instructions.
     pub matrix_flops: u64,
-    /// What the visible tokens need of K and V, and what the visible pairs need of operations.
+    /// The bytes of K and V of the visible tokens, and the operations of the visible pairs.
     pub useful: Useful,
     /// The failures of the launch; if there are any, its counts mean nothing.
     pub failures: Vec<String>,

@@ -65,7 +65,7 @@ pub fn keys(queries: &Range<u32>, span: u32) -> u64 {
     u64::from(queries.end - (queries.start + 1).saturating_sub(span))
 }
 
-/// What queries of one head need: `row_bytes` of a key, and `head_dim` elements of it.
+/// The work of the queries of one head: `row_bytes` of a key, and `head_dim` elements of it.
 pub fn head(queries: &Range<u32>, span: u32, head_dim: u32, row_bytes: u64) -> Useful {
     Useful {
         kv_bytes: 2 * row_bytes * keys(queries, span),
@@ -73,7 +73,7 @@ pub fn head(queries: &Range<u32>, span: u32, head_dim: u32, row_bytes: u64) -> U
     }
 }
 
-/// What a phase of one layer of one request needs at `context` tokens: keys and values once per KV head.
+/// The work of a phase of one layer of one request at `context` tokens: keys and values once per KV head.
 pub fn request(
     layer: &LayerGeometry,
     bucket: usize,

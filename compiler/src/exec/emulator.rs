@@ -92,7 +92,7 @@ impl EmulatedLayer {
     /// Kernels that are not there, or whose PTX the emulator does not know.
     ///
     /// # Panics
-    /// If there is no such layer or bucket.
+    /// If the layer or the bucket does not exist.
     pub fn new(
         artifact: &Artifact,
         layer: u32,

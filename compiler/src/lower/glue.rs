@@ -43,7 +43,7 @@ pub struct GlueSpec {
 /// The engine's kernels of a lowered plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoweredEngine {
-    /// What they are compiled for.
+    /// The shape that they are compiled for.
     pub shape: EngineShape,
     /// One for each operation that some architecture has a kernel for.
     pub specs: Vec<GlueSpec>,

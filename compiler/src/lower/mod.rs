@@ -71,7 +71,7 @@ pub enum Error {
     /// A model whose engine's kernels cannot be compiled.
     #[error("no kernels of the engine for this model: {reason}")]
     Engine {
-        /// Which number is wrong, and what is expected.
+        /// The invalid number, and the value expected.
         reason: String,
     },
     /// No architecture to compile for.

@@ -77,7 +77,7 @@ impl Candidate {
     /// Kernel number `kernel` of a lowered plan, compiled somehow: with headers of the caller's, if need be.
     ///
     /// # Panics
-    /// If there is no such kernel.
+    /// If the kernel does not exist.
     pub fn of_lowered(plan: &Plan, lowered: &Lowered, kernel: usize, compiled: Compiled) -> Self {
         let lower::Kernel { arch, spec, symbol } = &lowered.kernels[kernel];
         let layers = lowered.layers_of(*spec);

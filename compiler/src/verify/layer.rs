@@ -1,4 +1,4 @@
-//! What a verified kernel's layer sees: the numbers of it that no kernel decides.
+//! The spans of a verified kernel's layer: its properties that no kernel decides.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ pub enum FindingKind {
     OutOfBounds,
     /// An address that is not a multiple of the access size.
     Misaligned,
-    /// A read of bytes that nobody wrote.
+    /// A read of unwritten bytes.
     Uninitialised,
     /// Two conflicting accesses that no synchronisation orders.
     Race,

@@ -1,4 +1,4 @@
-//! What a model loses on a text and what it answers, on the GPU or, with `--cpu`, on the CPU under the same plan.
+//! Prints a model's loss on a text and its answer to a prompt, on the GPU or, with `--cpu`, on the CPU under the same plan.
 //!
 //! `cargo run --release -p moac-model --features gpu --example gpu -- MODEL FILE.moac TEXT TOKENS [--cpu]`
 //!

@@ -1,4 +1,4 @@
-//! Why a model could not be read or run: where, what was found, what was expected, and how to mend it.
+//! Errors of reading and running a model: the place, the value found, the value expected, and how to fix it.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub enum ModelError {
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// The path is neither of the two things a model can be.
@@ -29,7 +29,7 @@ pub enum ModelError {
         /// A model beside it or in it.
         meant: Option<PathBuf>,
     },
-    /// What git leaves in place of a large file where git-lfs is not installed.
+    /// A git-lfs pointer: the placeholder of a large file where git-lfs is not installed.
     #[error(
         "`{}` is a git-lfs pointer, not the file itself: install git-lfs and run `git lfs pull` where it was cloned, or download \
          the file",
@@ -56,7 +56,7 @@ pub enum ModelError {
         key: String,
         /// Its value, or `missing`.
         found: String,
-        /// What would do.
+        /// The values allowed.
         expected: String,
     },
     /// The model asks for something that this implementation does not compute.
@@ -64,7 +64,7 @@ pub enum ModelError {
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// What, by its name in the file.
+        /// The unsupported setting, by its name in the file.
         what: String,
     },
     /// A tensor is missing, cut short, or not what the configuration says it is.
@@ -74,7 +74,7 @@ pub enum ModelError {
         name: String,
         /// The file that holds it, or should.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: TensorProblem,
     },
     /// The tokenizer could not be built or failed.
@@ -82,7 +82,7 @@ pub enum ModelError {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
     /// The vocabulary has no token for a character, so encoding would lose it.
@@ -104,11 +104,11 @@ pub enum ModelError {
     /// Token ids, positions or sampling parameters that make no sense.
     #[error("{what} is {found}, expected {expected}")]
     Argument {
-        /// Which.
+        /// The name.
         what: &'static str,
         /// Its value.
         found: String,
-        /// What would do.
+        /// The values allowed.
         expected: String,
     },
     /// Attention failed: most often because the context is full.
@@ -132,7 +132,7 @@ pub enum ModelError {
     NoProducts,
 }
 
-/// What is wrong with a tensor.
+/// A problem of a tensor.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TensorProblem {
@@ -151,7 +151,7 @@ pub enum TensorProblem {
         expected: Vec<usize>,
     },
     /// Its bytes are not all in the file.
-    #[error("is truncated: its {found} bytes of {expected} end with the file")]
+    #[error("is truncated: the file ends after {found} of its {expected} bytes")]
     Truncated {
         /// Bytes there are.
         found: u64,
@@ -172,7 +172,7 @@ pub enum TensorProblem {
     )]
     Unknown,
     /// A value that its type here does not hold.
-    #[error("holds {found}, which {dtype} does not: take another element type")]
+    #[error("holds {found}, which {dtype} cannot represent: choose another element type")]
     TooLarge {
         /// The largest magnitude of some elements.
         found: String,
@@ -185,6 +185,6 @@ pub enum TensorProblem {
     )]
     NotTied,
     /// Values that are not finite.
-    #[error("holds a value that is not finite: the file is damaged, or the weights diverged in training")]
+    #[error("holds a NaN or infinity: the file is damaged, or the weights diverged in training")]
     NotFinite,
 }

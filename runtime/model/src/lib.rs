@@ -104,7 +104,7 @@ impl ModelFiles {
         Ok(Self { checkpoint, tokenizer: Arc::new(tokenizer), template })
     }
 
-    /// Reads the weights for the CPU. `progress` is told how many bytes are done, and of how many.
+    /// Reads the weights for the CPU. `progress` is called with how many bytes are done, and of how many.
     pub fn read(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, ModelError> {
         let weights = Weights::read(&self.checkpoint, progress)?;
         let decoder = Decoder::new(self.checkpoint.config().clone(), weights);

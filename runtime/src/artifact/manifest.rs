@@ -93,23 +93,23 @@ impl LayerKernels {
     }
 }
 
-/// What the engine needs beside attention.
+/// The engine's kernels besides attention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Engine {
-    /// What its kernels are compiled for.
+    /// The shape that its kernels are compiled for.
     pub shape: EngineShape,
     /// Indexes into [`Manifest::kernels`]: by architecture, one entry for each that the artifact has, and by operation,
     /// one for each of [`Sizes::ops`](crate::glue::Sizes::ops).
     pub kernels: BTreeMap<Arch, BTreeMap<Op, usize>>,
 }
 
-/// What a kernel computes.
+/// The role of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// A phase of a layer's attention.
     Attention {
-        /// Which.
+        /// The operation.
         phase: Phase,
         /// The family that its algorithm and its parameter block come from.
         family: Family,
@@ -161,7 +161,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// What a launch of attention needs to know of it; nothing where it is another kernel.
+    /// The facts that a launch of attention depends on; `None` for other kernels.
     pub const fn facts(&self) -> Option<KernelFacts> {
         match self.role {
             Role::Attention { phase, family, .. } => Some(KernelFacts { phase, family, rule: self.launch }),

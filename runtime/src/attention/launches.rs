@@ -90,7 +90,7 @@ impl LayerCall {
     /// The calls of `layer`.
     ///
     /// # Panics
-    /// If there is no such layer.
+    /// If the layer does not exist.
     pub fn new(geometry: &Geometry, layer: usize, head_dim: u32) -> Self {
         let own = &geometry.layers[layer];
         let mut layer_base = [0; MAX_BUCKETS];

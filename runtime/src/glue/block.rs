@@ -51,7 +51,7 @@ layout! {
         token: u32,
         /// Its position in the context.
         position: u32,
-        /// The request's place among the running ones; [`Row::IDLE`] for a row that nobody reads.
+        /// The request's place among the running ones; [`Row::IDLE`] for an unused row.
         lane: u32,
         /// 0.
         reserved: u32,
@@ -75,7 +75,7 @@ layout! {
     Sample: 48 {
         /// The row of the step whose last hidden state the logits come from.
         row: u32,
-        /// The lane that takes the token; [`Row::IDLE`] for a sample that nobody reads.
+        /// The lane that takes the token; [`Row::IDLE`] for an unused sample.
         lane: u32,
         /// Keep this many of the likeliest tokens; 0 for all.
         top_k: u32,
@@ -99,7 +99,7 @@ layout! {
 }
 
 impl Sample {
-    /// A sample that nobody reads, of padding.
+    /// An unused sample, for padding.
     pub const PADDING: Self = Self { lane: Row::IDLE, ..Self::greedy(0, 0) };
 
     /// The likeliest token after row `row`, for `lane`.

@@ -19,11 +19,11 @@ pub struct Layer {
     pub out: u32,
     /// x goes through a norm.
     pub norm: bool,
-    /// What becomes of the results.
+    /// The use of the results.
     pub after: After,
 }
 
-/// What a kernel does with its results.
+/// The use that a kernel makes of its results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     /// They are y.
@@ -82,7 +82,7 @@ impl Layer {
 }
 
 impl Sizes {
-    /// What a linear layer is; `None` for every other operation.
+    /// The shape of a linear layer; `None` for every other operation.
     pub const fn layer(&self, op: Op) -> Option<Layer> {
         let plain = Layer { depth: self.hidden, out: self.hidden, norm: false, after: After::Store };
         Some(match op {

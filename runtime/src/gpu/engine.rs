@@ -27,7 +27,7 @@ pub struct Engine<'a> {
     own: &'a LoadedEngine,
 }
 
-/// What [`Engine::embed`] takes: the tokens of `rows` rows to activations.
+/// The arguments of [`Engine::embed`]: the tokens of `rows` rows to activations.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbedCall<'a> {
     /// Rows.
@@ -45,7 +45,7 @@ pub struct EmbedCall<'a> {
     pub seen: Option<Part<'a>>,
 }
 
-/// What [`Engine::norm`] takes.
+/// The arguments of [`Engine::norm`].
 #[derive(Clone, Copy, Debug)]
 pub struct NormCall<'a> {
     /// Rows of `y`.
@@ -60,7 +60,7 @@ pub struct NormCall<'a> {
     pub samples: Option<Part<'a>>,
 }
 
-/// What [`Engine::rotate`] takes.
+/// The arguments of [`Engine::rotate`].
 #[derive(Clone, Copy, Debug)]
 pub struct RotateCall<'a> {
     /// Rows.
@@ -75,7 +75,7 @@ pub struct RotateCall<'a> {
     pub norms: Option<[Part<'a>; 2]>,
 }
 
-/// What [`Engine::activate`] takes.
+/// The arguments of [`Engine::activate`].
 #[derive(Clone, Copy, Debug)]
 pub struct ActivateCall<'a> {
     /// Rows.
@@ -86,10 +86,10 @@ pub struct ActivateCall<'a> {
     pub y: Part<'a>,
 }
 
-/// What [`Engine::linear`] takes.
+/// The arguments of [`Engine::linear`].
 #[derive(Clone, Copy, Debug)]
 pub struct LinearCall<'a> {
-    /// Which layer: one of [`Op::LINEAR`].
+    /// The layer: one of [`Op::LINEAR`].
     pub op: Op,
     /// Rows, at most [`MAX_LINEAR_ROWS`].
     pub rows: u32,
@@ -103,7 +103,7 @@ pub struct LinearCall<'a> {
     pub y: Part<'a>,
 }
 
-/// What [`Engine::sample`] takes.
+/// The arguments of [`Engine::sample`].
 #[derive(Debug)]
 pub struct SampleCall<'a> {
     /// Samples.
@@ -124,7 +124,7 @@ pub struct SampleCall<'a> {
     pub scratch: &'a SampleScratch,
 }
 
-/// What the CTAs of a sample tell each other. It belongs to one stream at a time.
+/// The communication between the CTAs of a sample. It belongs to one stream at a time.
 #[derive(Debug)]
 pub struct SampleScratch {
     counters: Buffer,
@@ -143,7 +143,7 @@ impl LoadedArtifact {
 }
 
 impl Engine<'_> {
-    /// What the kernels were compiled for.
+    /// The shape that the kernels were compiled for.
     pub fn shape(&self) -> &EngineShape {
         &self.own.shape
     }

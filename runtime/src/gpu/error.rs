@@ -30,7 +30,7 @@ pub enum GpuError {
         expected: [u32; 2],
     },
     /// There is no such device.
-    #[error("no CUDA device {ordinal}: the driver finds {count}")]
+    #[error("there is there is no CUDA device {ordinal}: the driver finds {count}")]
     NoDevice {
         /// The one asked for.
         ordinal: usize,
@@ -74,7 +74,7 @@ pub enum GpuError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// A layer that the artifact does not have.
-    #[error("no layer {layer}: the artifact has {layers}")]
+    #[error("there is there is no layer {layer}: the artifact has {layers}")]
     NoLayer {
         /// The one asked for.
         layer: usize,
@@ -165,7 +165,7 @@ pub enum GpuError {
         expected_dim: u32,
     },
     /// A step that is over: its workspace has begun another one.
-    #[error("the step is over: its workspace has begun another one since")]
+    #[error("the step has ended: its workspace has begun a newer one")]
     StepOver,
     /// A slab that a step has, neither committed nor dropped.
     #[error("{what} takes part in a step that is neither committed nor dropped")]
@@ -219,7 +219,7 @@ pub enum GpuError {
     /// Memory for a call of the engine that is too small, or not aligned to 16 bytes.
     #[error("`{what}` is {found} bytes at {address:#x}, expected at least {expected} at a multiple of 16")]
     Part {
-        /// What it is to the call.
+        /// Its role in the call.
         what: &'static str,
         /// Its address.
         address: u64,
@@ -231,7 +231,7 @@ pub enum GpuError {
     /// Memory that a model's calls need and that was not given, or the other way round.
     #[error("`{what}` is {}, but the model {}", if *given { "given" } else { "missing" }, if *given { "has none" } else { "has one" })]
     Optional {
-        /// What it is to the call.
+        /// Its role in the call.
         what: &'static str,
         /// Whether it was given.
         given: bool,

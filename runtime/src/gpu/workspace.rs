@@ -50,7 +50,7 @@ impl<'a> Request<'a> {
         Self { slab: Some(slab), tokens, rows: tokens }
     }
 
-    /// A place in the batch that nobody uses. Graphs need it: they replay the batch size that they were captured with.
+    /// An unused place in the batch. Graphs need it: they replay the batch size that they were captured with.
     pub fn idle() -> Self {
         Self { slab: None, tokens: 0, rows: 0 }
     }

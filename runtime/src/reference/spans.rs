@@ -26,7 +26,7 @@ impl Spans {
     /// The spans of `layer` in its bucket number `bucket`.
     ///
     /// # Panics
-    /// If `layer` has no such bucket.
+    /// If `layer` lacks the bucket.
     pub fn new(plan: &Plan, layer: &LayerGeometry, bucket: usize) -> Self {
         let at = &layer.buckets[bucket];
         Self {

@@ -31,7 +31,7 @@ pub struct ModelTimes {
     pub memory: MemoryByKind,
     /// All of the device's memory.
     pub memory_of_device: u64,
-    /// What was free of it at the end.
+    /// The memory free at the end.
     pub memory_free_at_the_end: u64,
     /// Bytes of a slab over those of every head seeing everything, at each bucket.
     pub density: Vec<(u32, f64)>,
@@ -46,7 +46,7 @@ pub struct ModelTimes {
 /// A prompt's time.
 #[derive(Debug, Serialize)]
 pub struct Prompt {
-    /// What was timed.
+    /// The points timed.
     #[serde(flatten)]
     pub of: PrefillPoint,
     /// Tokens a second.
@@ -62,14 +62,14 @@ pub struct Prompt {
 /// A step's time.
 #[derive(Debug, Serialize)]
 pub struct Point {
-    /// What was timed.
+    /// The points timed.
     #[serde(flatten)]
     pub of: DecodePoint,
     /// Tokens a second of all requests, in the loop.
     pub tokens_per_s: f64,
     /// Floating-point operations of the products.
     pub flops: u64,
-    /// What the step takes at least, by the ceilings of the run.
+    /// The lower bound of the step's time, by the ceilings of the run.
     pub limit_ms: Option<f64>,
     /// That over the step's time in its graph.
     pub share: Option<f64>,

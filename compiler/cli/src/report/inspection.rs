@@ -34,7 +34,7 @@ pub struct Inspection {
     pub layers: Vec<LayerReport>,
     /// Every kernel.
     pub kernels: Vec<KernelReport>,
-    /// What the engine's kernels are compiled for, where there are any.
+    /// The shape that the engine's kernels are compiled for, where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineShape>,
 }

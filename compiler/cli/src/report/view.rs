@@ -20,7 +20,7 @@ pub struct View {
     pub geometry: Geometry,
     /// Every kernel.
     pub kernels: Vec<KernelView>,
-    /// What the engine's kernels are compiled for, where there are any.
+    /// The shape that the engine's kernels are compiled for, where there are any.
     pub engine: Option<EngineShape>,
     /// The digest of an artifact.
     pub digest: Option<String>,

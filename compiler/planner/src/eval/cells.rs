@@ -63,7 +63,7 @@ pub struct Answer {
     pub loss: f64,
 }
 
-/// For whoever looks into a cell: whose it was first.
+/// For people who read a cell: its first owner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// The model's name.

@@ -231,7 +231,7 @@ pub fn plan(
     Ok(Outcome { plan, profile: summary, search: found, validation, refined })
 }
 
-/// What of the settings can be told to be wrong before the work begins: what it would only come to hours later.
+/// Checks the settings before the work begins, so that an error does not appear hours later.
 fn check(
     model: &Model,
     settings: &Settings,

@@ -312,7 +312,7 @@ mod tests {
         }
     }
 
-    /// What the search makes of the file is the loss of every window.
+    /// The search derives the loss of every window from the file.
     #[test]
     fn windows_add_up_to_their_losses() {
         let item = item();

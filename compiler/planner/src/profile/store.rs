@@ -23,7 +23,7 @@ use super::sums::{ItemInfluence, PARTS, triangle};
 use crate::items::Item;
 use crate::kept::Folder;
 
-/// What is computed for an item and how it is laid out. Raised when either changes: old files are then never looked at.
+/// The version of the computation and of its layout. Raised when either changes: older files are then ignored.
 const FORMAT: &str = "moac.item-influence/2";
 /// The same of ablations.
 const ABLATION_FORMAT: &str = "moac.item-ablation/1";

@@ -30,7 +30,7 @@ use crate::kept::{self, Folder};
 use crate::profile::operations;
 use crate::search::tables::Bound;
 
-/// What is computed for an item. Raised when that changes: slopes of before are then never looked at.
+/// The version of the computation. Raised when it changes: older slopes are then ignored.
 const FORMAT: &str = "moac.refine-slopes/1";
 
 /// How far spans move in the first step, unless it is said: a power of two.

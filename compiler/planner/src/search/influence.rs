@@ -144,7 +144,7 @@ impl LengthInfluence {
         HeadInfluence { blocks: n, far: &self.far[range.clone()], near: &self.near[range] }
     }
 
-    /// What it costs to hide all but the first block and windows of one block, of all heads.
+    /// The loss of hiding everything but the first block and windows of one block, for all heads.
     pub fn most(&self) -> f64 {
         let heads = self.far.len() / blocks(self.length).pow(2);
         (0..heads).map(|head| self.head(head).losses(1)[1]).sum()

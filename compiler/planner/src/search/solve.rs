@@ -220,7 +220,7 @@ impl Run<'_> {
         self.best().0.excess > 0.0
     }
 
-    /// What the model minimises, of the best assignment: infinite if it may not exceed the rows and does.
+    /// The objective of the best assignment: infinite if it exceeds the rows and may not.
     fn value(&self) -> f64 {
         let merit = self.best().0;
         if self.model.relaxed {

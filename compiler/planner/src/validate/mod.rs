@@ -18,7 +18,7 @@ use crate::eval::Spans;
 use crate::items::{Header, Item, Missing};
 use crate::kept::{self, Folder};
 
-/// What is computed for an item. Raised when that changes: losses of before are then never looked at.
+/// The version of the computation. Raised when it changes: older losses are then ignored.
 const FORMAT: &str = "moac.answer-loss/1";
 
 /// Errors of validation.

@@ -15,7 +15,7 @@ const SLACK: f64 = 1e-6;
 /// Rows of weights that differ; the others repeat them. A prime, so that no tile or part of a wave does.
 const DISTINCT: usize = 509;
 
-/// What a row of weights makes of a row of x: the value, and how far off it may be.
+/// The product of a row of weights and a row of x: the value, and its tolerance.
 #[derive(Clone, Copy, Debug)]
 struct Dot {
     value: f64,

@@ -77,7 +77,7 @@ impl GlueCandidate {
     /// Kernel number `kernel` of a lowered engine, compiled somehow: with headers of the caller's, if need be.
     ///
     /// # Panics
-    /// If there is no such kernel.
+    /// If the kernel does not exist.
     pub fn of_lowered(plan: &Plan, lowered: &Lowered, kernel: usize, compiled: Compiled) -> Self {
         let engine = lowered.engine.as_ref().expect("the plan was lowered with an engine");
         let lower::Kernel { arch, spec, symbol } = &engine.kernels[kernel];
@@ -104,11 +104,11 @@ pub struct GlueCase {
     pub name: &'static str,
     /// Rows of activations, or samples.
     pub rows: u32,
-    /// What is special about it.
+    /// Its special property.
     pub kind: Kind,
 }
 
-/// What is special about a case.
+/// The special property of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Nothing.

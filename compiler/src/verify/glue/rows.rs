@@ -14,7 +14,7 @@ use crate::verify::verdict::Outcome;
 
 /// Float32 sums and products along the way, as a share of the terms.
 const SLACK: f64 = 1e-6;
-/// What an angle of float32 may be off by, in radians.
+/// The tolerance of a float32 angle, in radians.
 const ANGLE: f64 = 1e-6;
 
 const LANES: u32 = 5;

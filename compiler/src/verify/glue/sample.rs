@@ -14,7 +14,7 @@ use crate::verify::device::{Device, DeviceError, Fresh, POISON};
 use crate::verify::verdict::Outcome;
 
 const LANES: u32 = 20;
-/// What a log-probability may be off by: float32 sums over a vocabulary.
+/// The tolerance of a log-probability: float32 sums over a vocabulary.
 const LOGPROB: f64 = 1e-4;
 /// How close to a cut counts as on it, in natural units: the kernel's steps of 2^-16 and float32 logits.
 const CUT: f64 = 5e-5;
@@ -244,7 +244,7 @@ fn outcome(bytes: &[u8]) -> (u32, f32) {
     (word, f32_from_bytes(&bytes[4..])[0])
 }
 
-/// What may be chosen.
+/// The tokens that may be chosen.
 struct Expected {
     /// The natural logarithm of the sum of e^logit; none where the largest logit is not finite or one is not a number.
     log_sum: Option<f64>,

@@ -83,7 +83,7 @@ impl<'a, D: Device> Stage<'a, D> {
         self.outcome.failures.push(Failure::new(kind, what));
     }
 
-    /// What lies in an output of `bytes` bytes. Its guard must be as it was.
+    /// The content of an output of `bytes` bytes. Its guard must be unchanged.
     pub(super) fn read(&mut self, label: &str, address: u64, bytes: usize) -> Result<Vec<u8>, DeviceError> {
         let mut found = self.device.read(address, (bytes + GUARD) as u64)?.to_vec();
         if found[bytes..].iter().any(|&byte| byte != POISON) {

@@ -269,7 +269,7 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    /// A register for a value that nobody reads, or for an intermediate one; free again after the enclosing block.
+    /// A register for a value that is never read, or for an intermediate one; free again after the enclosing block.
     fn scratch(&mut self) -> Reg {
         let r = self.new_reg();
         self.here().regs.push(r);

@@ -168,7 +168,7 @@ impl Step<'_, '_> {
         }
     }
 
-    /// Reports a read of bytes that nobody wrote.
+    /// Reports a read of unwritten bytes.
     #[cold]
     pub(crate) fn unwritten(&mut self, at: At, lane: u32, data_len: usize) {
         let access = match at {

@@ -61,7 +61,7 @@ fn encode(x: f64, f: Format, c: Conversion) -> u64 {
     if f == F32 { put(f32::from_bits(bits as u32), c.ftz) } else { bits }
 }
 
-/// A scalar conversion; `dst_bits` is the width of the destination register. `None` if there is none such.
+/// A scalar conversion; `dst_bits` is the width of the destination register. `None` if it does not exist.
 pub(crate) fn scalar(dst: Ty, src: Ty, c: Conversion, dst_bits: u32) -> Option<Map> {
     let w = src.bits();
     Some(match (dst.is_int(), src.is_int()) {

@@ -78,7 +78,7 @@ fn blank(fill: Option<u8>) -> Page {
 
 /// Device memory: labelled allocations, each with a guard gap behind it, so that an access out of bounds never lands in a neighbour.
 ///
-/// Pages that nobody touches cost nothing, so slabs of hundreds of megabytes are cheap. Several launches share one memory; a launch
+/// Untouched pages cost nothing, so slabs of hundreds of megabytes are cheap. Several launches share one memory; a launch
 /// sees everything that the launches before it wrote.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
@@ -94,7 +94,7 @@ impl Memory {
         Self::default()
     }
 
-    /// Allocates `bytes` that nobody has written: a kernel that reads them before writing is reported.
+    /// Allocates unwritten `bytes`: a kernel that reads them before writing is reported.
     pub fn alloc(&mut self, label: impl Into<String>, bytes: u64) -> u64 {
         self.allocate(label.into(), bytes, None)
     }
@@ -134,7 +134,7 @@ impl Memory {
         Ok(())
     }
 
-    /// The `bytes` at `address`; bytes that nobody wrote read as 0 (see [`Memory::first_unwritten`]).
+    /// The `bytes` at `address`; unwritten bytes read as 0 (see [`Memory::first_unwritten`]).
     pub fn read(&self, address: u64, bytes: usize) -> Result<Vec<u8>, HostAccess> {
         let a = &self.allocations[self.inside(address, bytes)?];
         let mut out = Vec::with_capacity(bytes);
@@ -147,7 +147,7 @@ impl Memory {
         Ok(out)
     }
 
-    /// Offset from `address` of the first of `bytes` bytes that nobody wrote, host or kernel.
+    /// Offset from `address` of the first of `bytes` bytes that neither host nor kernel wrote.
     pub fn first_unwritten(&self, address: u64, bytes: usize) -> Result<Option<usize>, HostAccess> {
         let a = &self.allocations[self.inside(address, bytes)?];
         let mut done = 0;
@@ -168,7 +168,7 @@ impl Memory {
         Ok(None)
     }
 
-    /// Makes `bytes` at `address` count as written by nobody again.
+    /// Marks `bytes` at `address` as unwritten again.
     pub fn poison(&mut self, address: u64, bytes: usize) -> Result<(), HostAccess> {
         let i = self.inside(address, bytes)?;
         for (page, from, to) in pages(address, bytes) {

@@ -1,4 +1,4 @@
-//! What a question's answer loses when one KV head sees less.
+//! The loss of a question's answer when one KV head sees less.
 //!
 //! The context stays as it is and only the question's rows see less: one prefill serves every head, the rows of the heads
 //! of a layer go through the model together, and the layers below the narrowed one are not computed again.

@@ -133,7 +133,7 @@ impl Attention for Batch<'_> {
 pub struct Branches<'a> {
     context: &'a Cache,
     tokens: Vec<usize>,
-    /// What each continuation lacks; empty if none lacks anything.
+    /// The missing tokens of each continuation; empty if none is missing any.
     narrowed: Vec<Narrowed>,
 }
 

@@ -35,7 +35,7 @@ impl Decoder {
         Self { frequencies: config.rope.frequencies(config.head_dim), config, weights }
     }
 
-    /// What the model is.
+    /// The model's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }

@@ -49,7 +49,7 @@ pub struct CpuRunner {
     done: VecDeque<Vec<Chosen>>,
 }
 
-/// What a lane remembers.
+/// The state of a lane.
 #[derive(Clone, Debug)]
 struct Lane {
     newest: u32,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::request::{Event, Request};
 
-/// Takes a request's events, on the engine's thread: it must not wait. False says that nobody wants more.
+/// Takes a request's events, on the engine's thread: it must not wait. False means that no more events are wanted.
 pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
 
 /// The caller's end of a request. To drop it cancels the request.

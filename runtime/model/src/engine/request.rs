@@ -1,4 +1,4 @@
-//! What the engine is asked for and what it says: requests, events, errors.
+//! The engine's interface: requests, events, errors.
 
 use std::sync::Arc;
 
@@ -109,7 +109,7 @@ impl Request {
     }
 }
 
-/// Why the engine did not take a request.
+/// Errors of submitting a request.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Refused {
@@ -117,7 +117,7 @@ pub enum Refused {
     #[error(transparent)]
     Argument(Box<ModelError>),
     /// A context length beyond the largest bucket.
-    #[error("a context of {found} tokens is asked for, and the longest there is has {longest}")]
+    #[error("a context of {found} tokens is too long: the longest available has {longest}")]
     Context {
         /// As asked for.
         found: u32,
@@ -148,7 +148,7 @@ pub enum Refused {
         available: u64,
     },
     /// As many requests are waiting as may.
-    #[error("{limit} requests are waiting, which is as many as may: try again later")]
+    #[error("{limit} requests are waiting, the maximum: try again later")]
     QueueFull {
         /// How many may.
         limit: usize,
@@ -164,18 +164,18 @@ impl From<ModelError> for Refused {
     }
 }
 
-/// Why a request ended before its answers did.
+/// Errors that end a request before its answers are complete.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// The model computed something that is no number.
     #[error(
-        "the logits of token {at} of answer {choice} are not finite: the model's weights or its input are damaged"
+        "the logits of token {at} of answer {choice} are NaN or infinite: the model's weights or its input are damaged"
     )]
     NotFinite {
-        /// Which answer.
+        /// The index of the answer.
         choice: u32,
-        /// Which of its tokens, from 0.
+        /// The index of the token, from 0.
         at: u32,
     },
     /// The tokens have no text.
@@ -184,7 +184,7 @@ pub enum EngineError {
     /// The device failed, and all requests with it.
     #[error("the engine has stopped: {0}")]
     Runner(Arc<ModelError>),
-    /// A step gave tokens that nobody asked for, or did not give some: a defect of the runner.
+    /// A step returned tokens that were not requested, or missed some: a defect of the runner.
     #[error("the engine has stopped: a step chose {found} tokens, expected {expected}")]
     Chosen {
         /// Tokens it chose.
@@ -203,7 +203,7 @@ pub enum EngineError {
     ShutDown,
 }
 
-/// Why an answer ended.
+/// The reason an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
     /// One of the request's stop tokens.
@@ -218,7 +218,7 @@ pub enum Finish {
     Cancelled,
 }
 
-/// What happens to a request.
+/// An event of a request.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// An answer has another token.
@@ -232,7 +232,7 @@ pub enum Event {
 /// A token of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
-    /// Which answer, from 0.
+    /// The index of the answer, from 0.
     pub choice: u32,
     /// The token.
     pub token: u32,
@@ -247,9 +247,9 @@ pub struct Token {
 /// The end of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
-    /// Which answer, from 0.
+    /// The index of the answer, from 0.
     pub choice: u32,
-    /// Why.
+    /// The reason.
     pub finish: Finish,
     /// The text that was held back until now.
     pub text: String,

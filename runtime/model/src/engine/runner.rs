@@ -1,4 +1,4 @@
-//! What runs a model's steps for the engine: the CPU path or a GPU.
+//! The interface of whatever runs a model's steps for the engine: the CPU path or a GPU.
 //!
 //! A step takes one token of some requests and a chunk of the prompts of others through all layers. Steps are queued: the
 //! engine starts the next one before it has read the tokens of the one before, so a runner keeps the newest token of each
@@ -21,7 +21,7 @@ pub struct Bucket {
     pub slab_bytes: u64,
 }
 
-/// What a runner can hold.
+/// The capacity of a runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Lanes: requests that run at once.
@@ -90,7 +90,7 @@ pub trait Runner: Send {
     /// The cache of one request. To drop it gives its bytes back, perhaps only when the last step that it is in is finished.
     type Slab: Send;
 
-    /// What it can hold. The same at every call.
+    /// Its capacity. The same at every call.
     fn limits(&self) -> &Limits;
 
     /// An empty slab of the smallest bucket for `max_len` tokens; none while there is no room for it.
@@ -109,13 +109,13 @@ pub trait Runner: Send {
     /// that the request's slab holds already. A lane adds every token of its decodes and prefills by itself.
     ///
     /// # Errors
-    /// What the device says.
+    /// Any error of the device.
     fn reset(&mut self, lane: u32, seen: &[u32]) -> Result<(), ModelError>;
 
     /// Queues a step. Slabs' positions move with it. No lane is in it twice.
     ///
     /// # Errors
-    /// What the device says.
+    /// Any error of the device.
     fn start(
         &mut self,
         decodes: &mut [Decode<'_, Self::Slab>],
@@ -126,6 +126,6 @@ pub trait Runner: Send {
     /// those of prefills that asked for one.
     ///
     /// # Errors
-    /// What the device says.
+    /// Any error of the device.
     fn finish(&mut self) -> Result<Vec<Chosen>, ModelError>;
 }

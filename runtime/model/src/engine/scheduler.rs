@@ -1,4 +1,4 @@
-//! Who runs when: requests wait, are admitted in their order, take part in steps and leave.
+//! The scheduler: requests wait, are admitted in order, take part in steps, and leave.
 //!
 //! What must hold:
 //! - A request is admitted when lanes and slabs for all of its answers are there, and never before one that came earlier. From
@@ -38,7 +38,7 @@ impl Default for EngineOptions {
     }
 }
 
-/// What the engine is doing, and what it has done.
+/// The engine's status and totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests that wait.
@@ -258,7 +258,7 @@ impl<'t, R: Runner> Scheduler<'t, R> {
         Ok(Some((slabs, cached)))
     }
 
-    /// Starts the next step; false where nobody has anything to do in it.
+    /// Starts the next step; false if no request has work in it.
     fn start(&mut self) -> Result<bool, ModelError> {
         let Self { active, limits, .. } = self;
         let decoding = |active: &Active<'_, _>| {
@@ -389,7 +389,7 @@ fn border(prompt: usize, fed: usize, chunk: usize, forked: bool, deterministic: 
     if fed + 1 == prompt { prompt } else { (fed / chunk * chunk + chunk).min(prompt - 1) }
 }
 
-/// The tokens of a prompt that a lane is told of: none where no penalty asks for them.
+/// The tokens of a prompt that are passed to a lane: none unless a penalty needs them.
 fn penalised(job: &Job, tokens: usize) -> &[u32] {
     if job.request.sampling.penalises() { &job.request.prompt[..tokens] } else { &[] }
 }

@@ -39,7 +39,7 @@ pub(super) struct Sequence<'t, S> {
     text: Text<'t>,
 }
 
-/// An answer has ended, with the events that say so, and the token that ended it if it is none of the answer.
+/// An answer has ended, with the events that say so, and the token that ended it, if it is not part of the answer.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Open,
@@ -63,7 +63,7 @@ impl<'t, S> Sequence<'t, S> {
         Self { choice, lane, slab, fed, asked: 0, tokens: Vec::new(), sampling, text }
     }
 
-    /// What a step takes of it: the lane, the slab, and how its token is chosen.
+    /// Its part in a step: the lane, the slab, and how its token is chosen.
     pub(super) fn for_step(&mut self) -> (u32, &mut S, &Sampling) {
         (self.lane, &mut self.slab, &self.sampling)
     }

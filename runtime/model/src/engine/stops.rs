@@ -32,7 +32,7 @@ impl StopScan {
         (std::mem::replace(&mut self.held, rest), None)
     }
 
-    /// What is held back, at the end of the text.
+    /// The part held back at the end of the text.
     pub(crate) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

@@ -25,7 +25,7 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the engine's thread and its callers both see.
+/// The state shared by the engine's thread and its callers.
 #[derive(Debug)]
 struct Shared {
     limits: Limits,
@@ -40,7 +40,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     stats: Stats,
-    /// Why the engine takes no more requests.
+    /// The reason the engine takes no more requests.
     stopped: Option<EngineError>,
     /// Whether what runs is to be cancelled.
     cancel: bool,
@@ -78,12 +78,12 @@ impl Engine {
         Ok(Self { shared, jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// What the runner can hold.
+    /// The capacity of the runner.
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
     }
 
-    /// What the engine is doing, as of the newest step.
+    /// The engine's status after its latest step.
     pub fn stats(&self) -> Stats {
         let stats = self.shared.with(|state| state.stats);
         Stats { waiting: self.shared.waiting.load(Ordering::Relaxed), ..stats }
@@ -171,7 +171,7 @@ fn run<R: Runner>(mut scheduler: Scheduler<'_, R>, incoming: &Receiver<Job>, sha
         shared.with(|state| state.stats = scheduler.stats());
         if let Err(error) = result {
             shared.with(|state| state.stopped.get_or_insert(error.clone()).clone_from(&error));
-            // Whoever submits later is told at once; whoever did so by now is told here.
+            // Later submissions are refused at once; those received so far are refused here.
             for job in incoming.try_iter() {
                 scheduler.submit(job);
             }
@@ -216,7 +216,7 @@ impl Stream {
     /// Waits for all answers.
     ///
     /// # Errors
-    /// Why the request failed.
+    /// The reason the request failed.
     pub fn answers(self) -> Result<Vec<Answer>, EngineError> {
         let mut answers = vec![Answer::default(); self.open as usize];
         for event in self {
@@ -256,7 +256,7 @@ pub struct Answer {
     pub logprobs: Vec<f32>,
     /// Its text, without a stop string.
     pub text: String,
-    /// Why it ended, if it has.
+    /// The reason it ended, if it has.
     pub finish: Option<Finish>,
     /// Tokens of the prompt that a kept cache had already.
     pub cached: u32,

@@ -60,7 +60,7 @@ impl Checkpoint {
         Self { config, source: Source::Random(seed), bytes }
     }
 
-    /// What the model is.
+    /// The model's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -88,7 +88,7 @@ impl Checkpoint {
         self.pieces(weight, |piece, _| sink(piece))
     }
 
-    /// Hands on all weights of the model, one after the other in the order of [`Weight::all`]. `progress` is told how many
+    /// Hands on all weights of the model, one after the other in the order of [`Weight::all`]. `progress` is called with how many
     /// bytes of [`bytes`](Self::bytes) are done.
     pub fn stream_all<T: Element, E: From<ModelError>>(
         &self,
@@ -178,7 +178,7 @@ impl Checkpoint {
     }
 }
 
-/// Opens a GGUF file; what is none is no model.
+/// Opens a GGUF file.
 pub(crate) fn open_gguf(path: &Path) -> Result<Gguf, ModelError> {
     if !Gguf::is_gguf(&Mapped::open(path)?) {
         return Err(not_a_model(path));

@@ -10,7 +10,7 @@ pub trait Element: Sealed + Copy + Default + Send + Sync + 'static {}
 
 impl<T: Sealed + Copy + Default + Send + Sync + 'static> Element for T {}
 
-/// What reading takes; nobody else implements it.
+/// The operations that reading needs; sealed.
 pub trait Sealed: Sized {
     /// Its own layout in files.
     #[doc(hidden)]

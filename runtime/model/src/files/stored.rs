@@ -28,7 +28,7 @@ pub(crate) struct Stored<'a> {
     width: usize,
 }
 
-/// What a file says of a tensor.
+/// A tensor's description in a file.
 #[derive(Debug)]
 pub(super) struct Description<'a> {
     pub(super) name: &'a str,
@@ -36,7 +36,7 @@ pub(super) struct Description<'a> {
     pub(super) path: &'a Path,
     /// Outermost first.
     pub(super) shape: &'a [u64],
-    /// The element type, or its name if it is none that is read.
+    /// The element type, or its name if it is not supported.
     pub(super) encoding: Result<Encoding, String>,
     /// The bytes from the tensor's start, as far as the file goes.
     pub(super) bytes: &'a [u8],

@@ -43,7 +43,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Reads all weights. `progress` is told how many bytes of the checkpoint are done, and of how many.
+    /// Reads all weights. `progress` is called with how many bytes of the checkpoint are done, and of how many.
     pub fn read(checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, ModelError> {
         let config = checkpoint.config();
         let mut data: BTreeMap<Weight, Vec<f32>> = BTreeMap::new();

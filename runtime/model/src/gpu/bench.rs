@@ -31,7 +31,7 @@ pub enum BatchSize {
     Largest,
 }
 
-/// What was timed at one batch size and context.
+/// The times at one batch size and context.
 #[derive(Clone, Debug, Serialize)]
 pub struct DecodePoint {
     /// Requests.
@@ -51,7 +51,7 @@ pub struct DecodePoint {
     pub profile: Option<Profile>,
 }
 
-/// What a prompt took.
+/// The time of a prompt.
 #[derive(Clone, Debug, Serialize)]
 pub struct PrefillPoint {
     /// Tokens.

@@ -1,7 +1,7 @@
 //! The forward pass of a step on a device: from the tables of its rows to the tokens that it chose.
 //!
 //! It only launches: nothing is allocated, nothing waits, and a step of the same numbers of rows and samples can be replayed
-//! from a graph. Rows behind those of the step are padding, whose values nobody reads.
+//! from a graph. Rows after those of the step are padding, whose values are not read.
 
 use moac_runtime::glue::{After, Layer, Op, Sizes};
 use moac_runtime::gpu::blas::{Product, Products, ResultType};

@@ -1,4 +1,4 @@
-//! What a text costs under a model on a GPU.
+//! The loss of a text under a model on a GPU.
 
 use moac_runtime::element::f32_from_bytes;
 use moac_runtime::glue::Sample;

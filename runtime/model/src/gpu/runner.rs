@@ -28,7 +28,7 @@ const TURNS: usize = 8;
 /// Device memory that stays free: graphs, and the code of kernels that were not launched yet.
 const SPARE: u64 = 384 << 20;
 
-/// What a runner is made for.
+/// The configuration of a runner.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Requests that run at once, at most.
@@ -68,7 +68,7 @@ pub struct GpuRunner {
     seen_tables: Uploads,
     outcomes: Downloads,
     tops: Downloads,
-    /// Who takes the tokens of each step under way, and how many likely ones each wants beside it.
+    /// The receivers of the tokens of each step in flight, and the number of likely tokens that each wants.
     under_way: VecDeque<Vec<(u32, u32)>>,
     memory: MemoryByKind,
 }
@@ -210,7 +210,7 @@ impl GpuRunner {
     /// sees the lengths of the first, and no slab moves.
     ///
     /// # Errors
-    /// What the device says.
+    /// Any error of the device.
     pub fn time_decode(
         &mut self,
         decodes: &[Decode<'_, Slab>],
@@ -239,7 +239,7 @@ impl GpuRunner {
     /// ended, so that together they take longer than in a graph. The step is done like any other, but chooses no tokens.
     ///
     /// # Errors
-    /// What the device says.
+    /// Any error of the device.
     pub fn profile(
         &mut self,
         decodes: &[Decode<'_, Slab>],

@@ -20,7 +20,7 @@ pub(super) fn padded(rows: u32) -> u32 {
     }
 }
 
-/// What a step may have at most.
+/// The limits of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Most {
     /// Rows, padding included.
@@ -55,7 +55,7 @@ pub(super) struct StepBytes {
     pub(super) rows: u64,
     /// The table of samples.
     pub(super) samples: u64,
-    /// What samples chose.
+    /// The tokens sampled.
     pub(super) outcomes: u64,
     /// The likeliest tokens of each sample.
     pub(super) top: u64,
@@ -63,7 +63,7 @@ pub(super) struct StepBytes {
     pub(super) newest: u64,
     /// A bit for each token that was in a lane.
     pub(super) seen: u64,
-    /// What the parts of a sample tell each other.
+    /// The communication between the parts of a sample.
     pub(super) scratch: u64,
 }
 
@@ -101,7 +101,7 @@ impl StepBytes {
 pub struct MemoryByKind {
     /// The model's weights.
     pub weights: u64,
-    /// What a step computes in, its tables and what lanes remember.
+    /// The buffers of a step, its tables and the state of its lanes.
     pub activations: u64,
     /// Attention's workspace, and the scratch of matrix products.
     pub workspaces: u64,

@@ -1,4 +1,4 @@
-//! What a step tells the device of its rows and samples.
+//! The tables that describe a step's rows and samples to the device.
 
 use moac_runtime::glue::{Row, Sample};
 
@@ -12,7 +12,7 @@ pub(super) struct Tables {
     pub(super) rows: Vec<u8>,
     /// [`Sample`]s, padding included.
     pub(super) samples: Vec<u8>,
-    /// Who takes each sample's token, and how many likely tokens it wants beside it.
+    /// The receiver of each sample's token, and the number of likely tokens that it wants with it.
     pub(super) takers: Vec<(u32, u32)>,
     /// Rows so far.
     count: u32,
@@ -40,7 +40,7 @@ impl Tables {
         }
     }
 
-    /// Adds rows that nobody reads up to the number that a graph or a product has. Samples are padded likewise.
+    /// Pads the rows to the number that a graph or a product has; padding is never read. Samples are padded likewise.
     pub(super) fn pad(&mut self) {
         while self.count < padded(self.count) {
             self.row(Row::PADDING);

@@ -45,10 +45,10 @@ pub struct GpuWeights {
 
 impl GpuWeights {
     /// Reads the weights of a checkpoint to a device, rounded to `dtype`. The host holds some megabytes of them at a time.
-    /// `progress` is told how many bytes of the checkpoint are done, and of how many.
+    /// `progress` is called with how many bytes of the checkpoint are done, and of how many.
     ///
     /// # Errors
-    /// What is wrong with the files, [`GpuError::OutOfMemory`], or what the driver says.
+    /// Errors of the files, [`GpuError::OutOfMemory`], or any error of the driver.
     pub fn read(
         device: &Device,
         stream: &Stream,

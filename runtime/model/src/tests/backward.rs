@@ -244,7 +244,7 @@ impl Exact {
 
 static EXACT: LazyLock<Exact> = LazyLock::new(|| Exact::new(&[[TOKENS; HEADS]; LAYERS]));
 
-/// What a row becomes when some of its keys are masked, less what it was: nothing where no key is left.
+/// The change of a row when some of its keys are masked; `None` where no key is left.
 pub(super) fn masked(weights: &[f64], hidden: impl Fn(usize) -> bool) -> Vec<f64> {
     let left: f64 = weights.iter().enumerate().filter(|&(j, _)| !hidden(j)).map(|(_, w)| w).sum();
     let move_of = |(j, &w): (usize, &f64)| if hidden(j) { -w } else { w / left - w };

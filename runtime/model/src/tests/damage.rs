@@ -136,7 +136,10 @@ fn values_that_are_not_finite_are_found_by_name() {
     tiny.tensors.get_mut("model.layers.2.mlp.up_proj.weight").unwrap().1[77] = f32::NAN;
     tiny.write_folder(folder.path());
     let error = Model::open(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("`model.layers.2.mlp.up_proj.weight`") && error.contains("not finite"), "{error}");
+    assert!(
+        error.contains("`model.layers.2.mlp.up_proj.weight`") && error.contains("NaN or infinity"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::*;
 
 const TOKENS: [u32; 5] = [3, 1, 4, 1, 5];
 
-/// What reading a configuration with some settings put in says; null takes one out.
+/// The error of reading a configuration with some settings replaced; null removes one.
 fn read_with(name: &str, changes: &[(&str, Value)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
     let mut config = case(name).config;

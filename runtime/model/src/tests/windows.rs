@@ -78,7 +78,7 @@ fn moving_a_window_agrees_with_finite_differences() {
     }
 }
 
-/// What is not looked at changes nothing of the rest.
+/// Windows that are not requested do not change the other results.
 #[test]
 fn a_shorter_reach_sees_the_same_as_far_as_it_goes() {
     let ((_, all, gradients), (_, near, same)) = (reversed(f64::INFINITY), reversed(2.0));

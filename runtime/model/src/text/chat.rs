@@ -24,7 +24,7 @@ const NAME: &str = "chat template";
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// The text of the message.
     pub content: String,
 }
 

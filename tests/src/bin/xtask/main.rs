@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What a chore fails with: a sentence for whoever runs it.
+/// The error of a chore: a sentence for its user.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// The project's own chores.

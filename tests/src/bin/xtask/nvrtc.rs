@@ -1,4 +1,4 @@
-//! NVRTC for whoever has none: the one download of the tests.
+//! Fetches NVRTC where it is missing: the only download of the tests.
 
 use moac_compiler::fetch;
 use moac_compiler::nvrtc::{Nvrtc, NvrtcError, Search};

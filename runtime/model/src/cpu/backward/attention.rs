@@ -21,7 +21,7 @@ const PARTS: usize = 4;
 /// Rows of keys and of queries are padded to whole vectors.
 const LANES: usize = 16;
 
-/// What the forward pass left, and the gradient that comes in. Of one item, from its first token on.
+/// The saved state of the forward pass, and the incoming gradient, of one item from its first token on.
 pub(super) struct Attended<'a> {
     /// Rotated.
     pub(super) qkv: Qkv<'a, f32>,
@@ -32,11 +32,11 @@ pub(super) struct Attended<'a> {
     pub(super) lse: ArrayView2<'a, f32>,
     /// The gradient of the outputs, `[rows, heads, head_dim]`.
     pub(super) d_o: ArrayView3<'a, f32>,
-    /// What each query head saw.
+    /// The visible keys of each query head.
     pub(super) masks: &'a [Mask],
 }
 
-/// What the reverse pass leaves.
+/// The results of the reverse pass.
 pub(super) struct Reversed {
     /// The gradients of q, k and v, `[rows, heads + 2 kv heads, head_dim]`.
     pub(super) gradients: Vec<f32>,
@@ -53,7 +53,7 @@ struct Head {
     v: Vec<f32>,
 }
 
-/// What a task leaves: its rows' gradients, partial sums of those of keys and values, and the influence by block.
+/// The results of a task: the gradients of its rows, partial sums of those of keys and values, and the influence by block.
 struct Done {
     /// `[blocks of the task][BLOCK][dim]`
     dq: Vec<f32>,
@@ -137,7 +137,7 @@ impl Reversed {
         sums
     }
 
-    /// What moving the window of every KV head does.
+    /// The effect of moving the window of every KV head.
     pub(super) fn windows(&self) -> Vec<WindowSums> {
         let of = |g| {
             let mut sums = WindowSums::zeros(self.blocks);

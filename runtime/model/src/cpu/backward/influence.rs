@@ -1,4 +1,4 @@
-//! What masking does to the loss: the sums that the reverse pass of attention leaves behind.
+//! The effect of masking on the loss: the sums made by the reverse pass of attention.
 //!
 //! # Elements
 //! With `A` a row of attention weights, `G[j] = dO . V[j]` the loss's gradient with respect to `A[j]`, and
@@ -66,7 +66,7 @@ impl Sums {
     }
 }
 
-/// What masking does to the loss of one item, for one query head.
+/// The effect of masking on the loss of one item, for one query head.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeadSums {
     /// 64-token blocks of the item.
@@ -329,7 +329,7 @@ impl RowBlock {
         }
     }
 
-    /// What the whole rows know: the influence of weights above a half, and of windows.
+    /// The sums over whole rows: the influence of weights above a half, and of windows.
     pub(super) fn finish(mut self) -> BlockSums {
         for row in 0..BLOCK {
             let of = |mass: &Mass| (f64::from(mass.weight[row]), f64::from(mass.gain[row]));

@@ -1,6 +1,6 @@
 //! Windows that a forward pass ran under.
 
-/// What the rows of a head saw in the forward pass, and how much wider its window may become. In blocks.
+/// The visible keys of a head's rows in the forward pass, and how much wider its window may become, in blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mask {
     /// The sink: at least one.

@@ -27,7 +27,7 @@ use super::cache::{by_head, spans, view};
 use super::ops::{Rotation, rms_norm};
 use crate::{Config, Decoder, ModelError};
 
-/// What a forward pass over one item leaves.
+/// The saved state of a forward pass over one item.
 #[derive(Debug)]
 pub struct Tape {
     rotation: Rotation,
@@ -44,13 +44,13 @@ struct Kept {
     o: Tensor,
     /// `[rows, heads]`
     lse: Array2<f32>,
-    /// What each query head saw.
+    /// The visible keys of each query head.
     masks: Vec<Mask>,
 }
 
 impl Tape {
     /// Runs the model over tokens from the start of a context of at most `length`, under the spans that a plan has there.
-    /// `layer_done` is told how many layers are done.
+    /// `layer_done` is called with how many layers are done.
     pub fn record(
         decoder: &Decoder,
         tokens: &[u32],
@@ -97,7 +97,7 @@ impl Tape {
     }
 }
 
-/// What each query head sees, and that every window is wanted.
+/// The visible keys of each query head, with every window requested.
 fn masks(spans: &Spans) -> Vec<Mask> {
     let blocks = |tokens: u32| (tokens / TILE) as usize;
     let mask =

@@ -1,8 +1,8 @@
-//! What moving the windows that a forward pass ran under does.
+//! The effect of moving the windows that a forward pass ran under.
 
 use super::influence::{BlockSums, together};
 
-/// What moving the window of a KV head does to the loss of one item: of all its query heads together.
+/// The effect of moving the window of a KV head on the loss of one item, for all its query heads together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WindowSums {
     /// `F` summed over all rows, by the window in blocks: none, one, and so on up to as many as the item has. Zero for the

@@ -1,6 +1,6 @@
 //! The configuration in a GGUF file's metadata.
 //!
-//! Keys are named after the architecture. One that nobody here knows may change what is computed, so it is refused unless
+//! Keys are named after the architecture. An unknown one may change the computation, so it is refused unless
 //! it says nothing (0, false or empty).
 
 use super::{

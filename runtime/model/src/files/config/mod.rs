@@ -1,4 +1,4 @@
-//! What a Llama-family model is: its sizes, its rotary embedding and its special tokens, from either kind of file.
+//! The configuration of a Llama-family model: its sizes, its rotary embedding and its special tokens, from either kind of file.
 //!
 //! A [`Config`] is checked: sizes are positive, divide as they must and are small enough that products of a few of
 //! them fit 64 bits. A setting that changes what is computed and is not implemented is refused by its name.
@@ -129,7 +129,7 @@ impl Config {
         }
     }
 
-    /// What the engine's kernels need to know.
+    /// The shape that the engine's kernels are compiled for.
     pub fn engine_shape(&self) -> EngineShape {
         EngineShape {
             hidden: self.hidden_size as u32,

@@ -47,7 +47,7 @@ pub(super) struct TensorInfo {
     pub(super) offset: u64,
 }
 
-/// What is kept of the header.
+/// The parts of the header that are kept.
 pub(super) struct Header {
     pub(super) metadata: BTreeMap<String, Value>,
     pub(super) tensors: BTreeMap<String, TensorInfo>,

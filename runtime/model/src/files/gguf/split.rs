@@ -18,13 +18,13 @@ const TENSORS: &str = "split.tensors.count";
 #[derive(Debug)]
 pub(super) struct Split {
     folder: PathBuf,
-    /// What their names start with.
+    /// The common prefix of their names.
     prefix: String,
     pub(super) count: u64,
 }
 
 impl Split {
-    /// What a file says of its being split; `None` if it is whole.
+    /// The split that a file belongs to; `None` if it is whole.
     pub(super) fn of(gguf: &Gguf) -> Result<Option<Self>, ModelError> {
         let count = gguf.unsigned(COUNT)?.unwrap_or(1);
         if count <= 1 {

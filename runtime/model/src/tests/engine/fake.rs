@@ -17,7 +17,7 @@ pub(super) const FATAL: u32 = VOCAB - 2;
 /// Tokens of answers are below it.
 pub(super) const SMALL: u32 = 16;
 
-/// What the runner saw, for the test to look at.
+/// The runner's record, for tests to inspect.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// The first token of every prompt, in the order in which they were begun.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::engine::job::Sink;
 use crate::engine::{Answer, EngineError, Event};
 
-/// What became of a request: its answers, and why it failed, if it did.
+/// The outcome of a request: its answers, and its error if it failed.
 #[derive(Clone, Debug, Default)]
 struct Heard(Arc<Mutex<(Vec<Answer>, Option<EngineError>)>>);
 

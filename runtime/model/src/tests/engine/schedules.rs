@@ -92,7 +92,7 @@ fn options(random: &mut Random) -> EngineOptions {
     EngineOptions { chunk, keep_bytes: 0, ..EngineOptions::default() }
 }
 
-/// What a request gets when it runs alone.
+/// The result of a request that runs alone.
 fn alone(request: &Request, chunk: u32) -> Vec<Answer> {
     let options = EngineOptions { chunk, ..EngineOptions::default() };
     let mut scheduler = Scheduler::new(runner(2, None, true), Some(&model().tokenizer), &options);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::engine::stops::StopScan;
 
-/// What is said up to the stop that is complete first, of several the one that begins first.
+/// The text up to the first stop that is complete; of several, up to the one that begins first.
 fn expected(text: &str, stops: &[String]) -> (String, Option<usize>) {
     for end in 0..=text.len() {
         let ended = (0..stops.len()).filter(|&index| text[..end].ends_with(&stops[index]));

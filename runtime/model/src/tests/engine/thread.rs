@@ -121,7 +121,7 @@ fn requests_that_can_never_run_are_refused() {
         ),
         (&|request| request.prompt[1] = 1 << 20, "below the vocabulary's 1048576"),
         (&|request| request.prompt = vec![1; (1 << 20) + 1], "the context ends at 1048576"),
-        (&|request| request.context = Some(u32::MAX), "the longest there is has 1048576"),
+        (&|request| request.context = Some(u32::MAX), "the longest available has 1048576"),
         (&|request| (request.prompt, request.context) = (vec![1; 65], Some(64)), "the context ends at 64"),
         (&|request| request.n = 0, "the number of answers is 0"),
         (&|request| request.n = 3, "the number of answers is 3, expected 1 to 2"),

@@ -71,7 +71,7 @@ fn block(blocks: &[u8], offset: usize, length: usize) -> Result<Vec<String>> {
     }
 }
 
-/// What is read of R's values.
+/// The R values that are read.
 enum Value {
     Null,
     /// A symbol, or an element of a vector of strings.
