@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use moac_runtime::glue::TOP_LOGPROBS;
 use thiserror::Error;
 
 use super::runner::Limits;
@@ -81,8 +82,8 @@ impl Request {
             let expected = format!("1 to {}, which run at once", limits.lanes);
             return argument("the number of answers", self.n.to_string(), expected);
         }
-        if self.top_logprobs > limits.vocab {
-            let (found, expected) = (self.top_logprobs.to_string(), format!("at most {}", limits.vocab));
+        if self.top_logprobs > TOP_LOGPROBS {
+            let (found, expected) = (self.top_logprobs.to_string(), format!("at most {TOP_LOGPROBS}"));
             return argument("the number of likeliest tokens", found, expected);
         }
         if self.stop_strings.iter().any(String::is_empty) {

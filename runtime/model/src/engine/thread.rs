@@ -89,6 +89,11 @@ impl Engine {
         Stats { waiting: self.shared.waiting.load(Ordering::Relaxed), ..stats }
     }
 
+    /// Why no request is taken any more, once that is so.
+    pub fn stopped(&self) -> Option<EngineError> {
+        self.shared.with(|state| state.stopped.clone())
+    }
+
     /// Queues a request; its events are read from what is returned.
     ///
     /// # Errors
@@ -106,7 +111,7 @@ impl Engine {
     pub fn submit_to(&self, request: Request, sink: Sink) -> Result<Ticket, Refused> {
         let shared = &self.shared;
         request.check(&shared.limits, shared.text)?;
-        if let Some(error) = shared.with(|state| state.stopped.clone()) {
+        if let Some(error) = self.stopped() {
             return Err(error.into());
         }
         let limit = shared.options.queue;
