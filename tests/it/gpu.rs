@@ -3,6 +3,7 @@
 //! Ignored unless asked for, since they need a device, its driver and NVRTC:
 //! `cargo test -p moac-tests gpu:: -- --ignored --test-threads 1`.
 
+mod model;
 mod products;
 
 use moac_runtime::arch::Arch;

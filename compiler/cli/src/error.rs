@@ -92,9 +92,9 @@ pub enum Error {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] moac_model::EngineError),
-    /// Models do not run on the GPU yet.
-    #[error("--device gpu: this version runs models on the CPU only")]
-    NoGpuModel,
+    /// Answers that do not depend on others at all, on a GPU.
+    #[error("--deterministic: not on a GPU yet, whose products depend on how many requests run")]
+    DeterministicGpu,
     /// There is no NVRTC.
     #[error(transparent)]
     Nvrtc(#[from] moac_compiler::nvrtc::NvrtcError),
@@ -228,7 +228,7 @@ impl Hint for Error {
             Self::Plan(error) => error.hints(),
             Self::Model(error) => model_hints(error),
             Self::Refused(error) => refused_hints(error),
-            Self::NoGpuModel => vec!["use --device cpu".to_owned()],
+            Self::DeterministicGpu => vec!["use --device cpu".to_owned()],
             Self::Lower(error) => error.hints(),
             Self::Nvrtc(error) => error.hints(),
             Self::Build(error) => error.hints(),

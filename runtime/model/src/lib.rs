@@ -106,9 +106,23 @@ impl ModelFiles {
 
     /// Reads the weights for the CPU. `progress` is called with how many bytes are done, and of how many.
     pub fn read(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, ModelError> {
+        Ok(Model { decoder: self.decoder(progress)?, tokenizer: self.tokenizer, template: self.template })
+    }
+
+    /// What computes the model on the CPU. `progress` is told how many bytes of weights are done, and of how many.
+    pub fn decoder(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Decoder, ModelError> {
         let weights = Weights::read(&self.checkpoint, progress)?;
-        let decoder = Decoder::new(self.checkpoint.config().clone(), weights);
-        Ok(Model { decoder, tokenizer: self.tokenizer, template: self.template })
+        Ok(Decoder::new(self.checkpoint.config().clone(), weights))
+    }
+
+    /// As [`Model::request`].
+    pub fn request(&self, prompt: Vec<u32>, max_tokens: u32) -> Request {
+        request(self.checkpoint.config(), prompt, max_tokens)
+    }
+
+    /// As [`Model::chat`].
+    pub fn chat(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+        chat(&self.tokenizer, self.template.as_ref(), messages)
     }
 }
 
@@ -135,19 +149,30 @@ impl Model {
 
     /// A request for the likeliest continuation of a prompt, up to where the model ends it.
     pub fn request(&self, prompt: Vec<u32>, max_tokens: u32) -> Request {
-        Request { stop_tokens: self.decoder.config().eos.clone(), ..Request::new(prompt, max_tokens) }
+        request(self.decoder.config(), prompt, max_tokens)
     }
 
     /// The tokens of a conversation, ready for the assistant's turn.
     pub fn chat(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
-        let template = self.template.as_ref().ok_or_else(|| {
-            ModelError::Template(
-                "the model ships none: give a plain prompt, or put a `chat_template.jinja` in its folder"
-                    .into(),
-            )
-        })?;
-        self.tokenizer.encode_prompt(&template.render(messages)?)
+        chat(&self.tokenizer, self.template.as_ref(), messages)
     }
+}
+
+fn request(config: &Config, prompt: Vec<u32>, max_tokens: u32) -> Request {
+    Request { stop_tokens: config.eos.clone(), ..Request::new(prompt, max_tokens) }
+}
+
+fn chat(
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    messages: &[Message],
+) -> Result<Vec<u32>, ModelError> {
+    let template = template.ok_or_else(|| {
+        ModelError::Template(
+            "the model ships none: give a plain prompt, or put a `chat_template.jinja` in its folder".into(),
+        )
+    })?;
+    tokenizer.encode_prompt(&template.render(messages)?)
 }
 
 /// Reads only the configuration of a model: a GGUF file, a folder, or a `config.json`.

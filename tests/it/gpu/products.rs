@@ -68,8 +68,9 @@ fn a_product_agrees_with_float64() {
                     / norm(&mut expected.iter().copied());
                 let most = match (result, dtype) {
                     (ResultType::F32, _) => 1e-5,
-                    (_, DType::Bf16) => 3e-3,
-                    (_, DType::F16) => 4e-4,
+                    // The library may round a product before it adds.
+                    (_, DType::Bf16) => 5e-3,
+                    (_, DType::F16) => 1e-3,
                 };
                 assert!(off < most, "{product:?}, {how}: off by {off:e}");
             };

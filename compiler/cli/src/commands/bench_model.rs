@@ -8,12 +8,10 @@ use moac_compiler::plan;
 use moac_model::gpu::bench::{self, BatchSize};
 use moac_model::gpu::{GpuRunner, GpuWeights, Options};
 use moac_model::{Checkpoint, Config, dense_plan, read_config};
-use moac_runtime::arch::Arch;
 use moac_runtime::artifact::Artifact;
 use moac_runtime::gpu::{Device, LoadedArtifact, Stream};
 
-use super::args::{ModelArg, TargetArgs};
-use super::{Context, ExitStatus, compile};
+use super::{Context, ExitStatus, gpu};
 use crate::error::Error;
 use crate::report::bench_model::{ModelTimes, Point, Prompt};
 
@@ -118,11 +116,10 @@ fn runner(
     contexts: &[u32],
 ) -> Result<GpuRunner, Error> {
     let device = loaded.device();
-    let dtype = loaded.dtype();
     let weights = if args.random_weights {
-        GpuWeights::random(device, stream, dtype, config, SEED)?
+        GpuWeights::random(device, stream, loaded.dtype(), config, SEED)?
     } else {
-        GpuWeights::read(device, stream, dtype, &Checkpoint::open(model)?, &mut |_, _| ())?
+        gpu::weights(&Checkpoint::open(model)?, device, loaded, stream)?
     };
     // As many lanes as requests of the shortest context may fit, if they are asked for.
     let shortest = contexts.iter().copied().min().unwrap_or(1);
@@ -156,10 +153,5 @@ fn artifact(
         Some(path) => plan::read(path, Some(config.shape()))?,
         None => dense_plan(&config.shape()),
     };
-    let [major, minor] = device.info().capability;
-    let arch = Arch::ALL.into_iter().filter(|arch| arch.runs_on(major, minor)).max();
-    let archs = arch.into_iter().collect();
-    let target = TargetArgs { archs, lengths: contexts.to_vec(), ..TargetArgs::default() };
-    let model = ModelArg { model: Some(model.to_string_lossy().into_owned()) };
-    Ok(compile::build(&plan, &target, &model, None, context)?.artifact)
+    gpu::compile(&plan, model, contexts, device, context)
 }

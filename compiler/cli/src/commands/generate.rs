@@ -7,14 +7,15 @@ use std::time::Instant;
 use moac_compiler::{lower, plan};
 use moac_model::engine::runner::Runner as _;
 use moac_model::{
-    Answer, CpuOptions, CpuRunner, Engine, EngineOptions, Event, Finish, Message, Model, ModelError,
-    ModelFiles, Refused, Request, Sampling, Stream, dense_plan,
+    Answer, CpuOptions, CpuRunner, Engine, EngineOptions, Event, Finish, Message, ModelError, ModelFiles,
+    Refused, Request, Sampling, Stream, dense_plan,
 };
+use moac_runtime::artifact::Artifact;
 use moac_runtime::plan::Plan;
 use serde::Serialize;
 
 use super::args::{STDIN, input};
-use super::{Context, ExitStatus};
+use super::{Context, ExitStatus, gpu};
 use crate::error::Error;
 use crate::prompts::{prompt, prompts, turns};
 use crate::subject::Subject;
@@ -23,6 +24,8 @@ use crate::subject::Subject;
 const MAX_TOKENS: u32 = 256;
 /// Prompts of a file that are answered at once, and the bytes that their caches may take, if one does not take more.
 const LANES: u32 = 8;
+/// The same on a GPU.
+const GPU_LANES: u32 = 64;
 const SLAB_BYTES: u64 = 4 << 30;
 
 /// Generate text with a model, under a plan or an artifact
@@ -72,7 +75,7 @@ pub struct Args {
     /// Text that ends an answer and is no part of it, repeatable
     #[arg(long = "stop", value_name = "TEXT")]
     pub stops: Vec<String>,
-    /// Where the model runs [default: cpu]
+    /// Where the model runs [default: gpu where there is one, else cpu]
     #[arg(long, value_name = "gpu|cpu")]
     pub device: Option<Device>,
     /// An answer does not depend, to the last bit, on the prompts that are answered with it
@@ -122,16 +125,17 @@ struct Line<'a> {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
-    if args.device == Some(Device::Gpu) {
-        return Err(Error::NoGpuModel);
-    }
-    let model = if args.random_weights {
-        ModelFiles::random(&args.model, args.seed)?.read(&mut |_, _| ())?
+    let files = if args.random_weights {
+        ModelFiles::random(&args.model, args.seed)?
     } else {
-        Model::open(&args.model)?
+        ModelFiles::open(&args.model)?
     };
-    let (plan, lengths) = args.plan(&model)?;
-    let session = Session { args, context, model: &model, plan, lengths };
+    let device = args.device.unwrap_or(if gpu::present() { Device::Gpu } else { Device::Cpu });
+    if device == Device::Gpu && args.deterministic {
+        return Err(Error::DeterministicGpu);
+    }
+    let Chosen { plan, lengths, artifact } = args.plan(&files)?;
+    let session = Session { args, context, files: &files, device, plan, lengths, artifact };
     match (&args.input.prompt, &args.input.prompts) {
         (Some(text), _) => session.answer(&[prompt(text, Path::new(STDIN))?])?,
         (None, Some(file)) => session.answer(&prompts(file)?)?,
@@ -160,7 +164,8 @@ impl Args {
             repetition_penalty,
             seed,
             stops: Vec::new(),
-            device: None,
+            // The plan of an artifact, whichever kernels are in it.
+            device: Some(Device::Cpu),
             deterministic: false,
             random_weights: false,
             json: false,
@@ -173,30 +178,44 @@ impl Args {
     }
 
     /// The plan, and the context lengths that it may be run at, if they are limited.
-    fn plan(&self, model: &Model) -> Result<(Plan, Option<Vec<u32>>), Error> {
-        let shape = model.decoder.config().shape();
-        let (path, plan, lengths) = match (&self.plan, &self.artifact) {
-            (Some(path), _) => (path, plan::read(path, Some(shape.clone()))?, None),
+    fn plan(&self, files: &ModelFiles) -> Result<Chosen, Error> {
+        let shape = files.checkpoint.config().shape();
+        let (path, chosen) = match (&self.plan, &self.artifact) {
+            (Some(path), _) => (path, Chosen::of_plan(plan::read(path, Some(shape.clone()))?)),
             (None, Some(path)) => match Subject::open(path, None)? {
-                Subject::Plan(plan) => (path, *plan, None),
+                Subject::Plan(plan) => (path, Chosen::of_plan(*plan)),
                 Subject::Artifact(artifact) => {
-                    let manifest = artifact.manifest();
-                    (path, manifest.plan.clone(), Some(artifact.geometry().lengths.clone()))
+                    let (plan, lengths) =
+                        (artifact.manifest().plan.clone(), artifact.geometry().lengths.clone());
+                    (path, Chosen { plan, lengths: Some(lengths), artifact: Some(artifact) })
                 }
             },
-            (None, None) => return Ok((dense_plan(&shape), None)),
+            (None, None) => return Ok(Chosen::of_plan(dense_plan(&shape))),
         };
+        let plan = &chosen.plan;
         let sizes = |s: &moac_runtime::plan::ModelShape| {
             (s.num_layers, s.num_heads, s.num_kv_heads, s.head_dim, s.scale().to_bits())
         };
         if sizes(&plan.model) != sizes(&shape) {
-            return Err(Error::OtherModel {
-                path: path.clone(),
-                found: plan.model.name,
-                expected: shape.name,
-            });
+            let (found, expected) = (plan.model.name.clone(), shape.name);
+            return Err(Error::OtherModel { path: path.clone(), found, expected });
         }
-        Ok((plan, lengths))
+        Ok(chosen)
+    }
+}
+
+/// What attention is.
+struct Chosen {
+    plan: Plan,
+    /// The context lengths, if they are limited.
+    lengths: Option<Vec<u32>>,
+    /// The compiled plan, if that was given.
+    artifact: Option<Box<Artifact>>,
+}
+
+impl Chosen {
+    fn of_plan(plan: Plan) -> Self {
+        Self { plan, lengths: None, artifact: None }
     }
 }
 
@@ -204,9 +223,11 @@ impl Args {
 struct Session<'a> {
     args: &'a Args,
     context: &'a Context,
-    model: &'a Model,
+    files: &'a ModelFiles,
+    device: Device,
     plan: Plan,
     lengths: Option<Vec<u32>>,
+    artifact: Option<Box<Artifact>>,
 }
 
 impl Session<'_> {
@@ -216,7 +237,7 @@ impl Session<'_> {
 
     /// The context lengths that there are, and the longest that may be asked for.
     fn lengths(&self) -> Result<Vec<u32>, Error> {
-        let own = u32::try_from(self.model.decoder.config().context).unwrap_or(u32::MAX);
+        let own = u32::try_from(self.files.checkpoint.config().context).unwrap_or(u32::MAX);
         let longest = self.lengths.as_ref().and_then(|lengths| lengths.last().copied()).unwrap_or(own);
         if let Some(found) = self.args.context.filter(|&context| context > longest) {
             return Err(Error::Context { found, longest });
@@ -229,18 +250,38 @@ impl Session<'_> {
 
     /// An engine that answers `prompts` prompts at once, if its memory goes so far.
     fn engine(&self, lengths: &[u32], prompts: usize) -> Result<Engine, Error> {
-        let lanes = LANES.min(u32::try_from(prompts).unwrap_or(LANES));
+        let options = EngineOptions { queue: prompts, ..EngineOptions::default() };
+        let prompts = u32::try_from(prompts).unwrap_or(u32::MAX);
+        match self.device {
+            Device::Cpu => self.cpu_engine(lengths, LANES.min(prompts), options),
+            Device::Gpu => self.gpu_engine(lengths, GPU_LANES.min(prompts), options),
+        }
+    }
+
+    fn cpu_engine(&self, lengths: &[u32], lanes: u32, options: EngineOptions) -> Result<Engine, Error> {
         let mut cpu = CpuOptions { lanes: 1, deterministic: self.args.deterministic, slab_bytes: None };
-        let one = CpuRunner::new(self.model.decoder.clone(), &self.plan, lengths, &cpu)?;
+        let decoder = self.files.decoder(&mut |_, _| ())?;
+        let one = CpuRunner::new(decoder.clone(), &self.plan, lengths, &cpu)?;
         let most = u64::from(lanes) * one.limits().slab_bytes;
         (cpu.lanes, cpu.slab_bytes) = (lanes, Some(SLAB_BYTES.min(most).max(one.limits().slab_bytes)));
-        let options = EngineOptions { queue: prompts, ..EngineOptions::default() };
-        Ok(self.model.cpu_engine(&self.plan, lengths, &cpu, options)?)
+        let runner = CpuRunner::new(decoder, &self.plan, lengths, &cpu)?;
+        Ok(Engine::start(runner, Some(self.files.tokenizer.clone()), options)?)
+    }
+
+    fn gpu_engine(&self, lengths: &[u32], lanes: u32, options: EngineOptions) -> Result<Engine, Error> {
+        let device = moac_runtime::gpu::Device::open(0)?;
+        // Answers wait for chunks of prompts only where there are many of both.
+        let options = EngineOptions { chunk: gpu::ROWS, ..options };
+        if let Some(artifact) = &self.artifact {
+            return gpu::engine(self.files, artifact, &device, lanes, options);
+        }
+        let artifact = gpu::compile(&self.plan, &self.args.model, lengths, &device, self.context)?;
+        gpu::engine(self.files, &artifact, &device, lanes, options)
     }
 
     fn request(&self, prompt: Vec<u32>, lengths: &[u32]) -> Request {
         let args = self.args;
-        let mut request = self.model.request(prompt, args.max_tokens);
+        let mut request = self.files.request(prompt, args.max_tokens);
         (request.sampling, request.stop_strings) = (args.sampling(), args.stops.clone());
         // As long as asked for, or the longest that there is.
         request.context = args.context.map(|context| context.min(lengths.last().copied().unwrap_or(context)));
@@ -251,11 +292,11 @@ impl Session<'_> {
     fn encode(&self, prompt: &str) -> Result<Vec<u32>, Error> {
         let mut messages = self.system();
         // A model without a template continues plain text, which has no place for a system's words.
-        if self.args.raw || (self.model.template.is_none() && messages.is_empty()) {
-            return Ok(self.model.tokenizer.encode_prompt(prompt)?);
+        if self.args.raw || (self.files.template.is_none() && messages.is_empty()) {
+            return Ok(self.files.tokenizer.encode_prompt(prompt)?);
         }
         messages.push(Message::new("user", prompt));
-        Ok(self.model.chat(&messages)?)
+        Ok(self.files.chat(&messages)?)
     }
 
     /// Answers prompts together, and prints the answers in their order.
@@ -325,7 +366,7 @@ impl Session<'_> {
         let lengths = self.lengths()?;
         let engine = self.engine(&lengths, 1)?;
         // All turns in one context, so that each goes on from the cache of the one before.
-        let own = u32::try_from(self.model.decoder.config().context).unwrap_or(u32::MAX);
+        let own = u32::try_from(self.files.checkpoint.config().context).unwrap_or(u32::MAX);
         let asked = self.args.context.unwrap_or(own);
         let length = lengths.iter().copied().find(|&length| length >= asked).or(lengths.last().copied());
         let mut messages = self.system();
@@ -339,7 +380,7 @@ impl Session<'_> {
             let line = line.map_err(Error::file("read", Path::new("standard input")))?;
             if !line.trim().is_empty() {
                 messages.push(Message::new("user", &line));
-                let asked = self.model.chat(&messages).map_err(Error::from).and_then(|prompt| {
+                let asked = self.files.chat(&messages).map_err(Error::from).and_then(|prompt| {
                     let request = Request { context: length, keep: true, ..self.request(prompt, &lengths) };
                     Ok(engine.submit(request)?)
                 });

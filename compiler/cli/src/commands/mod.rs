@@ -18,6 +18,7 @@ pub mod emit;
 pub mod eval;
 pub mod exec;
 pub mod generate;
+pub mod gpu;
 pub mod inspect;
 pub mod man;
 pub mod plan;

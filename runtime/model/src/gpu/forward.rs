@@ -118,6 +118,7 @@ pub(super) struct Forward {
     pub(super) model: LoadedArtifact,
     pub(super) weights: GpuWeights,
     pub(super) sizes: Sizes,
+    pub(super) most: Most,
     pub(super) memory: Memory,
     pub(super) products: Products,
 }
@@ -167,7 +168,7 @@ impl Forward {
         rows: u32,
         done: &mut dyn FnMut(Work) -> Result<(), GpuError>,
     ) -> Result<(), GpuError> {
-        let Self { model, weights, sizes, memory, products } = self;
+        let Self { model, weights, sizes, memory, products, .. } = self;
         let engine = model.engine()?;
         let LayerOnGpu { attention_norm, qkv, bias, q_norm, k_norm, output, mlp_norm, gate_up, down } =
             &weights.layers[layer];
@@ -213,7 +214,7 @@ impl Forward {
         samples: u32,
         done: &mut dyn FnMut(Work) -> Result<(), GpuError>,
     ) -> Result<(), GpuError> {
-        let Self { model, weights, sizes, memory, products } = self;
+        let Self { model, weights, sizes, memory, products, .. } = self;
         model.engine()?.norm(
             stream,
             &NormCall {
@@ -248,13 +249,15 @@ impl Forward {
         )
     }
 
-    /// Chooses the algorithms of a decode step of `rows` rows, each over the weights of all layers. What the buffers of
-    /// activations held is gone then.
-    pub(super) fn tune(&mut self, stream: &Stream, rows: u32) -> Result<(), GpuError> {
-        let Self { model, weights, sizes, memory, products } = self;
+    /// Chooses the algorithms of a step of `rows` rows, each over the weights of the first `layers` layers: as many as no
+    /// cache holds. What the buffers of activations held is gone then.
+    pub(super) fn tune(&mut self, stream: &Stream, rows: u32, layers: usize) -> Result<(), GpuError> {
+        let Self { model, weights, sizes, most, memory, products } = self;
         let engine = model.engine()?;
         let Memory { x, y, wide, gate_up, logits, .. } = memory;
-        let of = |pick: fn(&LayerOnGpu) -> &Buffer| weights.layers.iter().map(pick).collect::<Vec<_>>();
+        let of = |pick: fn(&LayerOnGpu) -> &Buffer| {
+            weights.layers.iter().take(layers).map(pick).collect::<Vec<_>>()
+        };
         let mut tune = |op: Op, x: &Buffer, weights_of: &[&Buffer], y: &mut Buffer| {
             if engine.streams(op, rows) {
                 return Ok(());
@@ -265,7 +268,9 @@ impl Forward {
         tune(Op::Output, y, &of(|layer| &layer.output), x)?;
         tune(Op::GateUp, y, &of(|layer| &layer.gate_up), gate_up)?;
         tune(Op::Down, wide, &of(|layer| &layer.down), x)?;
-        tune(Op::Head, y, &[weights.head()], logits)?;
+        if rows <= most.samples {
+            tune(Op::Head, y, &[weights.head()], logits)?;
+        }
         products.save();
         Ok(())
     }

@@ -28,6 +28,9 @@ const TURNS: usize = 8;
 /// Device memory that stays free: graphs, and the code of kernels that were not launched yet.
 const SPARE: u64 = 384 << 20;
 
+/// Layers whose weights the algorithms of a whole step are timed with: their products take milliseconds each.
+const LAYERS_OF_WHOLE: usize = 2;
+
 /// The configuration of a runner.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -35,7 +38,7 @@ pub struct Options {
     pub lanes: u32,
     /// Rows of a step: one for each decode, one for each token of a chunk.
     pub rows: u32,
-    /// Bytes for slabs; all that is free if none are given.
+    /// Bytes for slabs, or what is free if that is less; all that is free if none are given.
     pub slab_bytes: Option<u64>,
     /// Where the algorithms of products are kept.
     pub folder: Option<PathBuf>,
@@ -60,6 +63,7 @@ pub struct GpuRunner {
     stream: Stream,
     limits: Limits,
     graphs: BTreeMap<u32, Graph>,
+    whole_is_tuned: bool,
     workspace: Workspace,
     pool: SlabPool,
     forward: Forward,
@@ -101,12 +105,12 @@ impl GpuRunner {
             workspaces: workspace.bytes() + products.bytes(),
             slabs: 0,
         };
-        let mut forward = Forward { model: model.clone(), weights, sizes, memory, products };
+        let mut forward = Forward { model: model.clone(), weights, sizes, most, memory, products };
         let mut workspace = workspace;
         warm_up(&stream, &mut workspace, &mut forward)?;
         // What is left is for slabs, whatever was taken by code and by others.
         let free = device.memory()?.free.saturating_sub(SPARE);
-        let slab_bytes = options.slab_bytes.unwrap_or(free) / ALIGNMENT * ALIGNMENT;
+        let slab_bytes = options.slab_bytes.unwrap_or(free).min(free) / ALIGNMENT * ALIGNMENT;
         let pool = model.pool(slab_bytes)?;
         by_kind.slabs = slab_bytes;
         let geometry = model.geometry();
@@ -124,6 +128,7 @@ impl GpuRunner {
         Ok(Self {
             limits,
             graphs: BTreeMap::new(),
+            whole_is_tuned: false,
             workspace,
             pool,
             row_tables: uploads(bytes.rows)?,
@@ -172,12 +177,21 @@ impl GpuRunner {
     fn graph(&mut self, step: &Step, extent: Extent) -> Result<&Graph, GpuError> {
         if !self.graphs.contains_key(&extent.rows) {
             let Self { forward, stream, .. } = self;
-            forward.tune(stream, extent.rows)?;
+            forward.tune(stream, extent.rows, usize::MAX)?;
             let graph = stream.capture(|| forward.run(stream, step, extent, &mut |_| Ok(())))?;
             graph.upload()?;
             self.graphs.insert(extent.rows, graph);
         }
         Ok(&self.graphs[&extent.rows])
+    }
+
+    /// Chooses the algorithms of a step that is as large as any, when it comes first: long prompts take many of them.
+    fn tune_whole(&mut self, extent: Extent) -> Result<(), GpuError> {
+        if !self.whole_is_tuned && extent.rows == self.forward.most.rows {
+            self.forward.tune(&self.stream, extent.rows, LAYERS_OF_WHOLE)?;
+            self.whole_is_tuned = true;
+        }
+        Ok(())
     }
 
     /// Begins a step: its tables go to the device. Decodes without chunks get the rows of a graph.
@@ -374,6 +388,7 @@ impl Runner for GpuRunner {
         if prefills.is_empty() {
             self.graph(&step, extent)?.launch()?;
         } else {
+            self.tune_whole(extent)?;
             self.forward.run(&self.stream, &step, extent, &mut |_| Ok(()))?;
         }
         let takers = tables.takers;
