@@ -1,8 +1,9 @@
 //! Weights out of nothing, for measurements of a model's shape: every element follows from a seed, its tensor and its
 //! place, so that any part can be made by itself and the CPU and a GPU have the same model.
 //!
-//! Scales are those of a freshly initialised model that keeps its residual stream near one: a projection's elements have
-//! variance 1 / in, norms are near 1, biases small.
+//! Scales are those of a freshly initialised model: a matrix's elements have variance 1 / in, the embedding's too, so that what
+//! layers add outweighs it and a model whose embedding is its head does not just repeat its last token; norms are near 1,
+//! biases small.
 
 use rayon::prelude::*;
 
@@ -27,8 +28,6 @@ pub(super) fn stream<T: Element, E>(
     let (centre, scale) = match (weight, shape.as_slice()) {
         (Weight::QkvBias(_), _) => (0.0, 0.1),
         (_, [_]) => (1.0, 0.1),
-        // The embedding is what the residual stream starts from.
-        (Weight::Embedding, _) => (0.0, 1.0),
         (_, shape) => (0.0, (1.0 / shape[1] as f64).sqrt()),
     };
     // Uniform numbers of that deviation.
