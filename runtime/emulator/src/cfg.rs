@@ -67,100 +67,141 @@ impl Blocks {
     }
 }
 
+/// Loops nested deeper than this run in the order of the text: no compiler makes them.
+const MAX_NESTING: usize = 64;
+
 /// All blocks in weak topological order; blocks that nothing reaches come last.
 fn weak_order(next: &[Vec<u32>]) -> Vec<u32> {
     let n = next.len();
     let mut out = Vec::with_capacity(n);
-    // Work items: blocks to order, and the header whose incoming edges are cut.
-    let mut stack: Vec<(Vec<u32>, Option<u32>)> = vec![((0..n as u32).collect(), None)];
-    while let Some((members, header)) = stack.pop() {
+    let mut before = vec![Vec::new(); n];
+    for (b, targets) in next.iter().enumerate() {
+        for &t in targets {
+            before[t as usize].push(b as u32);
+        }
+    }
+    let mut search = Search::new(n);
+    // Work items: blocks to order, the header whose incoming edges are cut, and in how many loops they are.
+    let mut stack: Vec<(Vec<u32>, Option<u32>, usize)> = vec![((0..n as u32).collect(), None, 0)];
+    while let Some((members, header, depth)) = stack.pop() {
         if let Some(h) = header {
             out.push(h);
         }
-        let members: Vec<u32> = members.into_iter().filter(|&b| Some(b) != header).collect();
-        let mut components = components(next, &members);
-        // `components` gives them in reverse topological order; the stack turns that around again.
-        for c in components.drain(..) {
-            let looped = c.len() > 1;
-            if looped {
+        let mut members: Vec<u32> = members.into_iter().filter(|&b| Some(b) != header).collect();
+        if depth > MAX_NESTING {
+            members.sort_unstable();
+            out.extend(members);
+            continue;
+        }
+        // Components come in reverse topological order; the stack turns that around again.
+        for c in search.components(next, &members) {
+            if c.len() > 1 {
                 // The header: the member entered from outside, the earliest in the text where there are several.
-                let mut inside = vec![false; n];
-                for &b in &c {
-                    inside[b as usize] = true;
-                }
-                let outside = (0..n).filter(|&p| !inside[p]);
-                let entered = outside.flat_map(|p| &next[p]).copied().filter(|&t| inside[t as usize]).min();
+                search.mark(&c);
+                let enters = |b: &&u32| before[**b as usize].iter().any(|&p| !search.marked(p));
+                let entered = c.iter().filter(enters).copied().min();
                 let header = entered.or_else(|| c.iter().copied().min());
-                stack.push((c.clone(), header));
+                stack.push((c, header, depth + 1));
             } else {
-                stack.push((Vec::new(), Some(c[0])));
+                stack.push((Vec::new(), Some(c[0]), depth));
             }
         }
     }
     out
 }
 
-/// Strongly connected components of the subgraph of `members`, in reverse topological order (Tarjan, without recursion).
-fn components(next: &[Vec<u32>], members: &[u32]) -> Vec<Vec<u32>> {
-    const UNSEEN: u32 = u32::MAX;
-    let n = next.len();
-    let mut inside = vec![false; n];
-    for &m in members {
-        inside[m as usize] = true;
-    }
-    let (mut index, mut low, mut on) = (vec![UNSEEN; n], vec![0u32; n], vec![false; n]);
-    let (mut stack, mut out, mut count) = (Vec::new(), Vec::new(), 0);
-    for &root in members {
-        if index[root as usize] != UNSEEN {
-            continue;
+/// What a search for components keeps for each block; a round's marks count only in that round.
+struct Search {
+    round: u32,
+    inside: Vec<u32>,
+    seen: Vec<u32>,
+    index: Vec<u32>,
+    low: Vec<u32>,
+    on: Vec<bool>,
+}
+
+impl Search {
+    fn new(n: usize) -> Self {
+        Self {
+            round: 0,
+            inside: vec![0; n],
+            seen: vec![0; n],
+            index: vec![0; n],
+            low: vec![0; n],
+            on: vec![false; n],
         }
-        let mut work = vec![(root, 0usize)];
-        while let Some(&mut (b, ref mut edge)) = work.last_mut() {
-            let u = b as usize;
-            if *edge == 0 {
-                index[u] = count;
-                low[u] = count;
-                count += 1;
-                stack.push(b);
-                on[u] = true;
-            }
-            let mut child = None;
-            while *edge < next[u].len() {
-                let t = next[u][*edge];
-                *edge += 1;
-                if !inside[t as usize] {
-                    continue;
-                }
-                if index[t as usize] == UNSEEN {
-                    child = Some(t);
-                    break;
-                }
-                if on[t as usize] {
-                    low[u] = low[u].min(index[t as usize]);
-                }
-            }
-            if let Some(t) = child {
-                work.push((t, 0));
+    }
+
+    /// Starts a round in which these blocks are inside.
+    fn mark(&mut self, members: &[u32]) {
+        self.round += 1;
+        for &m in members {
+            self.inside[m as usize] = self.round;
+        }
+    }
+
+    fn marked(&self, block: u32) -> bool {
+        self.inside[block as usize] == self.round
+    }
+
+    /// Strongly connected components of the subgraph of `members`, in reverse topological order (Tarjan, without
+    /// recursion).
+    fn components(&mut self, next: &[Vec<u32>], members: &[u32]) -> Vec<Vec<u32>> {
+        self.mark(members);
+        let (mut stack, mut out, mut count) = (Vec::new(), Vec::new(), 0);
+        for &root in members {
+            if self.seen[root as usize] == self.round {
                 continue;
             }
-            work.pop();
-            if let Some(&(p, _)) = work.last() {
-                low[p as usize] = low[p as usize].min(low[u]);
-            }
-            if low[u] == index[u] {
-                let mut c = Vec::new();
-                while let Some(t) = stack.pop() {
-                    on[t as usize] = false;
-                    c.push(t);
-                    if t == b {
+            let mut work = vec![(root, 0usize)];
+            while let Some(&mut (b, ref mut edge)) = work.last_mut() {
+                let u = b as usize;
+                if *edge == 0 {
+                    self.seen[u] = self.round;
+                    self.index[u] = count;
+                    self.low[u] = count;
+                    count += 1;
+                    stack.push(b);
+                    self.on[u] = true;
+                }
+                let mut child = None;
+                while *edge < next[u].len() {
+                    let t = next[u][*edge];
+                    *edge += 1;
+                    if self.inside[t as usize] != self.round {
+                        continue;
+                    }
+                    if self.seen[t as usize] != self.round {
+                        child = Some(t);
                         break;
                     }
+                    if self.on[t as usize] {
+                        self.low[u] = self.low[u].min(self.index[t as usize]);
+                    }
                 }
-                out.push(c);
+                if let Some(t) = child {
+                    work.push((t, 0));
+                    continue;
+                }
+                work.pop();
+                if let Some(&(p, _)) = work.last() {
+                    self.low[p as usize] = self.low[p as usize].min(self.low[u]);
+                }
+                if self.low[u] == self.index[u] {
+                    let mut c = Vec::new();
+                    while let Some(t) = stack.pop() {
+                        self.on[t as usize] = false;
+                        c.push(t);
+                        if t == b {
+                            break;
+                        }
+                    }
+                    out.push(c);
+                }
             }
         }
+        out
     }
-    out
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A parsed PTX module: its kernels and variables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::decode;
@@ -32,10 +32,11 @@ impl Module {
             let kernels = decode::kernels(&unit)?;
             let variables: Vec<Variable> =
                 unit.variables.into_iter().filter(|v| v.space != "shared").collect();
+            let names: HashSet<&str> = variables.iter().map(|v| v.name.as_str()).collect();
             for v in &variables {
                 for i in &v.init {
                     if let Init::Symbol(name, _) = i
-                        && !variables.iter().any(|v| v.name == *name)
+                        && !names.contains(name.as_str())
                     {
                         return Err(parse::Error::new(
                             v.line,

@@ -26,6 +26,7 @@ impl<'a> Decoder<'a> {
                 let Some(Binding::Targets(names)) = self.lookup(list) else {
                     return Err(self.error(format!("`{list}` is not a list of targets")));
                 };
+                self.spend(names.len())?;
                 let targets =
                     names.into_iter().map(|n| self.label(&Operand::Name(n))).collect::<Result<Vec<_>>>()?;
                 let index = self.src(index, Ty::U(32))?;
@@ -60,7 +61,7 @@ impl<'a> Decoder<'a> {
             _ => return Err(self.error("only direct calls are supported")),
         };
         let unit = self.unit;
-        let Some(f) = unit.functions.iter().find(|f| !f.entry && f.name == *name) else {
+        let Some(f) = unit.callees.get(name).map(|&at| &unit.functions[at]) else {
             return Err(self.error(format!(
                 "call of `{name}`, which has no body here (calls through pointers are not supported)"
             )));
@@ -73,6 +74,7 @@ impl<'a> Decoder<'a> {
         if results.len() != f.results.len() || arguments.len() != f.params.len() {
             return Err(self.error(format!("call of `{name}` with a wrong number of parameters")));
         }
+        self.spend(1 + f.results.len() + f.params.len())?;
         // A guarded call jumps over the body.
         let after = self.new_label();
         if let Some((p, negated)) = self.guard {

@@ -30,9 +30,8 @@ use watch::watch;
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// Inlining deeper than this, or larger than [`MAX_CODE`], is refused: it is recursion.
+/// Inlining deeper than this is refused: it is recursion.
 const MAX_CALLS: usize = 32;
-const MAX_CODE: usize = 4 << 20;
 /// Bytes of static shared memory that are refused outright.
 const MAX_SHARED: u64 = 1 << 20;
 /// Marks constant registers until the number of the others is known.
@@ -172,7 +171,21 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
+    /// Takes from what the file may have in all.
+    fn spend(&self, count: usize) -> Result<()> {
+        match self.unit.left.get().checked_sub(count) {
+            Some(left) => {
+                self.unit.left.set(left);
+                Ok(())
+            }
+            None => {
+                Err(self.error("more registers and inlined instructions than a file of this length can need"))
+            }
+        }
+    }
+
     fn statement(&mut self, s: &'a Statement) -> Result<()> {
+        self.spend(1)?;
         match s {
             Statement::Label(name, line) => {
                 self.line = *line;
@@ -188,9 +201,6 @@ impl<'a> Decoder<'a> {
             Statement::Instruction(i) => {
                 self.line = i.line;
                 self.guard = i.guard.as_ref().map(|(p, n)| Ok((self.predicate(p)?, *n))).transpose()?;
-                if self.instrs.len() > MAX_CODE {
-                    return Err(self.error("the kernel is too large"));
-                }
                 self.instruction(i)
             }
         }
@@ -200,6 +210,7 @@ impl<'a> Decoder<'a> {
         let ty = Ty::parse(kind)
             .ok_or_else(|| self.error(format!("registers of type `.{kind}` are not supported")))?;
         let n = count.unwrap_or(1) as u32;
+        self.spend(n as usize)?;
         let mut ids = Vec::with_capacity(n as usize);
         for _ in 0..n {
             ids.push(if ty == Ty::Pred { self.new_pred() } else { self.new_reg() });
@@ -362,7 +373,8 @@ impl<'a> Decoder<'a> {
         }
         let blocks = Blocks::new(&self.instrs);
         let rank = blocks.ranks();
-        let regs = registers::assign(&mut self.instrs, &blocks, &rank, self.next_reg, CONSTANT);
+        let regs = registers::assign(&mut self.instrs, &blocks, &rank, self.next_reg, CONSTANT)
+            .ok_or_else(|| self.error("too many registers for so many blocks"))?;
         for i in &mut self.instrs {
             i.op.visit(&mut |_, r| {
                 if *r & CONSTANT != 0 {

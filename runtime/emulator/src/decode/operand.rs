@@ -21,23 +21,19 @@ impl<'a> Decoder<'a> {
         if let Some(&at) = self.shared_symbols.get(name) {
             return Ok(plus(at));
         }
-        let mut index = 0;
-        for v in &self.unit.variables {
+        if let Some(&(at, index)) = self.unit.symbols.get(name) {
+            let v = &self.unit.variables[at];
             if v.space != "shared" {
-                if v.name == name {
-                    return Ok(Constant::Variable(index, offset));
-                }
-                index += 1;
-            } else if v.name == name {
-                let Some(bytes) = v.bytes else {
-                    self.dynamic_align = self.dynamic_align.max(v.align);
-                    return Ok(Constant::DynamicShared(offset));
-                };
-                let at = self.allocate_shared(v.align, bytes);
-                self.check_shared()?;
-                self.shared_symbols.insert(name.to_owned(), at);
-                return Ok(plus(at));
+                return Ok(Constant::Variable(index, offset));
             }
+            let Some(bytes) = v.bytes else {
+                self.dynamic_align = self.dynamic_align.max(v.align);
+                return Ok(Constant::DynamicShared(offset));
+            };
+            let at = self.allocate_shared(v.align, bytes);
+            self.check_shared()?;
+            self.shared_symbols.insert(name.to_owned(), at);
+            return Ok(plus(at));
         }
         if let Some(special) = scope::special(name) {
             return Ok(Constant::Special(special));

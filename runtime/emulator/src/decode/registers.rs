@@ -11,11 +11,23 @@ use crate::cfg::Blocks;
 use crate::count::Class;
 use crate::ir::{Instr, Op, Reg, Use};
 
-/// Renames the registers below `count` (those with a bit of `constant` set are left alone); how many places they need.
-pub(super) fn assign(code: &mut [Instr], blocks: &Blocks, rank: &[u32], count: Reg, constant: Reg) -> Reg {
+/// The most words of a bitmap of all registers at all blocks; the largest kernels of ours need a hundredth.
+const MAX_BITMAP: usize = 1 << 23;
+/// The most words that are looked at until nothing changes any more.
+const MAX_STEPS: usize = 1 << 31;
+
+/// Renames the registers below `count` (those with a bit of `constant` set are left alone); how many places they need, or
+/// nothing if the code has far more registers and blocks than kernels have.
+pub(super) fn assign(
+    code: &mut [Instr],
+    blocks: &Blocks,
+    rank: &[u32],
+    count: Reg,
+    constant: Reg,
+) -> Option<Reg> {
     let n = count as usize;
     let mut uses = Uses::collect(code, n, constant);
-    let live = liveness(blocks, &uses, n);
+    let live = liveness(blocks, &uses, n)?;
     // First and last rank at which each register is live.
     let mut interval = vec![(u32::MAX, 0u32); n];
     let mut cover = |r: usize, at: u32| {
@@ -67,7 +79,7 @@ pub(super) fn assign(code: &mut [Instr], blocks: &Blocks, rank: &[u32], count: R
             }
         });
     }
-    places
+    Some(places)
 }
 
 /// Registers by instruction, and whether they are only written.
@@ -105,9 +117,14 @@ struct Liveness {
     exit: Vec<Vec<u64>>,
 }
 
-fn liveness(blocks: &Blocks, uses: &Uses, n: usize) -> Liveness {
+fn liveness(blocks: &Blocks, uses: &Uses, n: usize) -> Option<Liveness> {
     let words = n.div_ceil(64);
     let count = blocks.next.len();
+    if words.saturating_mul(count) > MAX_BITMAP {
+        return None;
+    }
+    let edges: usize = blocks.next.iter().map(Vec::len).sum();
+    let mut steps = 0usize;
     let (mut gen_, mut kill) = (vec![vec![0u64; words]; count], vec![vec![0u64; words]; count]);
     for b in 0..count {
         for i in blocks.range(b as u32) {
@@ -125,6 +142,10 @@ fn liveness(blocks: &Blocks, uses: &Uses, n: usize) -> Liveness {
     let mut changed = true;
     while changed {
         changed = false;
+        steps = steps.saturating_add(edges.saturating_mul(words));
+        if steps > MAX_STEPS {
+            return None;
+        }
         for &b in blocks.order.iter().rev() {
             let b = b as usize;
             for &t in &blocks.next[b] {
@@ -140,7 +161,7 @@ fn liveness(blocks: &Blocks, uses: &Uses, n: usize) -> Liveness {
             }
         }
     }
-    live
+    Some(live)
 }
 
 /// The set bits of a bitmap.

@@ -1,5 +1,8 @@
 //! The output of the parser, for `decode`.
 
+use std::cell::Cell;
+use std::collections::HashMap;
+
 /// An operand as written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Operand {
@@ -97,9 +100,30 @@ pub(crate) struct Function {
 }
 
 /// A whole file.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Unit {
     pub(crate) target: String,
     pub(crate) variables: Vec<Variable>,
     pub(crate) functions: Vec<Function>,
+    /// Functions that can be called, by name.
+    pub(crate) callees: HashMap<String, usize>,
+    /// Variables by name: their place, and their place among those that are not shared.
+    pub(crate) symbols: HashMap<String, (usize, u32)>,
+    /// How many more registers, statements and inlined instructions the file may have. It starts with its length, so
+    /// that decoding takes time and memory in proportion to it.
+    pub(crate) left: Cell<usize>,
+}
+
+impl Unit {
+    /// Indexes the names; the first of a name counts.
+    pub(crate) fn index(&mut self) {
+        for (at, f) in self.functions.iter().enumerate().filter(|(_, f)| !f.entry) {
+            self.callees.entry(f.name.clone()).or_insert(at);
+        }
+        let mut index = 0;
+        for (at, v) in self.variables.iter().enumerate() {
+            self.symbols.entry(v.name.clone()).or_insert((at, index));
+            index += u32::from(v.space != "shared");
+        }
+    }
 }

@@ -1,14 +1,19 @@
 //! The parsing of module-level directives.
 
+use std::cell::Cell;
+
 use crate::parse::Error;
 use crate::parse::ast::{Function, Unit, Variable};
 use crate::parse::lexer::{Tok, lex};
 use crate::parse::statement::{Cursor, Result};
 
+/// Registers, statements and inlined instructions that any file may have; each of its bytes allows one more.
+const MIN_ALLOWANCE: usize = 1 << 16;
+
 /// Parses a PTX file.
 pub(crate) fn parse(source: &str) -> Result<Unit> {
     let mut c = Cursor::new(lex(source)?);
-    let mut unit = Unit::default();
+    let mut unit = Unit { left: Cell::new(MIN_ALLOWANCE + source.len()), ..Unit::default() };
     while c.peek().is_some() {
         let line = c.line();
         let w = c.word()?;
@@ -54,6 +59,7 @@ pub(crate) fn parse(source: &str) -> Result<Unit> {
             _ => return Err(Error::new(line, format!("the emulator does not know `{w}` at module level"))),
         }
     }
+    unit.index();
     Ok(unit)
 }
 
