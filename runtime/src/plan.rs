@@ -101,6 +101,40 @@ impl ModelShape {
         self.num_heads / self.num_kv_heads
     }
 
+    /// What makes this a shape that no plan file may have, if anything: where it comes from a file, it is refused there.
+    pub fn defect(&self) -> Option<String> {
+        let Self { name, num_layers, num_heads, num_kv_heads, head_dim, rope_theta, context, softmax_scale } =
+            self;
+        let positive = |number: &Option<f64>| number.is_none_or(|number| number.is_finite() && number > 0.0);
+        let found = |what: &str, found: &dyn std::fmt::Debug, expected: &str| {
+            Some(format!("found the {what} {found:?}, expected {expected}"))
+        };
+        if !is_name(name) {
+            return found("model name", name, "1 to 200 characters, none of them a control character");
+        }
+        for (what, number, most) in [
+            ("num_layers", *num_layers, MAX_LAYERS),
+            ("num_heads", *num_heads, MAX_HEADS),
+            ("num_kv_heads", *num_kv_heads, MAX_HEADS),
+            ("head_dim", *head_dim, 1 << 16),
+        ] {
+            if !(1..=most).contains(&number) {
+                return found(what, &number, &format!("1 to {most}"));
+            }
+        }
+        if !num_heads.is_multiple_of(*num_kv_heads) || self.group_size() > MAX_GROUP {
+            let expected = format!("a divisor of {num_heads} heads, at most {MAX_GROUP} to a KV head");
+            return found("num_kv_heads", num_kv_heads, &expected);
+        }
+        if !positive(rope_theta) {
+            return found("rope_theta", rope_theta, "a positive number");
+        }
+        if !positive(softmax_scale) {
+            return found("softmax_scale", softmax_scale, "a positive number");
+        }
+        (*context == Some(0)).then(|| "found the context 0, expected a positive number".to_owned())
+    }
+
     /// The factor on q.k.
     pub fn scale(&self) -> f64 {
         self.softmax_scale.unwrap_or_else(|| 1.0 / f64::from(self.head_dim).sqrt())

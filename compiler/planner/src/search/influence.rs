@@ -362,6 +362,9 @@ fn check_header(header: &InfluenceHeader) -> Result<(), String> {
             "found {layers} layers, {heads} heads and {kv} KV heads, expected at least one of each and heads that the KV heads divide"
         ));
     }
+    if let Some(defect) = model.defect() {
+        return Err(defect);
+    }
     if lengths.is_empty() {
         return Err("found no lengths, expected at least one".to_owned());
     }
