@@ -54,6 +54,8 @@ pub use files::{
 };
 pub use text::{CHATML, ChatTemplate, Message, TextStream, Tokenizer};
 
+use text::Texts;
+
 use moac_runtime::plan::{DEFAULT_MIN_SPAN, DEFAULT_SINK, ModelShape, PLAN_FORMAT, Plan};
 
 /// A model with all that belongs to it.
@@ -89,19 +91,13 @@ impl ModelFiles {
         Self::of(Checkpoint::random(Config::from_folder(folder)?, seed), folder)
     }
 
-    fn of(checkpoint: Checkpoint, path: &Path) -> Result<Self, ModelError> {
-        let (tokenizer, source) = if let Some(gguf) = checkpoint.gguf() {
-            let template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
-            (Tokenizer::from_gguf(gguf)?, template)
-        } else {
-            let tokenizer = Tokenizer::from_file(&path.join("tokenizer.json"))?;
-            (tokenizer, text::chat::template_of_folder(path)?)
+    fn of(mut checkpoint: Checkpoint, path: &Path) -> Result<Self, ModelError> {
+        let texts = match checkpoint.gguf() {
+            Some(gguf) => Texts::of_gguf(gguf, checkpoint.config())?,
+            None => Texts::of_folder(path, checkpoint.config())?,
         };
-        let config = checkpoint.config();
-        let spelling = |token: Option<u32>| token.and_then(|t| tokenizer.spelling(t)).unwrap_or_default();
-        let (bos, eos) = (spelling(config.bos), spelling(config.eos.first().copied()));
-        let template = source.map(|source| ChatTemplate::new(source, bos, eos)).transpose()?;
-        Ok(Self { checkpoint, tokenizer: Arc::new(tokenizer), template })
+        checkpoint.set_ends(texts.ends);
+        Ok(Self { checkpoint, tokenizer: Arc::new(texts.tokenizer), template: texts.template })
     }
 
     /// Reads the weights for the CPU. `progress` is called with how many bytes are done, and of how many.
@@ -172,7 +168,7 @@ fn chat(
             "the model ships none: give a plain prompt, or put a `chat_template.jinja` in its folder".into(),
         )
     })?;
-    tokenizer.encode_prompt(&template.render(messages)?)
+    tokenizer.encode_chat(&template.render(messages)?)
 }
 
 /// Reads only the configuration of a model: a GGUF file, a folder, or a `config.json`.

@@ -19,17 +19,22 @@ pub struct Frame {
 impl Frame {
     /// The frame of a model's conversations; of a model without a template, one of plain text.
     pub fn of(model: &Model) -> Result<Self, TaskError> {
-        let start = model.tokenizer.encode_prompt("")?;
         let Some(template) = &model.template else {
+            let start = model.tokenizer.encode_prompt("")?;
             return Ok(Self { head: start, tail: continuation(&model.tokenizer, "?", "\n")? });
         };
         let text = template.render(&[Message::new("user", TURN)])?;
         let (head, tail) = text
             .split_once(TURN)
             .ok_or_else(|| moac_model::ModelError::Template("it does not print what the user says".into()))?;
-        let tail = model.tokenizer.encode_prompt(tail)?;
-        let tail = tail.strip_prefix(start.as_slice()).unwrap_or(&tail).to_vec();
-        Ok(Self { head: model.tokenizer.encode_prompt(head)?, tail })
+        // Some tokenizers put a space before a text, which the tail is not the start of.
+        let known = model.tokenizer.encode_chat("?")?;
+        let whole = model.tokenizer.encode_chat(&format!("?{tail}"))?;
+        let tail = match whole.strip_prefix(known.as_slice()) {
+            Some(tail) => tail.to_vec(),
+            None => model.tokenizer.encode_chat(tail)?,
+        };
+        Ok(Self { head: model.tokenizer.encode_chat(head)?, tail })
     }
 }
 

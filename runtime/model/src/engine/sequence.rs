@@ -59,7 +59,8 @@ impl<'t, S> Sequence<'t, S> {
         let mut sampling = job.request.sampling;
         sampling.seed = sampling.seed.wrapping_add(u64::from(choice));
         let stops = StopScan::new(job.request.stop_strings.clone());
-        let text = Text { stream: tokenizer.map(Tokenizer::stream), stops };
+        let stream = tokenizer.map(|tokenizer| tokenizer.stream_after(&job.request.prompt));
+        let text = Text { stream, stops };
         Self { choice, lane, slab, fed, asked: 0, tokens: Vec::new(), sampling, text }
     }
 

@@ -65,6 +65,11 @@ impl Checkpoint {
         &self.config
     }
 
+    /// Sets the tokens that end an answer, which the tokenizer's files name too.
+    pub(crate) fn set_ends(&mut self, tokens: Vec<u32>) {
+        self.config.eos = tokens;
+    }
+
     /// The GGUF file, if it is one: its metadata has more than the weights.
     pub fn gguf(&self) -> Option<&Gguf> {
         match &self.source {

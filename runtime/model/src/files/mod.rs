@@ -25,6 +25,7 @@ pub use element::Element;
 pub(crate) use encoding::Encoding;
 pub use gguf::Gguf;
 pub use mmap::Mapped;
+pub(crate) use mmap::refuse_pointer;
 pub use parts::Weight;
 pub use shards::Shards;
 pub use weights::{LayerWeights, Weights};

@@ -90,7 +90,7 @@ fn half_a_character_waits_and_comes_out_at_the_end() {
 fn templates_run_in_bounds() {
     let conversation = [Message::new("system", "Be brief."), Message::new("user", " Hi ")];
     let render = |source: &str| {
-        ChatTemplate::new(source.into(), "<s>".into(), "</s>".into()).and_then(|t| t.render(&conversation))
+        ChatTemplate::new(source.into(), vec![("bos_token".into(), "<s>".into())]).render(&conversation)
     };
     assert_eq!(
         render(CHATML).unwrap(),
@@ -102,6 +102,6 @@ fn templates_run_in_bounds() {
     let refuses = "{{ raise_exception('roles must alternate') }}";
     assert!(render(refuses).unwrap_err().to_string().contains("roles must alternate"));
     let endless = "{% for i in range(9999) %}{% for j in range(9999) %}{{ i * j }}{% endfor %}{% endfor %}";
-    assert!(render(endless).unwrap_err().to_string().contains("fuel"));
+    assert!(render(endless).unwrap_err().to_string().contains("limit on time and memory"));
     assert!(render("{% for %}").is_err());
 }

@@ -209,7 +209,7 @@ fn tokens_are_chosen_from_the_logits_of_one_pass() {
 
 /// Whether the text is that of the tokens, up to a stop string.
 fn check_text(request: &Request, answer: &Answer) {
-    let mut stream = model().tokenizer.stream();
+    let mut stream = model().tokenizer.stream_after(&request.prompt);
     let mut text: String = answer.tokens.iter().map(|&token| stream.push(token).unwrap()).collect();
     text += &TextStream::finish(stream).unwrap();
     let stop = request.stop_strings.iter().filter_map(|stop| text.find(stop.as_str())).min();
