@@ -1,23 +1,20 @@
-//! Any manifest, sealed so that its digests fit: what a file can do that somebody made on purpose.
+//! Artifacts whose digests fit: what a file can do that somebody made on purpose.
 //!
 //! The input is the manifest's JSON. Each kernel in it gets its three tensors, all empty, so that an input gets past the
 //! names and the hashes to the checks behind them.
-#![no_main]
 
 use std::collections::HashMap;
 
-use libfuzzer_sys::fuzz_target;
-use moac_runtime::artifact::Artifact;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 fn hex(bytes: &[u8]) -> String {
     let digest: [u8; 32] = Sha256::digest(bytes).into();
-    digest.map(|byte| format!("{byte:02x}")).concat()
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn seal(mut manifest: Value) -> Option<Vec<u8>> {
+pub(crate) fn seal(mut manifest: Value) -> Option<Vec<u8>> {
     let kernels = manifest["kernels"].as_array()?;
     let names: Vec<String> = kernels
         .iter()
@@ -29,13 +26,7 @@ fn seal(mut manifest: Value) -> Option<Vec<u8>> {
     manifest.as_object_mut()?.insert("tensors".to_owned(), digests.into());
     let text = manifest.to_string();
     let moac = format!(r#"{{"sha256":"{}","manifest":{text}}}"#, hex(text.as_bytes()));
-    let tensors = distinct.iter().map(|name| (name, TensorView::new(Dtype::U8, vec![0], b"").expect("empty")));
+    let empty = TensorView::new(Dtype::U8, vec![0], b"").ok()?;
+    let tensors = distinct.iter().map(|name| (name, empty.clone()));
     safetensors::serialize(tensors, Some(HashMap::from([("moac".to_owned(), moac)]))).ok()
 }
-
-fuzz_target!(|data: &[u8]| {
-    let Ok(manifest) = serde_json::from_slice::<Value>(data) else { return };
-    if let Some(bytes) = seal(manifest) {
-        let _ = Artifact::from_bytes(bytes);
-    }
-});
