@@ -7,7 +7,7 @@ use moac_runtime::digest::Digest;
 
 use serde::Serialize;
 
-use crate::lower::GlueSpec;
+use crate::lower::glue::spec::GlueSpec;
 use crate::lower::spec::KernelSpec;
 use crate::nvrtc::{self, Source};
 

@@ -5,7 +5,7 @@
 
 mod dump;
 pub mod family;
-mod glue;
+pub(crate) mod glue;
 mod lengths;
 pub(crate) mod spec;
 

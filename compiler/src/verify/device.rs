@@ -7,7 +7,7 @@ use moac_runtime::glue;
 use thiserror::Error;
 
 use super::candidate::Candidate;
-use super::glue::GlueCandidate;
+use super::glue::candidate::GlueCandidate;
 
 /// The byte that poisoned memory is full of: in every element type, a row of them is not a number.
 pub const POISON: u8 = 0xff;

@@ -1,18 +1,11 @@
-//! The engine's own kernels as specs: every literal of their files.
-//!
-//! Unlike attention's, they are the same for all layers and architectures: one spec for each operation. An operation's
-//! literals are listed in [`GlueSpec::new`] and nowhere else; its algorithm is the header of its name.
+//! The spec of a kernel of the engine: an operation's literals are listed in [`GlueSpec::new`] and nowhere else.
 
 use std::f64::consts::TAU;
 
-use moac_runtime::artifact;
 use moac_runtime::glue::{After, EngineShape, Op, Sizes};
 use moac_runtime::launch::LaunchRule;
-use moac_runtime::plan::{DType, Plan};
+use moac_runtime::plan::DType;
 use serde::Serialize;
-
-use super::{Error, Kernel, Lowered, intern};
-use crate::names;
 
 /// A literal and its name in the file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -38,17 +31,6 @@ pub struct GlueSpec {
     pub tables: Vec<Literal<Vec<f32>>>,
     /// Threads, shared memory and grid.
     pub launch: LaunchRule,
-}
-
-/// The engine's kernels of a lowered plan.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoweredEngine {
-    /// The shape that they are compiled for.
-    pub shape: EngineShape,
-    /// One for each operation that some architecture has a kernel for.
-    pub specs: Vec<GlueSpec>,
-    /// By architecture and then by operation. `spec` is an index into `specs`.
-    pub kernels: Vec<Kernel>,
 }
 
 impl GlueSpec {
@@ -107,29 +89,6 @@ fn turns(frequency: f64) -> (f32, f32) {
     let turns = frequency / TAU;
     let high = turns as f32;
     (high, (turns - f64::from(high)) as f32)
-}
-
-impl Lowered {
-    /// Adds the kernels of an engine for a model of `shape`, of which this is the lowered `plan`.
-    ///
-    /// # Errors
-    /// [`Error::Engine`] for a shape that the kernels cannot be compiled for.
-    pub fn with_engine(mut self, plan: &Plan, shape: &EngineShape) -> Result<Self, Error> {
-        artifact::check_engine_shape(shape, &plan.model)
-            .map_err(|error| Error::Engine { reason: error.to_string() })?;
-        let kv_heads = self.target.kv_heads.end - self.target.kv_heads.start;
-        let sizes = shape.sizes(&plan.model, kv_heads);
-        let (mut specs, mut kernels) = (Vec::new(), Vec::new());
-        for &arch in &self.target.archs {
-            for op in sizes.ops(arch) {
-                let spec = GlueSpec::new(op, shape, &sizes, self.target.dtype);
-                let symbol = names::glue_symbol(&spec);
-                kernels.push(Kernel { arch, spec: intern(&mut specs, spec), symbol });
-            }
-        }
-        self.engine = Some(LoweredEngine { shape: shape.clone(), specs, kernels });
-        Ok(self)
-    }
 }
 
 #[cfg(test)]
