@@ -6,7 +6,7 @@
 
 use moac_runtime::glue::Outcome;
 
-use super::sample::Sampling;
+pub use super::sample::Choice;
 use crate::ModelError;
 
 /// Steps that are started and not finished, at most.
@@ -37,17 +37,6 @@ pub struct Limits {
     /// Whether a row has the same bits whatever else is in its step. The engine then keeps the borders of chunks the same too,
     /// so that a request's answer does not depend on others at all.
     pub deterministic: bool,
-}
-
-/// How a step's token is to be chosen: the request's parameters and the token's number in its answer, from 0.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Choice<'a> {
-    /// The request's parameters, which are checked.
-    pub sampling: &'a Sampling,
-    /// The token's number in the answer.
-    pub counter: u32,
-    /// How many of the likeliest tokens are reported beside the chosen one.
-    pub top_logprobs: u32,
 }
 
 /// A request that takes its lane's newest token and chooses the next one.

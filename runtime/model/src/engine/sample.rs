@@ -2,7 +2,6 @@
 
 use moac_runtime::glue::{self, Outcome, uniform};
 
-use super::runner::Choice;
 use crate::ModelError;
 
 /// How the next token is chosen: repetition penalty, temperature, top-k, top-p and min-p, in this order. A token that is as
@@ -21,6 +20,17 @@ pub struct Sampling {
     pub repetition_penalty: f32,
     /// The same seed gives the same text.
     pub seed: u64,
+}
+
+/// How a step's token is to be chosen: the request's parameters and the token's number in its answer, from 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice<'a> {
+    /// The request's parameters, which are checked.
+    pub sampling: &'a Sampling,
+    /// The token's number in the answer.
+    pub counter: u32,
+    /// How many of the likeliest tokens are reported beside the chosen one.
+    pub top_logprobs: u32,
 }
 
 impl Sampling {

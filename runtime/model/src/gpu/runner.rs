@@ -287,14 +287,6 @@ impl GpuRunner {
         Ok(())
     }
 
-    /// The losses of a text in nats, of its tokens from the second on, in an empty slab.
-    ///
-    /// # Errors
-    /// A text longer than the largest bucket, no room for a slab, or what the device says.
-    pub fn losses(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        super::losses::of(self, tokens)
-    }
-
     /// Runs a chunk through the layers, without samples; its hidden states are left for [`logits`](Self::logits).
     pub(super) fn hidden(&mut self, slab: &mut Slab, tokens: &[u32]) -> Result<(), ModelError> {
         let chunk = [Prefill { lane: 0, slab, tokens, choice: None }];
