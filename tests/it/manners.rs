@@ -199,7 +199,7 @@ fn a_folder_of_plans_is_that_of_the_last_search() {
             .read_dir()
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.ends_with(".json"))
+            .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "json"))
             .collect();
         names.sort();
         (names, run.stderr)
