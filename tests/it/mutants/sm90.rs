@@ -2,6 +2,7 @@
 
 use super::table::{Mutant, Survivor, Table, m};
 
+const HOPPER: &str = "moac/ptx/hopper.cuh";
 const STEP: &str = "moac/sm90/decode.cuh";
 const SUPPLY: &str = "moac/sm90/supply.cuh";
 const SPLIT: &str = "moac/sm90/split.cuh";
@@ -110,7 +111,7 @@ const OF_DECODE: &[Mutant] = &[
         "ranges.part_of(s.origin + s.tiles - 1);",
         "ranges.part_of(s.origin + s.tiles - 2);",
     ),
-    m("inputs not waited for", SUPPLY, "asm volatile(\"griddepcontrol.wait;\" ::: \"memory\");", ""),
+    m("inputs not waited for", HOPPER, "asm volatile(\"griddepcontrol.wait;\" ::: \"memory\");", ""),
     m("longer ranges one tile short", SPLIT, "longer = rest * (share + 1)", "longer = rest * share"),
     m("scan forgets a step", SPLIT, "int step = 1; step <", "int step = 2; step <"),
     m(
