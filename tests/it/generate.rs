@@ -143,6 +143,29 @@ fn sampling_follows_its_options() {
     assert_eq!(hot("1", &["--top-k", "1"]), greedy);
     assert_eq!(hot("1", &["--top-p", "1e-6"]), greedy);
     assert_ne!(hot("1", &["--top-k", "8"]), hot("1", &[]));
+    assert_eq!(hot("1", &["--min-p", "1"]), greedy);
+    assert_ne!(text(&["--repetition-penalty", "2"]), greedy);
+    assert_eq!(text(&["--deterministic", "--device", "cpu"]), greedy);
+}
+
+#[test]
+fn a_stop_string_ends_an_answer_and_is_no_part_of_it() {
+    let folder = folder();
+    let folder = folder.path();
+    let answer = |options: &[&str]| -> Value {
+        let args = [&["-p", "in the", "-n", "24", "--json"], options].concat();
+        serde_json::from_str(&printed(folder, &args)).unwrap()
+    };
+    let whole = answer(&[])["text"].as_str().unwrap().to_owned();
+    // Some text from the middle, of more than one character, so of more than one token most likely.
+    let middle: String = whole.chars().skip(5).take(3).collect();
+    let cut = answer(&["--stop", "nowhere in it", "--stop", &middle]);
+    assert_eq!(
+        (cut["text"].as_str().unwrap(), &cut["stop"]),
+        (whole.split(&middle).next().unwrap(), &json!("stop"))
+    );
+    let args = ["-p", "in the", "-n", "24", "--stop", &middle];
+    assert_eq!(printed(folder, &args), format!("{}\n", whole.split(&middle).next().unwrap()));
 }
 
 #[test]
@@ -156,7 +179,9 @@ fn a_file_of_prompts_is_each_prompt_alone() {
     let lines = "{\"prompt\": \"in the\", \"more\": 1}\n{\"prompt\": \"two\\nlines\"}\n";
     std::fs::write(folder.join("p.jsonl"), lines).unwrap();
     let both = alone("in the", &["--json"]) + &alone("two\nlines", &["--json"]);
-    assert_eq!(printed(folder, &["--prompts", "p.jsonl", "-n", "8", "--json"]), both);
+    let (code, stdout, stderr) = generate(folder, &["--prompts", "p.jsonl", "-n", "8", "--json"]);
+    assert_eq!((code, stdout), (Some(0), both));
+    assert!(stderr.contains("2 prompts, ") && stderr.contains(" a second"), "{stderr}");
 }
 
 #[test]
@@ -229,6 +254,9 @@ fn what_cannot_be_done_is_said() {
         (&["-p", "a", "--temperature=-1"], "the temperature is -1, expected 0 to 100"),
         (&["-p", "a", "--top-k", "0"], "top-k is 0"),
         (&["-p", "a", "--top-p", "1.5"], "top-p is 1.5"),
+        (&["-p", "a", "--min-p", "2"], "min-p is 2"),
+        (&["-p", "a", "--repetition-penalty", "0"], "the repetition penalty is 0"),
+        (&["-p", "a", "--stop", ""], "a stop string is empty"),
         (&["--prompts", "nowhere.txt"], "nowhere.txt"),
         (&["--prompts", "bad.jsonl"], "`bad.jsonl`, line 2"),
         (&["--prompts", "empty.txt"], "`empty.txt` contains no prompt"),
