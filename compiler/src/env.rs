@@ -23,6 +23,11 @@ pub const CACHE_DIR: Var = Var {
 /// The log filter.
 pub const LOG: Var =
     Var { name: "MOAC_LOG", help: "log filter, as in `moac=debug,warn` [default: warn; logs go to stderr]" };
+/// What the server's clients must know.
+pub const API_KEY: Var = Var {
+    name: "MOAC_API_KEY",
+    help: "the key that clients of `moac serve` must send; without it, all are served",
+};
 /// The CUDA toolkit.
 pub const CUDA_HOME: Var = Var { name: "CUDA_HOME", help: "a CUDA folder to look for NVRTC in" };
 /// The CUDA toolkit, under its other name.
@@ -47,10 +52,11 @@ pub const XDG_CACHE_HOME: Var = Var { name: "XDG_CACHE_HOME", help: "the user's 
 pub const HOME: Var = Var { name: "HOME", help: "the user's home, for ~/.cache" };
 
 /// All of them, in the order that help shows.
-pub const ALL: [Var; 11] = [
+pub const ALL: [Var; 12] = [
     NVRTC,
     CACHE_DIR,
     LOG,
+    API_KEY,
     CUDA_HOME,
     CUDA_PATH,
     CONDA_PREFIX,

@@ -26,5 +26,6 @@ mod page;
 mod plans;
 mod proven;
 mod quality;
+mod serve;
 mod tasks;
 mod verify;

@@ -92,6 +92,9 @@ pub enum Error {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] moac_model::EngineError),
+    /// The server failed.
+    #[error(transparent)]
+    Serve(#[from] moac_server::ServeError),
     /// Answers that do not depend on others at all, on a GPU.
     #[error("--deterministic: not on a GPU yet, whose products depend on how many requests run")]
     DeterministicGpu,
@@ -258,6 +261,7 @@ impl Hint for Error {
             | Self::Twice { .. }
             | Self::Context { .. }
             | Self::Engine(_)
+            | Self::Serve(_)
             | Self::Reference(_)
             | Self::Fixed { .. }
             | Self::Ptx { .. }

@@ -134,7 +134,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     if device == Device::Gpu && args.deterministic {
         return Err(Error::DeterministicGpu);
     }
-    let Chosen { plan, lengths, artifact } = args.plan(&files)?;
+    let Chosen { plan, lengths, artifact } =
+        Chosen::read(args.plan.as_ref(), args.artifact.as_ref(), &files)?;
     let session = Session { args, context, files: &files, device, plan, lengths, artifact };
     match (&args.input.prompt, &args.input.prompts) {
         (Some(text), _) => session.answer(&[prompt(text, Path::new(STDIN))?])?,
@@ -176,21 +177,36 @@ impl Args {
         let &Self { temperature, top_k, top_p, min_p, repetition_penalty, seed, .. } = self;
         Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed }
     }
+}
 
+/// What attention is.
+pub(super) struct Chosen {
+    pub(super) plan: Plan,
+    /// The context lengths, if they are limited.
+    pub(super) lengths: Option<Vec<u32>>,
+    /// The compiled plan, if that was given.
+    artifact: Option<Box<Artifact>>,
+}
+
+impl Chosen {
     /// The plan, and the context lengths that it may be run at, if they are limited.
-    fn plan(&self, files: &ModelFiles) -> Result<Chosen, Error> {
+    pub(super) fn read(
+        plan: Option<&PathBuf>,
+        artifact: Option<&PathBuf>,
+        files: &ModelFiles,
+    ) -> Result<Self, Error> {
         let shape = files.checkpoint.config().shape();
-        let (path, chosen) = match (&self.plan, &self.artifact) {
-            (Some(path), _) => (path, Chosen::of_plan(plan::read(path, Some(shape.clone()))?)),
+        let (path, chosen) = match (plan, artifact) {
+            (Some(path), _) => (path, Self::of_plan(plan::read(path, Some(shape.clone()))?)),
             (None, Some(path)) => match Subject::open(path, None)? {
-                Subject::Plan(plan) => (path, Chosen::of_plan(*plan)),
+                Subject::Plan(plan) => (path, Self::of_plan(*plan)),
                 Subject::Artifact(artifact) => {
                     let (plan, lengths) =
                         (artifact.manifest().plan.clone(), artifact.geometry().lengths.clone());
-                    (path, Chosen { plan, lengths: Some(lengths), artifact: Some(artifact) })
+                    (path, Self { plan, lengths: Some(lengths), artifact: Some(artifact) })
                 }
             },
-            (None, None) => return Ok(Chosen::of_plan(dense_plan(&shape))),
+            (None, None) => return Ok(Self::of_plan(dense_plan(&shape))),
         };
         let plan = &chosen.plan;
         let sizes = |s: &moac_runtime::plan::ModelShape| {
@@ -202,18 +218,7 @@ impl Args {
         }
         Ok(chosen)
     }
-}
 
-/// What attention is.
-struct Chosen {
-    plan: Plan,
-    /// The context lengths, if they are limited.
-    lengths: Option<Vec<u32>>,
-    /// The compiled plan, if that was given.
-    artifact: Option<Box<Artifact>>,
-}
-
-impl Chosen {
     fn of_plan(plan: Plan) -> Self {
         Self { plan, lengths: None, artifact: None }
     }

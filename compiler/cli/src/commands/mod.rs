@@ -26,6 +26,7 @@ pub mod profile;
 pub mod quickstart;
 pub mod refine;
 pub mod search;
+pub mod serve;
 pub mod space;
 pub mod validate;
 pub mod verify;

@@ -1,0 +1,383 @@
+//! `moac serve` on a tiny random model, as clients without a library see it: bytes on a socket. `serve/suite.py` does the same
+//! with the official client.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::compile::{finish, moac};
+use crate::generate::folder;
+
+/// A server that is killed with the test.
+struct Server {
+    process: Child,
+    address: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Server {
+    fn start(folder: &Path, args: &[&str], key: Option<&str>) -> Self {
+        let mut command =
+            moac(folder, &[&["serve", "tiny", "--port", "0", "--lengths", "256,1024"], args].concat());
+        if let Some(key) = key {
+            command.env("MOAC_API_KEY", key);
+        }
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let line =
+            lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("serving "))).unwrap().unwrap();
+        let address = line.split("http://").nth(1).unwrap().trim_end_matches("/v1").to_owned();
+        // The rest is read, so that the server never waits for it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, address }
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n"
+        );
+        stream.write_all(format!("{head}{headers}\r\n{body}").as_bytes()).unwrap();
+        stream
+    }
+
+    /// (status, body), chunks put together.
+    fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let mut raw = Vec::new();
+        self.send(method, path, headers, body).read_to_end(&mut raw).unwrap();
+        let raw = String::from_utf8(raw).unwrap();
+        let (head, body) = raw.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        if !head.to_lowercase().contains("transfer-encoding: chunked") {
+            return (status, body.to_owned());
+        }
+        let (mut rest, mut whole) = (body, String::new());
+        while let Some((size, more)) = rest.split_once("\r\n") {
+            let size = usize::from_str_radix(size, 16).unwrap();
+            whole += &more[..size];
+            rest = more[size..].strip_prefix("\r\n").unwrap_or("");
+        }
+        (status, whole)
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let (status, text) = self.ask("POST", path, "", &body.to_string());
+        (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}")))
+    }
+
+    /// The events of a stream, the last of which says that it is over.
+    fn stream(&self, path: &str, body: &Value) -> Vec<Value> {
+        let (status, text) = self.ask("POST", path, "", &body.to_string());
+        assert_eq!(status, 200, "{text}");
+        let mut events: Vec<&str> =
+            text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).collect();
+        assert_eq!(events.pop(), Some("[DONE]"));
+        events.into_iter().map(|event| serde_json::from_str(event).unwrap()).collect()
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let (status, text) = self.ask("GET", "/metrics", "", "");
+        assert_eq!(status, 200);
+        let line =
+            text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        line.unwrap_or_else(|| panic!("{name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+#[track_caller]
+fn eventually(what: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !what() {
+        assert!(start.elapsed() < Duration::from_mins(1), "it never happens");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn answers_are_those_of_the_command_line() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[], None);
+    let generated = |args: &[&str]| -> Value {
+        let args = [&["generate", "tiny", "-n", "12", "--json"], args].concat();
+        let (code, stdout, stderr) = finish(&mut moac(folder.path(), &args));
+        assert_eq!(code, Some(0), "{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    };
+    let plain = generated(&["--raw", "-p", "in the"]);
+    let body =
+        json!({"model": "tiny", "prompt": "in the", "max_tokens": 12, "temperature": 0, "unknown": [1]});
+    let (status, reply) = server.post("/v1/completions", &body);
+    assert_eq!(status, 200, "{reply}");
+    assert_eq!(reply["choices"][0]["text"], plain["text"]);
+    assert_eq!(
+        reply["choices"][0]["finish_reason"],
+        if plain["stop"] == "limit" { "length" } else { "stop" }
+    );
+    assert_eq!(reply["usage"]["completion_tokens"], plain["tokens"]);
+    assert_eq!(reply["usage"]["prompt_tokens"], plain["prompt_tokens"]);
+    let chat = generated(&["-p", "in the 12", "--system", "be kind"]);
+    let messages = json!([
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": [{"type": "text", "text": "in the "}, {"type": "text", "text": "12"}]}
+    ]);
+    let body = json!({"messages": messages, "max_completion_tokens": 12, "temperature": 0});
+    let (status, reply) = server.post("/v1/chat/completions", &body);
+    assert_eq!(status, 200, "{reply}");
+    assert_eq!(reply["choices"][0]["message"]["content"], chat["text"]);
+    // Piece by piece it is the same, and the last piece tells how many tokens there were.
+    let body = json!({
+        "messages": messages, "max_tokens": 12, "temperature": 0, "stream": true, "logprobs": true,
+        "top_logprobs": 2, "stream_options": {"include_usage": true}
+    });
+    let events = server.stream("/v1/chat/completions", &body);
+    assert_eq!(events[0]["choices"][0]["delta"]["role"], "assistant");
+    let text: String =
+        events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(text, chat["text"]);
+    let told: usize = events
+        .iter()
+        .filter_map(|event| event["choices"][0]["logprobs"]["content"].as_array())
+        .inspect(|tokens| assert_eq!(tokens[0]["top_logprobs"].as_array().unwrap().len(), 2))
+        .map(Vec::len)
+        .sum();
+    assert_eq!(told, chat["tokens"].as_u64().unwrap() as usize);
+    let usage = &events.last().unwrap()["usage"];
+    assert_eq!(
+        (&usage["completion_tokens"], &events.last().unwrap()["choices"]),
+        (&chat["tokens"], &json!([]))
+    );
+}
+
+#[test]
+fn several_prompts_and_answers_keep_their_places() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[], None);
+    let of = |prompt: Value, n: u32, seed: i64| {
+        let body = json!({"prompt": prompt, "n": n, "seed": seed, "max_tokens": 6, "temperature": 1.5, "echo": true});
+        let (status, reply) = server.post("/v1/completions", &body);
+        assert_eq!(status, 200, "{reply}");
+        let choices = reply["choices"].as_array().unwrap().clone();
+        assert!(choices.iter().enumerate().all(|(at, choice)| choice["index"] == at));
+        choices.iter().map(|choice| choice["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let both = of(json!(["in the", "he 12"]), 2, 5);
+    let alone = [
+        of(json!("in the"), 1, 5),
+        of(json!("in the"), 1, 6),
+        of(json!("he 12"), 1, 5),
+        of(json!("he 12"), 1, 6),
+    ];
+    assert_eq!(both, alone.concat());
+    assert!(both[0].starts_with("in the") && both[3].starts_with("he 12"));
+    // Tokens are prompts too.
+    assert_eq!(of(json!([10, 20, 30]), 1, 5), of(json!([[10, 20, 30]]), 1, 5));
+    // Without a seed, no two answers are the same.
+    let body = json!({"prompt": "in", "max_tokens": 20, "temperature": 2});
+    assert_ne!(
+        server.post("/v1/completions", &body).1["choices"],
+        server.post("/v1/completions", &body).1["choices"]
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--lanes", "2"], None);
+    let completion = |more: Value| {
+        let mut body = json!({"prompt": "in", "max_tokens": 2});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        ("/v1/completions", body)
+    };
+    let chat = |body: Value| ("/v1/chat/completions", body);
+    let user = json!([{"role": "user", "content": "in"}]);
+    for ((path, body), status, param) in [
+        (completion(json!({"temperature": -1})), 400, json!("temperature")),
+        (completion(json!({"temperature": "hot"})), 400, json!("temperature")),
+        (completion(json!({"top_p": 0})), 400, json!("top_p")),
+        (completion(json!({"max_tokens": -1})), 400, json!("max_tokens")),
+        (completion(json!({"max_tokens": 2000})), 400, json!("max_tokens")),
+        (completion(json!({"n": 0})), 400, json!("n")),
+        (completion(json!({"n": 3})), 400, json!("n")),
+        (completion(json!({"stop": ["a", 1]})), 400, json!("stop")),
+        (completion(json!({"stop": ""})), 400, json!("stop")),
+        (completion(json!({"prompt": {"a": 1}})), 400, json!("prompt")),
+        (completion(json!({"prompt": []})), 400, json!("prompt")),
+        (completion(json!({"prompt": [1, 99_999]})), 400, json!("prompt")),
+        (completion(json!({"prompt": "a\u{4}"})), 400, json!("prompt")),
+        (completion(json!({"prompt": "7".repeat(1100)})), 400, json!("max_tokens")),
+        (completion(json!({"logprobs": 21})), 400, json!("logprobs")),
+        (completion(json!({"suffix": "a"})), 400, json!("suffix")),
+        (completion(json!({"presence_penalty": 0.5})), 400, json!("presence_penalty")),
+        (completion(json!({"logit_bias": {"5": 1}})), 400, json!("logit_bias")),
+        (completion(json!({"model": "other"})), 404, json!("model")),
+        (chat(json!({})), 400, json!("messages")),
+        (chat(json!({"messages": []})), 400, json!("messages")),
+        (chat(json!({"messages": [{"content": "in"}]})), 400, json!("messages")),
+        (chat(json!({"messages": user, "tools": [{}]})), 400, json!("tools")),
+        (chat(json!({"messages": user, "top_logprobs": 2})), 400, json!("top_logprobs")),
+        (
+            chat(json!({"messages": user, "response_format": {"type": "json_object"}})),
+            400,
+            json!("response_format"),
+        ),
+        (
+            chat(json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})),
+            400,
+            json!("messages"),
+        ),
+    ] {
+        let (found, reply) = server.post(path, &body);
+        assert_eq!((found, &reply["error"]["param"]), (status, &param), "{body}: {reply}");
+        assert_eq!(reply["error"]["type"], "invalid_request_error");
+        assert!(reply["error"]["message"].as_str().is_some_and(|message| message.len() > 10), "{reply}");
+    }
+    for (method, path, body, status) in [
+        ("POST", "/v1/completions", "{", 400),
+        ("POST", "/v1/completions", "\u{1}", 400),
+        ("POST", "/v1/completions", "[]", 400),
+        ("GET", "/v1/completions", "", 405),
+        ("GET", "/nowhere", "", 404),
+        ("GET", "/v1/models/other", "", 404),
+        ("GET", "/v1/models/tiny", "", 200),
+        ("GET", "/health", "", 200),
+    ] {
+        assert_eq!(server.ask(method, path, "", body).0, status, "{method} {path} {body}");
+    }
+    // A body that is too long is refused before it is sent.
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    let head =
+        "POST /v1/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 9000000\r\n\r\n{";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(status, *b"HTTP/1.1 413");
+    // After all that it answers.
+    assert_eq!(server.post("/v1/completions", &completion(json!({})).1).0, 200);
+    eventually(|| server.metric("moac:kv_bytes_used") == 0.0);
+}
+
+#[test]
+fn a_key_is_asked_for_where_one_is_set() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[], Some("secret"));
+    for (headers, status) in [
+        ("", 401),
+        ("authorization: Bearer secre\r\n", 401),
+        ("authorization: Bearer secretsecret\r\n", 401),
+        ("authorization: secret\r\n", 401),
+        ("authorization: Bearer secret\r\n", 200),
+    ] {
+        assert_eq!(server.ask("GET", "/v1/models", headers, "").0, status, "{headers}");
+    }
+    assert_eq!(server.ask("GET", "/health", "", "").0, 200);
+}
+
+#[test]
+fn a_client_that_goes_away_gives_its_cache_back() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--lanes", "2"], None);
+    let body = json!({"prompt": "in the", "max_tokens": 1000, "temperature": 2, "stream": true}).to_string();
+    let mut cut = Vec::new();
+    for _ in 0..2 {
+        let mut stream = server.send("POST", "/v1/completions", "", &body);
+        let mut some = [0; 64];
+        stream.read_exact(&mut some).unwrap();
+        cut.push(stream);
+    }
+    drop(cut);
+    eventually(|| {
+        server.metric("vllm:num_requests_running") == 0.0 && server.metric("moac:kv_bytes_used") == 0.0
+    });
+    // One that waits for the whole answer, too.
+    let whole = json!({"prompt": "in the", "max_tokens": 1000, "temperature": 2}).to_string();
+    let stream = server.send("POST", "/v1/completions", "", &whole);
+    eventually(|| {
+        server.metric("vllm:num_requests_running") > 0.0 || server.metric("moac:steps_total") > 50.0
+    });
+    drop(stream);
+    eventually(|| {
+        server.metric("vllm:num_requests_running") == 0.0 && server.metric("moac:kv_bytes_used") == 0.0
+    });
+}
+
+#[test]
+fn a_conversation_goes_on_from_its_cache() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[], None);
+    let mut messages = vec![json!({"role": "user", "content": "in the 12"})];
+    let mut cached = Vec::new();
+    for turn in 0..3 {
+        let body = json!({"messages": messages, "max_tokens": 8, "temperature": 0});
+        let (status, reply) = server.post("/v1/chat/completions", &body);
+        assert_eq!(status, 200, "{reply}");
+        cached.push(reply["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap());
+        messages.push(reply["choices"][0]["message"].clone());
+        messages.push(json!({"role": "user", "content": format!("he {turn}")}));
+    }
+    assert_eq!(cached[0], 0);
+    // Random text does not always come back as the tokens that it was made of, but when it does the cache is found.
+    assert!(cached.is_sorted() || cached.contains(&0), "{cached:?}");
+    assert!(server.metric("moac:kv_bytes_kept") > 0.0);
+}
+
+#[test]
+fn what_runs_is_finished_when_the_server_is_told_to_end() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[], None);
+    let body = json!({"prompt": "in the", "max_tokens": 200, "temperature": 0, "stream": true}).to_string();
+    let mut stream = server.send("POST", "/v1/completions", "", &body);
+    let mut some = [0; 64];
+    stream.read_exact(&mut some).unwrap();
+    let id = server.process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("\"finish_reason\":\"") && rest.contains("data: [DONE]"), "{rest}");
+    assert_eq!(server.process.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_would_be_served_is_said() {
+    let folder = folder();
+    let args = ["serve", "tiny", "--dry-run", "--lengths", "256", "--lanes", "3", "--kv-bytes", "64MiB"];
+    let (code, stdout, stderr) = finish(&mut moac(folder.path(), &args));
+    assert_eq!(code, Some(0), "{stderr}");
+    // Three layers of two heads of 64, keys and values of four bytes.
+    let slab = 3 * 2 * 64 * 2 * 4 * 256;
+    assert!(stdout.contains(&format!("context     256 tokens: {slab} bytes, 3 at once")), "{stdout}");
+    for (args, expected) in [
+        (&["--kv-bytes", "8GB"][..], "expected B, KiB, MiB or GiB"),
+        (&["--host", "nowhere"], "--host"),
+        (&["--lengths", "2048"], "1024"),
+    ] {
+        let (code, _, stderr) = finish(&mut moac(folder.path(), &[&["serve", "tiny"], args].concat()));
+        assert_eq!(code, Some(2));
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
+#[test]
+#[ignore = "needs the official client: MOAC_OPENAI_PYTHON is a python that has it, and .ci/run makes one"]
+fn the_official_client_agrees() {
+    let folder = folder();
+    #[allow(clippy::disallowed_methods)] // the list in the compiler is of what moac reads, not its tests
+    let python = std::env::var_os("MOAC_OPENAI_PYTHON").expect("set MOAC_OPENAI_PYTHON");
+    let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("serve/suite.py");
+    let moac = env!("CARGO_BIN_EXE_moac-under-test");
+    let done =
+        Command::new(python).arg(suite).args([moac, "tiny"]).current_dir(folder.path()).status().unwrap();
+    assert!(done.success());
+}
