@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn a_density_that_the_smallest_spans_exceed_is_an_error() {
         let error = Descent::new(&uniform(0.25), &LENGTHS, &options(Some(0.1))).unwrap_err().to_string();
-        let expected = "0.1 of the dense KV bytes is less than the smallest spans of 128 tokens take at 1024 tokens, which is 0.1250";
+        let expected = "--density 0.1 is too low: at 1024 tokens, the smallest spans of 128 tokens already take 0.1250 of the dense KV bytes";
         assert!(error.contains(expected), "{error}");
     }
 

@@ -273,7 +273,7 @@ mod tests {
     fn texts_are_tidied_and_cut_into_whole_words() {
         let sentence = "One two three four five six seven eight nine ten eleven, said he. ";
         let text = format!(
-            "\u{feff}\r\n\n  Title  \r\n\n\n\n{sentence}{sentence}\n\tx  \nlast {}",
+            "\r\n\n  Title  \r\n\n\n\n{sentence}{sentence}\n\tx  \nlast {}",
             "long ".repeat(100)
         );
         let document = Document::new(String::new(), &text, None).unwrap();

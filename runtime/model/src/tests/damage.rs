@@ -35,7 +35,7 @@ fn a_cut_gguf_is_an_error_at_every_length() {
     };
     assert_eq!((name.as_str(), *expected), ("output_norm.weight", HIDDEN as u64 * 4));
     assert!(found < expected, "{error}");
-    assert!(error.to_string().contains("is truncated: its 351 bytes of 384 end with the file"), "{error}");
+    assert!(error.to_string().contains("is truncated: the file ends after 351 of its 384 bytes"), "{error}");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn every_lie_in_a_gguf_header_is_named() {
     assert!(
         problem("a", &[64]).contains("has shape [4611686018427387904, 4611686018427387904], expected [64]")
     );
-    assert!(problem("b", &[64]).contains("is truncated: its 0 bytes of 256"));
+    assert!(problem("b", &[64]).contains("is truncated: the file ends after 0 of its 256 bytes"));
     assert!(problem("c", &[64]).contains("has element type number 99"));
     assert!(
         problem("d", &[64]).contains("tensor `d` of `")

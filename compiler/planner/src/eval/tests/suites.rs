@@ -65,8 +65,8 @@ fn what_is_wrong_is_named() {
         (r#"{"runs": [], "plan": []}"#.to_owned(), "unknown field `plan`"),
         (run(r#""name": "r", "task": "nll", "lengths": "1k""#), "`1k` is not a length"),
         (run(r#""name": "r", "task": "mmlu", "lengths": "1024""#), "unknown variant `mmlu`"),
-        (run(r#""name": "../r", "task": "nll", "lengths": "1024""#), "a run is called `../r`"),
-        (run(r#""name": "", "task": "nll", "lengths": "1024""#), "a run is called ``"),
+        (run(r#""name": "../r", "task": "nll", "lengths": "1024""#), "invalid run name `../r`"),
+        (run(r#""name": "", "task": "nll", "lengths": "1024""#), "invalid run name ``"),
         (
             run(r#""name": "r", "task": "nll", "lengths": "1024", "plans": ["c"]"#),
             "the run `r` names the plan `c`, but the suite only has a, b",

@@ -131,7 +131,7 @@ fn every_defect_is_named() {
     }
     let good = file(same, keep);
     for cut in [0, 7, 50, good.len() - 1] {
-        assert!(message(&good[..cut]).contains("not a whole safetensors file"));
+        assert!(message(&good[..cut]).contains("not a complete safetensors file"));
     }
     let bare = safetensors::serialize(Vec::<(String, TensorView<'_>)>::new(), None).expect("a file");
     assert!(message(&bare).contains("it is missing"));

@@ -192,7 +192,7 @@ fn a_space_that_makes_no_sense_is_refused() {
             Space { bounds: [good.bounds.clone(), good.bounds.clone()].concat(), ..good.clone() },
             "one bound for each",
         ),
-        (Space { max_rules: Some(0), ..good }, "limit of 0 rules"),
+        (Space { max_rules: Some(0), ..good }, "--rules-per-layer: found 0"),
     ];
     for (space, expected) in cases {
         let message = error(space);
