@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 fn hex(bytes: &[u8]) -> String {
     let digest: [u8; 32] = Sha256::digest(bytes).into();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.map(|byte| format!("{byte:02x}")).concat()
 }
 
 pub(crate) fn seal(mut manifest: Value) -> Option<Vec<u8>> {

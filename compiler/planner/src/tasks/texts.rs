@@ -272,10 +272,8 @@ mod tests {
     #[test]
     fn texts_are_tidied_and_cut_into_whole_words() {
         let sentence = "One two three four five six seven eight nine ten eleven, said he. ";
-        let text = format!(
-            "\r\n\n  Title  \r\n\n\n\n{sentence}{sentence}\n\tx  \nlast {}",
-            "long ".repeat(100)
-        );
+        let text =
+            format!("\r\n\n  Title  \r\n\n\n\n{sentence}{sentence}\n\tx  \nlast {}", "long ".repeat(100));
         let document = Document::new(String::new(), &text, None).unwrap();
         assert!(document.text.starts_with("Title\n\nOne two"), "{}", document.text);
         assert!(document.text.contains("said he.\n\tx\nlast long"));

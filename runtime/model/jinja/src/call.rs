@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{ErrorKind, Result, fail, unsupported};
 use crate::render::{Interp, Object};
 use crate::time::strftime;
-use crate::value::{Range, V};
+use crate::value::{Range, V, need_str};
 
 /// The most numbers of a `range`, as Jinja2's sandbox has it.
 const MAX_RANGE: i128 = 100_000;
@@ -119,7 +119,7 @@ impl Interp<'_> {
             "namespace" => {
                 let mut attributes: Vec<(Arc<str>, V)> = Vec::new();
                 for (key, value) in self.dict(args)? {
-                    let key = self.need_str(&key, "attribute name")?;
+                    let key = need_str(&key, "attribute name")?;
                     if key.starts_with('_') {
                         return fail(format!("a namespace cannot hold '{key}'"));
                     }
@@ -149,7 +149,7 @@ impl Interp<'_> {
             "strftime_now" => {
                 let [format] = args.bind("strftime_now", ["format"])?;
                 let Some(format) = format else { return fail("strftime_now() takes a format") };
-                let format = self.need_str(&format, "format")?;
+                let format = need_str(&format, "format")?;
                 self.meter.bytes(format.len().saturating_mul(16))?;
                 Ok(V::Str(strftime(&format, &self.now)?.into()))
             }

@@ -113,10 +113,7 @@ impl Interp<'_> {
         self.meter.bytes(precision)?;
         let magnitude = number.abs();
         let upper = matches!(spec.kind, Some('F' | 'E' | 'G'));
-        let mut digits = if !number.is_finite() {
-            let mark = if spec.kind == Some('%') { "%" } else { "" };
-            format!("{}{mark}", if number.is_nan() { "nan" } else { "inf" })
-        } else {
+        let mut digits = if number.is_finite() {
             match spec.kind {
                 Some('f' | 'F') => number::fixed(magnitude, precision),
                 Some('e' | 'E') => number::exponential(magnitude, precision),
@@ -145,6 +142,9 @@ impl Interp<'_> {
                     return fail(format!("Unknown format code '{kind}' for object of type 'float'"));
                 }
             }
+        } else {
+            let mark = if spec.kind == Some('%') { "%" } else { "" };
+            format!("{}{mark}", if number.is_nan() { "nan" } else { "inf" })
         };
         if upper {
             digits.make_ascii_uppercase();

@@ -130,7 +130,7 @@ fn string(text: &str, ascii: bool, out: &mut String, meter: &Meter) -> Result<()
             c if c < ' ' || ascii && !(' '..='~').contains(&c) => {
                 let mut units = [0; 2];
                 for unit in c.encode_utf16(&mut units) {
-                    out.push_str(&format!("\\u{unit:04x}"));
+                    out.extend(format!("\\u{unit:04x}").chars());
                 }
             }
             c => out.push(c),

@@ -130,7 +130,6 @@ impl Lexer<'_> {
         let text = &self.source[self.at..self.at + length];
         let kept = match sign {
             Some('-') => text.trim_end(),
-            Some(_) => text,
             None if block => {
                 let line = text.rfind('\n').map_or(0, |at| at + 1);
                 let indent = &text[line..];
@@ -141,7 +140,7 @@ impl Lexer<'_> {
                     text
                 }
             }
-            None => text,
+            Some(_) | None => text,
         };
         if !kept.is_empty() {
             let kept = Tok::Data(kept.into());

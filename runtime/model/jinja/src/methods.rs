@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::call::{CallArgs, integer};
 use crate::error::{Result, fail, unsupported};
+use crate::number;
 use crate::render::Interp;
 use crate::unicode::{self, is_space};
-use crate::value::V;
+use crate::value::{V, need_str};
 
 const STR: [&str; 47] = [
     "capitalize",
@@ -82,7 +83,7 @@ pub(crate) fn unsafe_attribute(value: &V, name: &str) -> String {
 }
 
 /// The method of that name, if Python has one.
-pub(crate) fn find(value: &V, name: &Arc<str>) -> Result<Option<V>> {
+pub(crate) fn find(value: &V, name: &Arc<str>) -> Option<V> {
     let (methods, hidden): (&[&str], &[&str]) = match value {
         V::Str(_) | V::Safe(_) => (&STR, &[]),
         V::Dict(_) => (&DICT, &DICT_UNSAFE),
@@ -95,13 +96,13 @@ pub(crate) fn find(value: &V, name: &Arc<str>) -> Result<Option<V>> {
         _ => (&[], &[]),
     };
     if hidden.contains(&&**name) {
-        return Ok(Some(V::Undefined(unsafe_attribute(value, name).into())));
+        return Some(V::Undefined(unsafe_attribute(value, name).into()));
     }
     if !methods.contains(&&**name) {
-        return Ok(None);
+        return None;
     }
     // Attributes that are no methods.
-    Ok(Some(match (value, &**name) {
+    Some(match (value, &**name) {
         (V::Range(range), "start") => V::Int(range.start),
         (V::Range(range), "stop") => V::Int(range.stop),
         (V::Range(range), "step") => V::Int(range.step),
@@ -111,7 +112,7 @@ pub(crate) fn find(value: &V, name: &Arc<str>) -> Result<Option<V>> {
         (V::Float(_), "real") => value.clone(),
         (V::Float(_), "imag") => V::Float(0.0),
         _ => V::Method(Rc::new((value.clone(), name.clone()))),
-    }))
+    })
 }
 
 /// The byte range of `text` between two character positions, as `str.find` takes them.
@@ -198,7 +199,7 @@ impl Interp<'_> {
                     fail(format!("{} is not in {}", self.repr(&wanted)?, value.type_name()))
                 }
             },
-            V::Float(number) if name == "is_integer" => Ok(V::Bool(*number == number.trunc())),
+            V::Float(number) if name == "is_integer" => Ok(V::Bool(number::is_whole(*number))),
             V::Int(_) | V::Bool(_) if name == "is_integer" => Ok(V::Bool(true)),
             V::Int(number) if name == "bit_length" => {
                 Ok(V::Int((128 - number.unsigned_abs().leading_zeros()).into()))
@@ -248,7 +249,7 @@ impl Interp<'_> {
                 return V::list(lines.into_iter().map(V::text).collect());
             }
             "partition" | "rpartition" => {
-                let separator = self.need_str(&args.one(name)?, "separator")?;
+                let separator = need_str(&args.one(name)?, "separator")?;
                 if separator.is_empty() {
                     return fail("empty separator");
                 }
@@ -266,7 +267,7 @@ impl Interp<'_> {
                 let (Some(old), Some(new)) = (old, new) else {
                     return fail("replace expected at least 2 arguments");
                 };
-                let (old, new) = (self.need_str(&old, "argument")?, self.need_str(&new, "argument")?);
+                let (old, new) = (need_str(&old, "argument")?, need_str(&new, "argument")?);
                 self.replace(text, &old, &new, integer(count.as_ref(), -1)?)?
             }
             "startswith" | "endswith" => {
@@ -278,7 +279,7 @@ impl Interp<'_> {
                 };
                 let window = window(text, start.as_ref(), end.as_ref())?;
                 for part in parts {
-                    let part = self.need_str(&part, "argument")?;
+                    let part = need_str(&part, "argument")?;
                     self.meter.bytes(part.len())?;
                     if let Some((start, end)) = window {
                         let text = &text[start..end];
@@ -296,7 +297,7 @@ impl Interp<'_> {
             "find" | "rfind" | "index" | "rindex" | "count" => {
                 let [part, start, end] = args.bind(name, ["", "", ""])?;
                 let Some(part) = part else { return fail(format!("{name} expected at least 1 argument")) };
-                let part = self.need_str(&part, "argument")?;
+                let part = need_str(&part, "argument")?;
                 let window = window(text, start.as_ref(), end.as_ref())?;
                 let Some((start, end)) = window else {
                     return match name {
@@ -322,17 +323,17 @@ impl Interp<'_> {
                 };
             }
             "removeprefix" => {
-                let part = self.need_str(&args.one(name)?, "argument")?;
+                let part = need_str(&args.one(name)?, "argument")?;
                 text.strip_prefix(&*part).unwrap_or(text).to_owned()
             }
             "removesuffix" => {
-                let part = self.need_str(&args.one(name)?, "argument")?;
+                let part = need_str(&args.one(name)?, "argument")?;
                 text.strip_suffix(&*part).unwrap_or(text).to_owned()
             }
             "center" | "ljust" | "rjust" => {
                 let [width, fill] = args.bind(name, ["", ""])?;
                 let Some(width) = width else { return fail(format!("{name} expected at least 1 argument")) };
-                let fill = fill.map_or_else(|| Ok(" ".into()), |fill| self.need_str(&fill, "fill"))?;
+                let fill = fill.map_or_else(|| Ok(" ".into()), |fill| need_str(&fill, "fill"))?;
                 if fill.chars().count() != 1 {
                     return fail("The fill character must be exactly one character long");
                 }
@@ -407,7 +408,7 @@ impl Interp<'_> {
     pub(crate) fn strip(&self, text: &str, chars: Option<&V>, name: &str) -> Result<String> {
         let set: Option<Vec<char>> = match chars {
             None | Some(V::None) => None,
-            Some(chars) => Some(self.need_str(chars, "argument")?.chars().collect()),
+            Some(chars) => Some(need_str(chars, "argument")?.chars().collect()),
         };
         self.meter.charge((text.len() as u64).saturating_mul(set.as_ref().map_or(1, Vec::len) as u64))?;
         let strips = |c: char| set.as_ref().map_or_else(|| is_space(c), |set| set.contains(&c));
@@ -463,7 +464,7 @@ impl Interp<'_> {
                 parts
             }
             Some(separator) => {
-                let separator = self.need_str(&separator, "separator")?;
+                let separator = need_str(&separator, "separator")?;
                 if separator.is_empty() {
                     return fail("empty separator");
                 }

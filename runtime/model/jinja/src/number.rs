@@ -18,6 +18,11 @@ pub(crate) fn repr(number: f64) -> String {
     format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }
 
+/// Whether a float has no fraction.
+pub(crate) fn is_whole(number: f64) -> bool {
+    number.is_finite() && number.fract() == 0.0
+}
+
 /// Digits after the point that a float can have.
 const MAX_FRACTION: usize = 1100;
 
@@ -67,8 +72,16 @@ fn without_underscores(text: &str) -> Option<String> {
     Some(text.replace('_', ""))
 }
 
-/// `int(text, base)`: `None` where Python raises; `Some(None)` beyond 128 bits.
-pub(crate) fn parse_int(text: &str, base: u32) -> Option<Option<i128>> {
+/// Why a text is no integer of ours.
+pub(crate) enum NotInt {
+    /// Python raises too.
+    Invalid,
+    /// It is beyond 128 bits.
+    Beyond,
+}
+
+/// `int(text, base)`.
+pub(crate) fn parse_int(text: &str, base: u32) -> Result<i128, NotInt> {
     let text = text.trim_matches(crate::unicode::is_space);
     let (sign, digits) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -83,8 +96,8 @@ pub(crate) fn parse_int(text: &str, base: u32) -> Option<Option<i128>> {
             (Some(digits), ..) => (16, digits),
             (_, Some(digits), _) => (8, digits),
             (_, _, Some(digits)) => (2, digits),
-            _ if lower.len() > 1 && lower.starts_with('0') && lower.trim_matches(['0', '_']) != "" => {
-                return None;
+            _ if lower.len() > 1 && lower.starts_with('0') && !lower.trim_matches(['0', '_']).is_empty() => {
+                return Err(NotInt::Invalid);
             }
             _ => (10, lower),
         },
@@ -93,11 +106,11 @@ pub(crate) fn parse_int(text: &str, base: u32) -> Option<Option<i128>> {
         2 => (2, prefixed("0b").unwrap_or(lower)),
         base => (base, lower),
     };
-    let digits = without_underscores(&digits)?;
+    let digits = without_underscores(&digits).ok_or(NotInt::Invalid)?;
     if !(2..=36).contains(&base) || digits.is_empty() || !digits.chars().all(|c| c.is_digit(base)) {
-        return None;
+        return Err(NotInt::Invalid);
     }
-    Some(i128::from_str_radix(&format!("{sign}{digits}"), base).ok())
+    i128::from_str_radix(&format!("{sign}{digits}"), base).map_err(|_| NotInt::Beyond)
 }
 
 /// `float(text)`, or `None` where Python raises.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::ast::{Binary, Unary};
 use crate::error::{ErrorKind, Result, fail, unsupported};
 use crate::methods;
+use crate::number;
 use crate::render::{Interp, Object};
 use crate::value::{Range, V};
 
@@ -204,7 +205,7 @@ impl Interp<'_> {
                 _ => {}
             }
         }
-        methods::find(value, name)
+        Ok(methods::find(value, name))
     }
 
     fn object_attribute(&self, id: usize, name: &Arc<str>) -> Result<Option<V>> {
@@ -361,7 +362,7 @@ fn floats(op: Binary, a: f64, b: f64) -> Result<f64> {
             if a == 0.0 && b < 0.0 {
                 return fail("0.0 cannot be raised to a negative power");
             }
-            if a < 0.0 && b != b.trunc() {
+            if a < 0.0 && !number::is_whole(b) {
                 return unsupported("a complex number");
             }
             let power = a.powf(b);

@@ -182,16 +182,12 @@ impl Parser {
                 Tok::VariableBegin => {
                     self.next();
                     let value = self.tuple(true, &[])?;
-                    match self.next() {
-                        Tok::VariableEnd => StmtKind::Print(vec![value]),
-                        _ => {
-                            self.at = self.at.saturating_sub(1);
-                            return self.syntax(format!(
-                                "expected the end of the expression, found {}",
-                                self.describe()
-                            ));
-                        }
+                    if *self.peek() != Tok::VariableEnd {
+                        let found = self.describe();
+                        return self.syntax(format!("expected the end of the expression, found {found}"));
                     }
+                    self.next();
+                    StmtKind::Print(vec![value])
                 }
                 Tok::BlockBegin => {
                     self.next();

@@ -1,8 +1,9 @@
 //! Values as text: Python's `str` and `repr`.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::error::{ErrorKind, Result, fail, unsupported};
+use crate::error::{ErrorKind, Result, unsupported};
 use crate::meter::MAX_DEPTH;
 use crate::number;
 use crate::render::{Interp, Object};
@@ -57,10 +58,10 @@ impl Interp<'_> {
             }
             V::Dict(dict) => self.write_entries(dict.entries().iter().map(|(k, v)| (k, v)), depth, out)?,
             V::Range(range) if range.step == 1 => {
-                out.push_str(&format!("range({}, {})", range.start, range.stop))
+                put(out, format_args!("range({}, {})", range.start, range.stop));
             }
             V::Range(range) => {
-                out.push_str(&format!("range({}, {}, {})", range.start, range.stop, range.step));
+                put(out, format_args!("range({}, {}, {})", range.start, range.stop, range.step));
             }
             V::Object(id) => match &self.objects[*id] {
                 Object::Namespace(attributes) => {
@@ -75,7 +76,7 @@ impl Interp<'_> {
                     out.push('>');
                 }
                 Object::Loop(state) => {
-                    out.push_str(&format!("<LoopContext {}/{}>", state.index + 1, state.items.len()));
+                    put(out, format_args!("<LoopContext {}/{}>", state.index + 1, state.items.len()));
                 }
                 _ => return unsupported("printing an object"),
             },
@@ -137,24 +138,18 @@ impl Interp<'_> {
                 }
                 c if is_printable(c) => out.push(c),
                 c => match c as u32 {
-                    code @ 0..=0xff => out.push_str(&format!("\\x{code:02x}")),
-                    code @ 0x100..=0xffff => out.push_str(&format!("\\u{code:04x}")),
-                    code => out.push_str(&format!("\\U{code:08x}")),
+                    code @ 0..=0xff => put(out, format_args!("\\x{code:02x}")),
+                    code @ 0x100..=0xffff => put(out, format_args!("\\u{code:04x}")),
+                    code => put(out, format_args!("\\U{code:08x}")),
                 },
             }
         }
         out.push(quote);
         Ok(())
     }
+}
 
-    /// The text of a value that must be one.
-    pub(crate) fn need_str(&self, value: &V, what: &str) -> Result<Arc<str>> {
-        match value.as_str() {
-            Some(text) => Ok(text.clone()),
-            None => match value {
-                V::Undefined(message) => fail(&**message),
-                _ => fail(format!("{what} must be str, not {}", value.type_name())),
-            },
-        }
-    }
+fn put(out: &mut String, text: std::fmt::Arguments) {
+    // Writing to a string does not fail.
+    let _ = out.write_fmt(text);
 }

@@ -11,7 +11,7 @@ use crate::call::CallArgs;
 use crate::error::{Error, ErrorKind, Result, fail, unsupported};
 use crate::meter::{MAX_DEPTH, Meter, STEP};
 use crate::time::Now;
-use crate::value::{V, Value};
+use crate::value::{V, Value, need_str};
 
 /// Names that every template has.
 const GLOBALS: [&str; 8] =
@@ -414,7 +414,7 @@ impl<'t> Interp<'t> {
             let V::Dict(rest) = self.eval(rest)? else { return fail("argument after ** must be a mapping") };
             self.meter.items(rest.entries().len())?;
             for (key, value) in rest.entries() {
-                named.push((self.need_str(key, "keywords")?, value.clone()));
+                named.push((need_str(key, "keywords")?, value.clone()));
             }
         }
         Ok(CallArgs { positional, named })

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::error::{ErrorKind, Result, fail};
 use crate::meter::{MAX_DEPTH, Meter};
+use crate::number::is_whole;
 
 /// A value of a template.
 #[derive(Clone, Debug)]
@@ -208,15 +209,12 @@ impl V {
         for (key, value) in pairs {
             depth = depth.max(key.depth()).max(value.depth());
             let id = key.key(meter)?;
-            match index.get(&id) {
-                Some(&at) => {
-                    let entry: &mut (Self, Self) = &mut entries[at];
-                    entry.1 = value;
-                }
-                None => {
-                    index.insert(id, entries.len());
-                    entries.push((key, value));
-                }
+            if let Some(&at) = index.get(&id) {
+                let entry: &mut (Self, Self) = &mut entries[at];
+                entry.1 = value;
+            } else {
+                index.insert(id, entries.len());
+                entries.push((key, value));
             }
         }
         nested(depth + 1)?;
@@ -346,9 +344,7 @@ impl V {
             Self::None => Key::None,
             Self::Bool(flag) => Key::Int((*flag).into()),
             Self::Int(number) => Key::Int(*number),
-            Self::Float(number) if *number == number.trunc() && number.abs() < 1e38 => {
-                Key::Int(*number as i128)
-            }
+            Self::Float(number) if is_whole(*number) && number.abs() < 1e38 => Key::Int(*number as i128),
             Self::Float(number) => Key::Float(number.to_bits()),
             Self::Str(text) | Self::Safe(text) => {
                 meter.bytes(text.len())?;
@@ -363,6 +359,7 @@ impl V {
     }
 
     /// Python's `==`.
+    #[allow(clippy::float_cmp)] // as Python compares
     pub(crate) fn equals(&self, other: &Self, meter: &Meter) -> Result<bool> {
         meter.items(1)?;
         let sequences = |a: &List, b: &List| -> Result<bool> {
@@ -474,5 +471,16 @@ impl Value {
             }
         }
         weigh(&self.0)
+    }
+}
+
+/// The text of a value that must be one.
+pub(crate) fn need_str(value: &V, what: &str) -> Result<Arc<str>> {
+    match value.as_str() {
+        Some(text) => Ok(text.clone()),
+        None => match value {
+            V::Undefined(message) => fail(&**message),
+            _ => fail(format!("{what} must be str, not {}", value.type_name())),
+        },
     }
 }

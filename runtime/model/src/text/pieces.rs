@@ -36,7 +36,7 @@ pub(super) enum PieceKind {
 /// A SentencePiece vocabulary.
 #[derive(Clone, Debug)]
 pub(super) struct Pieces {
-    pieces: Vec<Piece>,
+    all: Vec<Piece>,
     ids: HashMap<String, u32>,
     /// The piece of each byte.
     bytes: Vec<Option<u32>>,
@@ -129,11 +129,11 @@ impl Pieces {
         let unknown = unknown.filter(|&id| (id as usize) < pieces.len());
         let stated = || pieces.iter().position(|piece| piece.kind == PieceKind::Unknown).map(|id| id as u32);
         let unknown = unknown.or_else(stated).ok_or("no piece for what is unknown")?;
-        Ok(Self { pieces, ids, bytes, unknown, space, squeeze, added, control })
+        Ok(Self { all: pieces, ids, bytes, unknown, space, squeeze, added, control })
     }
 
     pub(super) fn spelling(&self, id: u32) -> Option<&str> {
-        self.pieces.get(id as usize).map(|piece| piece.text.as_str())
+        self.all.get(id as usize).map(|piece| piece.text.as_str())
     }
 
     pub(super) fn id(&self, spelling: &str) -> Option<u32> {
@@ -141,7 +141,7 @@ impl Pieces {
     }
 
     pub(super) fn vocab_size(&self) -> usize {
-        self.pieces.len()
+        self.all.len()
     }
 
     /// The tokens of a text; with `control`, the spelling of a control piece is that piece. Each stretch of text between
@@ -188,7 +188,7 @@ impl Pieces {
         let pair = |symbols: &[Symbol], left: usize, right: usize| {
             let (start, length) = (symbols[left].start, symbols[left].length + symbols[right].length);
             let id = *self.ids.get(&text[start..start + length])?;
-            let piece = &self.pieces[id as usize];
+            let piece = &self.all[id as usize];
             let joins = matches!(piece.kind, PieceKind::Normal | PieceKind::Added | PieceKind::Unused);
             joins.then_some(Pair { score: piece.score, left, right, length, id })
         };
@@ -201,7 +201,7 @@ impl Pieces {
             if left.length == 0 || right.length == 0 || left.length + right.length != best.length {
                 continue;
             }
-            if self.pieces[best.id as usize].kind == PieceKind::Unused {
+            if self.all[best.id as usize].kind == PieceKind::Unused {
                 parted.insert(&text[left.start..left.start + best.length], left.length);
             }
             symbols[best.left].length = best.length;
@@ -231,7 +231,7 @@ impl Pieces {
     /// The tokens of a symbol: its piece, or those of its bytes.
     fn symbol(&self, text: &str, tokens: &mut Vec<u32>) {
         let piece = self.ids.get(text).filter(|&&id| {
-            let kind = self.pieces[id as usize].kind;
+            let kind = self.all[id as usize].kind;
             matches!(kind, PieceKind::Normal | PieceKind::Added)
         });
         if let Some(&id) = piece {
@@ -249,7 +249,7 @@ impl Pieces {
     /// is taken away.
     pub(super) fn decode(&self, tokens: &[u32]) -> String {
         let mut bytes = Vec::new();
-        for piece in tokens.iter().filter_map(|&id| self.pieces.get(id as usize)) {
+        for piece in tokens.iter().filter_map(|&id| self.all.get(id as usize)) {
             match piece.kind {
                 PieceKind::Byte => bytes.extend(byte(&piece.text)),
                 PieceKind::Control | PieceKind::Unknown | PieceKind::Added => {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::call::{CallArgs, integer};
 use crate::error::{ErrorKind, Result, fail, unsupported};
 use crate::json;
-use crate::number;
+use crate::number::{self, NotInt};
 use crate::render::Interp;
-use crate::value::V;
+use crate::value::{V, need_str};
 
 const NAMES: [&str; 54] = [
     "abs",
@@ -121,10 +121,10 @@ impl Interp<'_> {
             }
             "round" => {
                 let [precision, method] = args.bind(name, ["precision", "method"])?;
-                self.round(value, integer(precision.as_ref(), 0)?, method.as_ref())
+                round(value, integer(precision.as_ref(), 0)?, method.as_ref())
             }
             "attr" => {
-                let name = self.need_str(&args.one(name)?, "attribute name")?;
+                let name = need_str(&args.one(name)?, "attribute name")?;
                 match value {
                     // Items are not attributes.
                     V::Dict(dict) if dict.text(&name).is_some() => {
@@ -189,7 +189,7 @@ impl Interp<'_> {
             Some(pair) => {
                 let pair = pair.items(&self.meter)?;
                 let [item, key] = &pair[..] else { return fail("separators must be a pair") };
-                Some((self.need_str(item, "separator")?, self.need_str(key, "separator")?))
+                Some((need_str(item, "separator")?, need_str(key, "separator")?))
             }
         };
         let style = json::Style {
@@ -211,9 +211,9 @@ impl Interp<'_> {
             Some(text) => {
                 self.meter.bytes(text.len())?;
                 match number::parse_int(text, u32::try_from(base).unwrap_or(99)) {
-                    Some(Some(number)) => return Ok(V::Int(number)),
-                    Some(None) => return beyond(),
-                    None => number::parse_float(text),
+                    Ok(number) => return Ok(V::Int(number)),
+                    Err(NotInt::Beyond) => return beyond(),
+                    Err(NotInt::Invalid) => number::parse_float(text),
                 }
             }
             None => match value.as_int() {
@@ -228,37 +228,38 @@ impl Interp<'_> {
             _ => Ok(default.unwrap_or(V::Int(0))),
         }
     }
+}
 
-    fn round(&self, value: &V, precision: i128, method: Option<&V>) -> Result<V> {
-        let method = method.map_or_else(|| Ok("common".into()), |method| self.need_str(method, "method"))?;
-        if let V::Undefined(message) = value {
-            return fail(&**message);
-        }
-        let Some(number) = value.as_float() else {
-            return fail(format!("type {} doesn't define __round__ method", value.type_name()));
-        };
-        match &*method {
-            "common" => match value.as_int() {
-                Some(whole) if precision >= 0 => Ok(V::Int(whole)),
-                Some(_) => unsupported("`round` of an integer to tens"),
-                // Correctly rounded, ties to even, as Python's `round`.
-                None if !number.is_finite() => Ok(V::Float(number)),
-                None if (0..=400).contains(&precision) => {
-                    let text = number::fixed(number, usize::try_from(precision).unwrap_or(0));
-                    Ok(V::Float(text.parse().unwrap_or(number)))
-                }
-                None if precision > 400 => Ok(V::Float(number)),
-                None => unsupported("`round` of a number to tens"),
-            },
-            "ceil" | "floor" => {
-                let power = 10f64.powi(i32::try_from(precision.clamp(-400, 400)).unwrap_or(0));
-                let scaled = number * power;
-                if !scaled.is_finite() {
-                    return fail("cannot convert float infinity to integer");
-                }
-                Ok(V::Float(if &*method == "ceil" { scaled.ceil() } else { scaled.floor() } / power))
+/// The filter `round`.
+fn round(value: &V, precision: i128, method: Option<&V>) -> Result<V> {
+    let method = method.map_or_else(|| Ok("common".into()), |method| need_str(method, "method"))?;
+    if let V::Undefined(message) = value {
+        return fail(&**message);
+    }
+    let Some(number) = value.as_float() else {
+        return fail(format!("type {} doesn't define __round__ method", value.type_name()));
+    };
+    match &*method {
+        "common" => match value.as_int() {
+            Some(whole) if precision >= 0 => Ok(V::Int(whole)),
+            Some(_) => unsupported("`round` of an integer to tens"),
+            // Correctly rounded, ties to even, as Python's `round`.
+            None if !number.is_finite() => Ok(V::Float(number)),
+            None if (0..=400).contains(&precision) => {
+                let text = number::fixed(number, usize::try_from(precision).unwrap_or(0));
+                Ok(V::Float(text.parse().unwrap_or(number)))
             }
-            _ => fail("method must be common, ceil or floor"),
+            None if precision > 400 => Ok(V::Float(number)),
+            None => unsupported("`round` of a number to tens"),
+        },
+        "ceil" | "floor" => {
+            let power = 10f64.powi(i32::try_from(precision.clamp(-400, 400)).unwrap_or(0));
+            let scaled = number * power;
+            if !scaled.is_finite() {
+                return fail("cannot convert float infinity to integer");
+            }
+            Ok(V::Float(if &*method == "ceil" { scaled.ceil() } else { scaled.floor() } / power))
         }
+        _ => fail("method must be common, ceil or floor"),
     }
 }

@@ -6,7 +6,7 @@ use crate::call::{CallArgs, integer};
 use crate::error::{Result, fail};
 use crate::meter::Meter;
 use crate::render::Interp;
-use crate::value::V;
+use crate::value::{V, need_str};
 
 /// A stable sort by a comparison that may fail and need not be an order; `less(a, b)` says whether a must come first.
 pub(crate) fn sort<T>(
@@ -305,7 +305,7 @@ impl Interp<'_> {
                 made.push(self.follow(&item, &path, default.as_ref())?);
             }
         } else {
-            let filter = self.need_str(&args.positional.remove(0), "filter")?;
+            let filter = need_str(&args.positional.remove(0), "filter")?;
             for item in value.items(&self.meter)? {
                 let args = CallArgs { positional: args.positional.clone(), named: args.named.clone() };
                 self.meter.items(args.positional.len() + args.named.len())?;
@@ -328,7 +328,7 @@ impl Interp<'_> {
         } else {
             Vec::new()
         };
-        let test = positional.next().map(|test| self.need_str(&test, "test")).transpose()?;
+        let test = positional.next().map(|test| need_str(&test, "test")).transpose()?;
         let rest: Vec<V> = positional.collect();
         let keep = name.starts_with("select");
         let mut kept = Vec::new();

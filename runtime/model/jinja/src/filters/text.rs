@@ -7,7 +7,7 @@ use crate::error::{Result, fail};
 use crate::number;
 use crate::render::Interp;
 use crate::unicode::{self, WORD, is_space};
-use crate::value::V;
+use crate::value::{V, need_str};
 
 impl Interp<'_> {
     /// Text that is safe in HTML: escaped unless it is already.
@@ -86,7 +86,7 @@ impl Interp<'_> {
             "truncate" => {
                 let [length, kill, end, leeway] =
                     args().bind(name, ["length", "killwords", "end", "leeway"])?;
-                let end = end.map_or_else(|| Ok("...".into()), |end| self.need_str(&end, "end"))?;
+                let end = end.map_or_else(|| Ok("...".into()), |end| need_str(&end, "end"))?;
                 let leeway = match &leeway {
                     None | Some(V::None) => 5,
                     leeway => integer(leeway.as_ref(), 5)?,
@@ -96,7 +96,7 @@ impl Interp<'_> {
                 if length < short || leeway < 0 {
                     return fail(format!("expected length >= {short}, got {length}"));
                 }
-                let text = self.need_str(value, "value")?;
+                let text = need_str(value, "value")?;
                 self.meter.bytes(4 * text.len())?;
                 if (text.chars().count() as i128) <= length.saturating_add(leeway) {
                     text.to_string()
@@ -149,7 +149,7 @@ impl Interp<'_> {
                     if value.is_undefined() || matches!(value, V::None) {
                         continue;
                     }
-                    let name = self.need_str(key, "attribute name")?;
+                    let name = need_str(key, "attribute name")?;
                     if name.contains([' ', '\t', '\n', '\r', '\x0b', '\x0c', '/', '>', '=']) {
                         return fail(format!("Invalid character in attribute name: {}", self.repr(key)?));
                     }
@@ -175,7 +175,7 @@ impl Interp<'_> {
         };
         let text = match value {
             V::Undefined(message) => return fail(&**message),
-            _ => format!("{}\n", self.need_str(value, "value")?),
+            _ => format!("{}\n", need_str(value, "value")?),
         };
         let lines = unicode::lines(&text, false);
         self.meter.bytes(text.len().saturating_add(indention.len().saturating_mul(lines.len())))?;
@@ -201,17 +201,16 @@ impl Interp<'_> {
         if value.as_str().is_some() || matches!(value, V::Int(_) | V::Float(_) | V::Bool(_) | V::None) {
             return quoted(value, false);
         }
-        let pairs: Vec<(V, V)> = match value {
-            V::Dict(dict) => dict.entries().to_vec(),
-            _ => {
-                let mut pairs = Vec::new();
-                for pair in value.items(&self.meter)? {
-                    let pair = pair.items(&self.meter)?;
-                    let [key, value] = &pair[..] else { return fail("expected pairs") };
-                    pairs.push((key.clone(), value.clone()));
-                }
-                pairs
+        let pairs: Vec<(V, V)> = if let V::Dict(dict) = value {
+            dict.entries().to_vec()
+        } else {
+            let mut pairs = Vec::new();
+            for pair in value.items(&self.meter)? {
+                let pair = pair.items(&self.meter)?;
+                let [key, value] = &pair[..] else { return fail("expected pairs") };
+                pairs.push((key.clone(), value.clone()));
             }
+            pairs
         };
         let parts = pairs.iter().map(|(k, v)| Ok(format!("{}={}", quoted(k, true)?, quoted(v, true)?)));
         Ok(parts.collect::<Result<Vec<_>>>()?.join("&"))
@@ -226,7 +225,7 @@ fn quote(text: &str, query: bool) -> String {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => out.push(byte.into()),
             b'/' if !query => out.push('/'),
             b' ' if query => out.push('+'),
-            _ => out.push_str(&format!("%{byte:02X}")),
+            _ => out.extend(format!("%{byte:02X}").chars()),
         }
     }
     out

@@ -122,7 +122,10 @@ fn requests_that_can_never_run_are_refused() {
         (&|request| request.prompt[1] = 1 << 20, "below the vocabulary's 1048576"),
         (&|request| request.prompt = vec![1; (1 << 20) + 1], "more than the context of 1048576"),
         (&|request| request.context = Some(u32::MAX), "the longest available has 1048576"),
-        (&|request| (request.prompt, request.context) = (vec![1; 65], Some(64)), "more than the context of 64"),
+        (
+            &|request| (request.prompt, request.context) = (vec![1; 65], Some(64)),
+            "more than the context of 64",
+        ),
         (&|request| request.n = 0, "the number of answers is 0"),
         (&|request| request.n = 3, "the number of answers is 3, expected 1 to 2"),
         (&|request| request.sampling.top_p = 0.0, "top-p is 0"),
