@@ -15,7 +15,7 @@ use moac_fuzz::{Mutator, TARGETS, Target};
 /// An input that takes longer is kept.
 const SLOW: Duration = Duration::from_secs(5);
 /// One that takes longer hangs, and ends the run.
-const HANG: Duration = Duration::from_secs(120);
+const HANG: Duration = Duration::from_mins(2);
 /// Memory in MiB beyond which an input is kept.
 const LARGE: u64 = 512;
 /// Inputs between two looks at the memory, and two notes of the number.
