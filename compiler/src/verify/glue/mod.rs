@@ -1,7 +1,7 @@
 //! The engine's own kernels against float64: tables and activations with every edge in them, outputs element by element,
 //! guards behind each output, and, where the device counts, every byte.
 //!
-//! [`rows`] has the operations on rows of activations, [`linear`] the linear layers, [`sample`] the choice of tokens.
+//! `rows` has the operations on rows of activations, `linear` the linear layers, `sample` the choice of tokens.
 
 pub mod candidate;
 mod linear;

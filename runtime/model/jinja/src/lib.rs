@@ -6,7 +6,7 @@
 //! values are iterable. This crate has that language over Python's values. What it does not have is refused by name,
 //! where it is reached.
 //!
-//! What must hold, whatever the template and the variables: time and memory are charged to one account ([`meter`]) before
+//! What must hold, whatever the template and the variables: time and memory are charged to one account (`meter`) before
 //! they are used, values and syntax trees are of bounded depth, and nothing panics.
 
 #![forbid(unsafe_code)]
