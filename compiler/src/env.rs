@@ -38,7 +38,7 @@ pub const CONDA_PREFIX: Var =
 /// No colour, by <https://no-color.org>.
 pub const NO_COLOR: Var =
     Var { name: "NO_COLOR", help: "print no colour, unless it is empty [--color overrides it]" };
-/// Colour where there is no terminal.
+/// Forces colour when the output is not a terminal.
 pub const CLICOLOR_FORCE: Var = Var {
     name: "CLICOLOR_FORCE",
     help: "print colour though there is no terminal [--color and NO_COLOR override it]",

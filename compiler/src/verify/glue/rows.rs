@@ -172,7 +172,7 @@ pub(super) fn rotate<D: Device>(mut stage: Stage<'_, D>) -> Result<Outcome, Devi
                     .for_each(|(value, &bias)| *value += f64::from(bias));
             }
             if head >= heads + kv_heads {
-                // v keeps its bits where there is no bias.
+                // Without a bias, v is unchanged bit for bit.
                 expected.extend(values.into_iter().map(|value| Near { value, slack: value.abs() * SLACK }));
                 continue;
             }

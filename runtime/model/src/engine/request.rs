@@ -169,7 +169,7 @@ impl From<ModelError> for Refused {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The model computed something that is no number.
+    /// A logit is NaN or infinite.
     #[error(
         "the logits of token {at} of answer {choice} are NaN or infinite: the model's weights or its input are damaged"
     )]

@@ -376,7 +376,7 @@ impl<'t, R: Runner> Scheduler<'t, R> {
     }
 }
 
-/// Slabs, and how many tokens of a prompt the first has already; none while there is no room.
+/// The slabs of a request, and how many tokens of its prompt the first one already holds. `None` if they do not fit now.
 type Slabs<S> = Option<(Vec<S>, usize)>;
 
 /// Where the chunk of a prompt that begins at `fed` ends at the latest.

@@ -191,7 +191,7 @@ pub(crate) fn open_gguf(path: &Path) -> Result<Gguf, ModelError> {
     Gguf::open(path)
 }
 
-/// The error of a path that is no model; it names a model that is meant, where one is next to it.
+/// The error for a path that is not a model. If there are model files beside it, the error names one.
 fn not_a_model(path: &Path) -> ModelError {
     let entries = if path.is_dir() { std::fs::read_dir(path).ok() } else { None };
     let inside = entries.into_iter().flatten().flatten().map(|entry| entry.path());

@@ -191,7 +191,7 @@ fn gguf_settings_are_checked() {
     let error = Model::open(&path).unwrap().chat(&[Message::new("user", "in")]).unwrap_err().to_string();
     assert!(error.contains("chat template"), "{error}");
     assert_eq!(read_config(&path).unwrap().shape().head_dim as usize, HEAD_DIM);
-    // A factor without a type is the linear one, of new files and of old ones; none, or one of 0, is no scaling.
+    // A factor without a type means linear scaling, under the new key and the old one. A missing factor, or 0, means none.
     let (kind, factor, old) =
         ("llama.rope.scaling.type", "llama.rope.scaling.factor", "llama.rope.scale_linear");
     let text = |text: &str| Value::String(text.into());

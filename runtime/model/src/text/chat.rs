@@ -1,8 +1,8 @@
 //! From a conversation to a prompt, by the template that the model ships.
 //!
 //! Templates are Jinja programs from an untrusted file, rendered as transformers renders them ([`moac_jinja`]). They see
-//! the messages, the special tokens, `tools` and `documents` that are none, and the date. A template is read when it
-//! is first used, so that a model whose template is beyond us still reads plain prompts.
+//! the messages, the special tokens, `tools` and `documents` set to `none`, and the date. A template is parsed on
+//! first use, so a model with an unsupported template still accepts plain prompts.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};

@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(name(run, "SmolLM2-135M-Instruct-Q8_0-00001-of-00002.gguf"), "SmolLM2-135M-Instruct");
         assert_eq!(name("checkpoint-4000", "tiny-f16.gguf"), "tiny");
         assert_eq!(name("0123456789abcdef0123456789abcdef01234567", "Mistral-7B-IQ3_M.gguf"), "Mistral-7B");
-        // A file's name that says nothing is no better.
+        // A generic file name does not replace the name in the file.
         assert_eq!(name(run, "model.gguf"), run);
         assert_eq!(name("", "ggml-model-q4_0.gguf"), "llama");
         // Names of models that have numbers, steps and mixes in them.
