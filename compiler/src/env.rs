@@ -41,7 +41,7 @@ pub const NO_COLOR: Var =
 /// Forces colour when the output is not a terminal.
 pub const CLICOLOR_FORCE: Var = Var {
     name: "CLICOLOR_FORCE",
-    help: "print colour though there is no terminal [--color and NO_COLOR override it]",
+    help: "print colour even if the output is not a terminal [--color and NO_COLOR override it]",
 };
 /// The architecture to compile for where none is asked for.
 pub const CUDA_COMPUTE_CAP: Var =

@@ -8,7 +8,7 @@ use moac_tests::emulate::schedules;
 use moac_tests::glue::{Model, wrong};
 use rayon::prelude::*;
 
-use crate::glue::symptom;
+use crate::glue::{all_are_found, candidate};
 use crate::mutants::table::{Mutant, m};
 
 /// Depths of one chunk of which some warps have none, of several whole ones, and of one that ends in the middle of a
@@ -25,8 +25,7 @@ const fn model(name: &'static str, heads: [u32; 3], widths: [u32; 2], vocab: u32
 
 fn check(op: Op) {
     MODELS.par_iter().for_each(|model| {
-        let compiled = model.compile(Arch::Sm90a, op, &model.source(Arch::Sm90a, op));
-        let candidate = compiled.unwrap_or_else(|error| panic!("{}: {error}", model.name));
+        let candidate = candidate(model, Arch::Sm90a, op);
         for schedule in 0..schedules() {
             let wrong = wrong(&candidate, schedule);
             assert!(wrong.is_empty(), "{}, schedule {schedule}:\n{}", model.name, wrong.join("\n"));
@@ -129,14 +128,5 @@ const MUTANTS: &[(Op, Mutant)] = &[
 
 #[test]
 fn a_defect_of_a_linear_layer_is_found() {
-    let unfound: Vec<&str> = MUTANTS
-        .par_iter()
-        .with_max_len(1)
-        .filter_map(|(op, mutant)| {
-            let symptom = symptom(&MODELS, *op, mutant);
-            println!("{}: {}", mutant.name, symptom.as_deref().unwrap_or("NOT FOUND"));
-            symptom.is_none().then_some(mutant.name)
-        })
-        .collect();
-    assert!(unfound.is_empty(), "not found: {unfound:?}");
+    all_are_found(&MODELS, MUTANTS);
 }

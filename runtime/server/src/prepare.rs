@@ -8,10 +8,10 @@ use crate::api::{ChatRequest, Common, CompletionRequest, Content, Fields, Prompt
 use crate::error::ApiError;
 use crate::server::App;
 
-/// Stop strings of a request, and their bytes: more makes no sense, and each token is compared with all of them.
+/// The most stop strings of a request, and the most bytes of each. Every token is compared with all of them.
 const STOPS: usize = 16;
 const STOP_BYTES: usize = 1024;
-/// The most tokens that are told beside each token.
+/// The most alternatives reported with each token's log-probability.
 const TOP_LOGPROBS: u32 = 20;
 /// Tokens of a completion where the client does not say.
 const COMPLETION_TOKENS: u32 = 16;
@@ -23,7 +23,7 @@ pub(crate) enum Kind {
     Chat,
 }
 
-/// What to run, and how to tell of it.
+/// The requests to run, and the form of the reply.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
     pub(crate) kind: Kind,
@@ -33,10 +33,11 @@ pub(crate) struct Prepared {
     pub(crate) before: Vec<String>,
     /// Answers per prompt.
     pub(crate) n: u32,
-    /// Whether log-probabilities are told.
+    /// Whether the reply has log-probabilities.
     pub(crate) logprobs: bool,
-    /// Whether the reply comes piece by piece, and tells in the end how many tokens there were.
+    /// Whether the reply is streamed.
     pub(crate) stream: bool,
+    /// Whether a streamed reply ends with the token counts.
     pub(crate) include_usage: bool,
 }
 
@@ -141,7 +142,7 @@ pub(crate) fn chat(app: &App, body: &[u8]) -> Result<Prepared, ApiError> {
             Some(Content::Parts(parts)) => {
                 let texts = parts.into_iter().map(|part| match part.text {
                     Some(text) if part.r#type == "text" => Ok(text),
-                    _ => Err(unsupported("messages", "a part that is no text")),
+                    _ => Err(unsupported("messages", "a content part that is not text")),
                 });
                 texts.collect::<Result<Vec<_>, _>>()?.concat()
             }

@@ -62,7 +62,7 @@ impl Args {
 
 /// A number of requests, or `max`.
 fn parse_batch(text: &str) -> Result<BatchSize, String> {
-    let wrong = || format!("`{text}` is no batch size: expected 1 to {MAX_BATCH}, or max");
+    let wrong = || format!("invalid batch size `{text}`: expected 1 to {MAX_BATCH}, or max");
     match text {
         "max" => Ok(BatchSize::Largest),
         _ => text.parse().ok().filter(|n| (1..=MAX_BATCH).contains(n)).map(BatchSize::Of).ok_or_else(wrong),

@@ -23,7 +23,7 @@ pub struct Args {
     /// An artifact: its plan and its context lengths
     #[arg(long, value_name = "FILE")]
     artifact: Option<PathBuf>,
-    /// Address to listen on; one that others can reach wants a key in MOAC_API_KEY
+    /// Address to listen on; set MOAC_API_KEY before you listen on an address that others can reach
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: IpAddr,
     /// Port to listen on; 0 for any
@@ -41,7 +41,7 @@ pub struct Args {
     /// Bytes for the caches of those, and for kept ones, as in 8GiB [default: the longest context in every lane]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     kv_bytes: Option<u64>,
-    /// Requests that may wait; more are told to try again later
+    /// Requests that may wait; the server refuses more with status 429
     #[arg(long, value_name = "N", default_value_t = 1024)]
     queue: usize,
     /// Connections at once
@@ -69,7 +69,7 @@ fn bytes(text: &str) -> Result<u64, String> {
         other => return Err(format!("found the unit {other}, expected B, KiB, MiB or GiB")),
     };
     let number: u64 = digits.parse().map_err(|_| format!("found {digits:?}, expected a whole number"))?;
-    number.checked_mul(unit).ok_or_else(|| "more bytes than there can be".to_owned())
+    number.checked_mul(unit).ok_or_else(|| "out of range: expected less than 2^64 bytes".to_owned())
 }
 
 /// Runs the command.
@@ -99,7 +99,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         ..Options::default()
     };
     if !args.host.is_loopback() && options.api_key.is_none() {
-        context.note(format!("{} is not set: whoever reaches {} is served", env::API_KEY.name, args.host));
+        context.note(format!(
+            "{} is not set: anyone who can reach {} can use this server",
+            env::API_KEY.name,
+            args.host
+        ));
     }
     let served = Served {
         name: name.clone(),

@@ -62,6 +62,11 @@ pub fn bytes_text(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
+/// A share in percent: `12.5%`.
+fn percent(share: f64) -> String {
+    format!("{:.1}%", 100.0 * share)
+}
+
 /// Numbers as ranges: `0-3 7 9-10`.
 pub fn ranges_text(sorted: &[u32]) -> String {
     let mut ranges: Vec<(u32, u32)> = Vec::new();

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use moac_planner::eval::report::{Effective, Kind, Report, Row, RunReport};
 
+use super::percent;
 use super::tables::table;
 
 /// A table that is not printed yet: a header whose first columns are words, and rows.
@@ -100,10 +101,6 @@ fn distinct(rows: &[Row]) -> Vec<&Row> {
 
 fn name(row: &Row) -> String {
     if row.kind == Kind::Uniform { format!("uniform {:.0}", row.mean_kv_span) } else { row.method.clone() }
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}%", 100.0 * share)
 }
 
 fn or_dash(text: Option<String>) -> String {

@@ -6,8 +6,8 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use moac_runtime::plan::Rule;
 
 use super::diff::Diff;
-use super::inspection::{Inspection, LayerReport};
-use super::{bytes_text, ranges_text, rule_text};
+use super::inspection::{BucketReport, Inspection, LayerReport};
+use super::{bytes_text, percent, ranges_text, rule_text};
 
 /// A table of `header` whose first `words` columns are words and whose others are numbers.
 pub(super) fn table(header: &[&str], words: usize) -> Table {
@@ -22,10 +22,6 @@ pub(super) fn table(header: &[&str], words: usize) -> Table {
         }
     }
     table
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}%", 100.0 * share)
 }
 
 impl Display for Inspection {
@@ -58,22 +54,30 @@ impl Display for Inspection {
     }
 }
 
+/// The columns of a table of buckets, where `above` is the column of the slab just above the bucket before.
+pub(super) const fn bucket_header(above: &str) -> [&str; 9] {
+    ["bucket", "KV/request", "KV/token", "dense", "slab/dense", above, "density", "prefill", "raised"]
+}
+
+/// The cells of a bucket, in the order of [`bucket_header`].
+pub(super) fn bucket_cells(bucket: &BucketReport) -> [String; 9] {
+    [
+        bucket.length.to_string(),
+        bytes_text(bucket.kv_bytes_per_request),
+        bytes_text(bucket.kv_bytes_per_token.round() as u64),
+        bytes_text(bucket.dense_kv_bytes_per_request),
+        percent(bucket.slab_over_dense),
+        bucket.slab_over_dense_just_above_previous.map_or_else(|| "-".to_owned(), percent),
+        percent(bucket.density),
+        percent(bucket.prefill_density),
+        bucket.raised_heads.to_string(),
+    ]
+}
+
 fn buckets(inspection: &Inspection) -> String {
-    let header =
-        ["bucket", "KV/request", "KV/token", "dense", "slab/dense", "above", "density", "prefill", "raised"];
-    let mut table = table(&header, 0);
+    let mut table = table(&bucket_header("above"), 0);
     for bucket in &inspection.buckets {
-        table.add_row([
-            bucket.length.to_string(),
-            bytes_text(bucket.kv_bytes_per_request),
-            bytes_text(bucket.kv_bytes_per_token.round() as u64),
-            bytes_text(bucket.dense_kv_bytes_per_request),
-            percent(bucket.slab_over_dense),
-            bucket.slab_over_dense_just_above_previous.map_or_else(|| "-".to_owned(), percent),
-            percent(bucket.density),
-            percent(bucket.prefill_density),
-            bucket.raised_heads.to_string(),
-        ]);
+        table.add_row(bucket_cells(bucket));
     }
     table.trim_fmt()
 }

@@ -6,7 +6,8 @@ use moac_runtime::plan::Rule;
 use serde::Serialize;
 
 use super::inspection::{BucketReport, Inspection};
-use super::{bytes_text, palette, ranges_text, rule_text};
+use super::tables::{bucket_cells, bucket_header};
+use super::{bytes_text, palette, percent, ranges_text, rule_text};
 
 mod map;
 mod provenance;
@@ -155,30 +156,8 @@ fn chart(html: &mut String, inspection: &Inspection) {
 }
 
 fn buckets(html: &mut String, inspection: &Inspection) {
-    let header = [
-        "bucket",
-        "KV/request",
-        "KV/token",
-        "dense",
-        "slab/dense",
-        "just above the one before",
-        "density",
-        "prefill",
-        "raised",
-    ];
-    let rows = inspection.buckets.iter().map(|bucket| {
-        vec![
-            bucket.length.to_string(),
-            bytes_text(bucket.kv_bytes_per_request),
-            bytes_text(bucket.kv_bytes_per_token.round() as u64),
-            bytes_text(bucket.dense_kv_bytes_per_request),
-            percent(bucket.slab_over_dense),
-            bucket.slab_over_dense_just_above_previous.map_or_else(|| "-".to_owned(), percent),
-            percent(bucket.density),
-            percent(bucket.prefill_density),
-            bucket.raised_heads.to_string(),
-        ]
-    });
+    let header = bucket_header("just above the one before");
+    let rows = inspection.buckets.iter().map(|bucket| bucket_cells(bucket).to_vec());
     table(html, "Buckets", " id=\"buckets\"", &header, 0, rows);
 }
 
@@ -266,10 +245,6 @@ fn data(inspection: &Inspection) -> String {
     };
     // No tag can end the script that holds it.
     serde_json::to_string(&data).expect("numbers and text").replace('<', "\\u003c")
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}%", 100.0 * share)
 }
 
 fn escape(text: &str) -> String {
