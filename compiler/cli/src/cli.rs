@@ -49,7 +49,7 @@ enum Command {
 /// Every command, in the order and under the headings of help.
 const HEADINGS: &[(&str, &[&str])] = &[
     ("Find a plan", &["plan", "calibrate", "profile", "search", "refine", "validate", "eval"]),
-    ("Compile and run", &["compile", "generate", "exec", "bench"]),
+    ("Compile and run", &["compile", "generate", "serve", "exec", "bench"]),
     ("Check", &["verify", "inspect", "diff", "emit"]),
     ("Setup", &["quickstart", "doctor", "completions", "man", "help"]),
 ];
