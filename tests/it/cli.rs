@@ -32,6 +32,10 @@ pub(crate) fn command(args: &[&str]) -> Command {
     for var in moac_compiler::env::ALL {
         command.env_remove(var.name);
     }
+    // Where `CI` is set, a terminal has colours whatever `TERM` says of it.
+    for name in ["CI", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLORTERM"] {
+        command.env_remove(name);
+    }
     command
 }
 
