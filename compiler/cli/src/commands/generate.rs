@@ -185,7 +185,7 @@ pub(super) struct Chosen {
     /// The context lengths, if they are limited.
     pub(super) lengths: Option<Vec<u32>>,
     /// The compiled plan, if that was given.
-    artifact: Option<Box<Artifact>>,
+    pub(super) artifact: Option<Box<Artifact>>,
 }
 
 impl Chosen {
@@ -277,11 +277,16 @@ impl Session<'_> {
         let device = moac_runtime::gpu::Device::open(0)?;
         // Answers wait for chunks of prompts only where there are many of both.
         let options = EngineOptions { chunk: gpu::ROWS, ..options };
-        if let Some(artifact) = &self.artifact {
-            return gpu::engine(self.files, artifact, &device, lanes, options);
-        }
-        let artifact = gpu::compile(&self.plan, &self.args.model, lengths, &device, self.context)?;
-        gpu::engine(self.files, &artifact, &device, lanes, options)
+        let compiled;
+        let artifact = match &self.artifact {
+            Some(artifact) => artifact,
+            None => {
+                compiled = gpu::compile(&self.plan, &self.args.model, lengths, &device, self.context)?;
+                &compiled
+            }
+        };
+        let slab_bytes = gpu::longest_in_every_lane(artifact, lanes);
+        gpu::engine(self.files, artifact, &device, &gpu::options(lanes, gpu::ROWS, Some(slab_bytes)), options)
     }
 
     fn request(&self, prompt: Vec<u32>, lengths: &[u32]) -> Request {

@@ -38,24 +38,29 @@ pub fn compile(
     Ok(compile::build(plan, &target, &model, None, context)?.artifact)
 }
 
-/// An engine for at most `lanes` requests at once, each of which may be of the longest context.
+/// The options of a runner for `lanes` requests at once and `rows` rows of a step. Without bytes for slabs, it takes all that is
+/// free.
+pub fn options(lanes: u32, rows: u32, slab_bytes: Option<u64>) -> Options {
+    Options { lanes, rows: rows.max(lanes), slab_bytes, folder: env::cache_folder() }
+}
+
+/// The bytes of `lanes` slabs of the longest context.
+pub fn longest_in_every_lane(artifact: &Artifact, lanes: u32) -> u64 {
+    let largest = artifact.geometry().slab_bytes.last().copied().unwrap_or_default();
+    u64::from(lanes) * largest.next_multiple_of(moac_runtime::space::ALIGNMENT)
+}
+
+/// An engine on a GPU.
 pub fn engine(
     files: &ModelFiles,
     artifact: &Artifact,
     device: &Device,
-    lanes: u32,
+    options: &Options,
     engine: EngineOptions,
 ) -> Result<Engine, Error> {
     let (loaded, stream) = (artifact.load(device)?, device.new_stream()?);
     let weights = weights(&files.checkpoint, device, &loaded, &stream)?;
-    let largest = artifact.geometry().slab_bytes.last().copied().unwrap_or_default();
-    let options = Options {
-        lanes,
-        rows: ROWS.max(lanes),
-        slab_bytes: Some(u64::from(lanes) * largest.next_multiple_of(moac_runtime::space::ALIGNMENT)),
-        folder: env::cache_folder(),
-    };
-    let runner = GpuRunner::new(&loaded, stream, weights, &options)?;
+    let runner = GpuRunner::new(&loaded, stream, weights, options)?;
     Ok(Engine::start(runner, Some(files.tokenizer.clone()), engine)?)
 }
 

@@ -16,9 +16,9 @@ use rayon::prelude::*;
 
 use super::cache::{Batch, Cache};
 use super::forward::{CHUNK, Decoder};
-use crate::ModelError;
 use crate::engine::runner::{Bucket, Choice, Chosen, Decode, Limits, Prefill, Runner};
 use crate::engine::{Seen, choose};
+use crate::{Config, ModelError};
 
 /// How much a runner on the CPU takes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,28 @@ impl CpuRunner {
         lengths: &[u32],
         options: &CpuOptions,
     ) -> Result<Self, ModelError> {
+        let limits = Self::predict(decoder.config(), plan, lengths, options)?;
+        let lane = Lane { newest: 0, seen: Seen::new(decoder.config().vocab_size) };
+        Ok(Self {
+            decoder,
+            plan: plan.clone(),
+            space: Arc::new(Mutex::new(Space::new(limits.slab_bytes))),
+            lanes: vec![lane; options.lanes as usize],
+            done: VecDeque::new(),
+            limits,
+        })
+    }
+
+    /// The limits of a runner of a model, whose weights need not be read.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn predict(
+        config: &Config,
+        plan: &Plan,
+        lengths: &[u32],
+        options: &CpuOptions,
+    ) -> Result<Limits, ModelError> {
         let mut lengths = lengths.to_vec();
         lengths.sort_unstable();
         lengths.dedup();
@@ -104,23 +126,13 @@ impl CpuRunner {
         let buckets: Vec<Bucket> = buckets.collect();
         let largest = buckets.iter().map(|bucket| bucket.slab_bytes).max().unwrap_or(0);
         let slab_bytes = options.slab_bytes.unwrap_or(largest.saturating_mul(options.lanes.into()));
-        let vocab = decoder.config().vocab_size;
-        let limits = Limits {
+        Ok(Limits {
             lanes: options.lanes,
             rows: CHUNK as u32 + options.lanes,
             buckets,
             slab_bytes,
-            vocab: vocab as u32,
+            vocab: config.vocab_size as u32,
             deterministic: options.deterministic,
-        };
-        let lane = Lane { newest: 0, seen: Seen::new(vocab) };
-        Ok(Self {
-            decoder,
-            plan: plan.clone(),
-            limits,
-            space: Arc::new(Mutex::new(Space::new(slab_bytes))),
-            lanes: vec![lane; options.lanes as usize],
-            done: VecDeque::new(),
         })
     }
 

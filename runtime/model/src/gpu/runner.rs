@@ -20,8 +20,8 @@ use super::forward::{Extent, Forward, Memory, Work};
 use super::sizes::{MemoryByKind, Most, StepBytes, padded};
 use super::tables::Tables;
 use super::weights::GpuWeights;
-use crate::ModelError;
 use crate::engine::runner::{Bucket, Chosen, Decode, IN_FLIGHT, Limits, Prefill, Runner};
+use crate::{Config, ModelError};
 
 /// Tables that may be on their way to the device at once.
 const TURNS: usize = 8;
@@ -109,22 +109,9 @@ impl GpuRunner {
         let mut workspace = workspace;
         warm_up(&stream, &mut workspace, &mut forward)?;
         // What is left is for slabs, whatever was taken by code and by others.
-        let free = device.memory()?.free.saturating_sub(SPARE);
-        let slab_bytes = options.slab_bytes.unwrap_or(free).min(free) / ALIGNMENT * ALIGNMENT;
-        let pool = model.pool(slab_bytes)?;
-        by_kind.slabs = slab_bytes;
-        let geometry = model.geometry();
-        let buckets = geometry.lengths.iter().zip(&geometry.slab_bytes);
-        let limits = Limits {
-            lanes: options.lanes,
-            rows: options.rows,
-            buckets: buckets
-                .map(|(&length, &bytes)| Bucket { length, slab_bytes: bytes.next_multiple_of(ALIGNMENT) })
-                .collect(),
-            slab_bytes,
-            vocab: sizes.vocab,
-            deterministic: false,
-        };
+        let limits = limits(model, options, device.memory()?.free)?;
+        let pool = model.pool(limits.slab_bytes)?;
+        by_kind.slabs = limits.slab_bytes;
         Ok(Self {
             limits,
             graphs: BTreeMap::new(),
@@ -141,6 +128,34 @@ impl GpuRunner {
             memory: by_kind,
             stream,
         })
+    }
+
+    /// The limits that a runner of a model would have on the device now, and the bytes that it would take. The weights are
+    /// not read.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), but for the weights.
+    pub fn predict(
+        model: &LoadedArtifact,
+        stream: &Stream,
+        config: &Config,
+        options: &Options,
+    ) -> Result<(Limits, MemoryByKind), ModelError> {
+        let device = model.device();
+        let sizes = *model.engine()?.sizes();
+        let most = Most::new(options.lanes, options.rows);
+        let products = Products::new(device, options.folder.as_deref())?.ok_or(ModelError::NoProducts)?;
+        let workspace = model.workspace(stream, most.samples)?;
+        let mut memory = MemoryByKind {
+            weights: GpuWeights::bytes_of(config, model.dtype()),
+            activations: StepBytes::new(&sizes, &most).total(),
+            workspaces: workspace.bytes() + products.bytes(),
+            slabs: 0,
+        };
+        let free = device.memory()?.free.saturating_sub(memory.weights + memory.activations);
+        let limits = limits(model, options, free)?;
+        memory.slabs = limits.slab_bytes;
+        Ok((limits, memory))
     }
 
     /// Bytes of device memory, by what they are for.
@@ -305,6 +320,23 @@ impl GpuRunner {
         self.forward.memory.logits.download(&self.stream, 0, &mut bytes)?;
         Ok(bytes)
     }
+}
+
+/// The limits of a runner where so many bytes are free for slabs and for what comes later.
+fn limits(model: &LoadedArtifact, options: &Options, free: u64) -> Result<Limits, GpuError> {
+    let free = free.saturating_sub(SPARE);
+    let geometry = model.geometry();
+    let buckets = geometry.lengths.iter().zip(&geometry.slab_bytes);
+    Ok(Limits {
+        lanes: options.lanes,
+        rows: options.rows,
+        buckets: buckets
+            .map(|(&length, &bytes)| Bucket { length, slab_bytes: bytes.next_multiple_of(ALIGNMENT) })
+            .collect(),
+        slab_bytes: options.slab_bytes.unwrap_or(free).min(free) / ALIGNMENT * ALIGNMENT,
+        vocab: model.engine()?.sizes().vocab,
+        deterministic: false,
+    })
 }
 
 /// Launches each kind of kernel once, outside of any capture: the driver loads code when it is launched first.

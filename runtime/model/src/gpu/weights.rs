@@ -155,6 +155,12 @@ impl GpuWeights {
         Ok(Self { dtype, embedding, layers, norm, head })
     }
 
+    /// Bytes of device memory that the weights of a model take.
+    pub fn bytes_of(config: &Config, dtype: DType) -> u64 {
+        Weight::all(config).into_iter().map(|weight| elements(weight, config)).sum::<u64>()
+            * u64::from(dtype.bytes())
+    }
+
     /// Bytes of device memory.
     pub fn bytes(&self) -> u64 {
         self.all().map(Buffer::bytes).sum()
@@ -192,8 +198,12 @@ impl GpuWeights {
 
 /// Memory for a weight.
 fn alloc(device: &Device, dtype: DType, weight: Weight, config: &Config) -> Result<Buffer, GpuError> {
-    let elements: u64 = weight.shape(config).iter().map(|&d| d as u64).product();
-    device.alloc(elements * u64::from(dtype.bytes()), "the model's weights")
+    device.alloc(elements(weight, config) * u64::from(dtype.bytes()), "the model's weights")
+}
+
+/// Elements of a weight.
+fn elements(weight: Weight, config: &Config) -> u64 {
+    weight.shape(config).iter().map(|&d| d as u64).product()
 }
 
 /// An element type of a device.
