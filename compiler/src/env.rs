@@ -28,6 +28,11 @@ pub const API_KEY: Var = Var {
     name: "MOAC_API_KEY",
     help: "the key that clients of `moac serve` must send; without it, all are served",
 };
+/// The server's settings.
+pub const SERVE: Var = Var {
+    name: "MOAC_SERVE_*",
+    help: "a setting of `moac serve`, as MOAC_SERVE_PORT that of --port, which comes before it",
+};
 /// The CUDA toolkit.
 pub const CUDA_HOME: Var = Var { name: "CUDA_HOME", help: "a CUDA folder to look for NVRTC in" };
 /// The CUDA toolkit, under its other name.
@@ -52,11 +57,12 @@ pub const XDG_CACHE_HOME: Var = Var { name: "XDG_CACHE_HOME", help: "the user's 
 pub const HOME: Var = Var { name: "HOME", help: "the user's home, for ~/.cache" };
 
 /// All of them, in the order that help shows.
-pub const ALL: [Var; 12] = [
+pub const ALL: [Var; 13] = [
     NVRTC,
     CACHE_DIR,
     LOG,
     API_KEY,
+    SERVE,
     CUDA_HOME,
     CUDA_PATH,
     CONDA_PREFIX,
@@ -78,6 +84,14 @@ impl Var {
     pub fn text(self) -> Option<String> {
         self.get().and_then(|value| value.into_string().ok())
     }
+}
+
+/// The variable of a setting of the server, by the name of its flag, and its value if it is set and not empty.
+#[allow(clippy::disallowed_methods)] // beside `get`, the one place that may
+pub fn serve(flag: &str) -> (String, Option<OsString>) {
+    let name = SERVE.name.replace('*', &flag.to_uppercase().replace('-', "_"));
+    let value = std::env::var_os(&name).filter(|value| !value.is_empty());
+    (name, value)
 }
 
 /// The folder of everything that moac keeps: `MOAC_CACHE_DIR`, or the user's cache folder.

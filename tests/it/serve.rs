@@ -357,14 +357,46 @@ fn what_would_be_served_is_said() {
     assert_eq!(code, Some(0), "{stderr}");
     // Three layers of two heads of 64, keys and values of four bytes.
     let slab = 3 * 2 * 64 * 2 * 4 * 256;
-    assert!(stdout.contains(&format!("context     256 tokens: {slab} bytes, 3 at once")), "{stdout}");
+    let fit = (64 << 20) / slab;
+    let line = format!("context     256 tokens: {slab} bytes, 100.0% of dense; {fit} fit, 3 at once");
+    assert!(stdout.contains(&line) && stdout.contains("batch       3 answers at most"), "{stdout}");
     for (args, expected) in [
         (&["--kv-bytes", "8GB"][..], "expected B, KiB, MiB or GiB"),
+        (&["--config", "nowhere.toml"], "nowhere.toml"),
         (&["--host", "nowhere"], "--host"),
         (&["--lengths", "2048"], "1024"),
     ] {
         let (code, _, stderr) = finish(&mut moac(folder.path(), &[&["serve", "tiny"], args].concat()));
         assert_eq!(code, Some(2));
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
+#[test]
+fn a_flag_comes_before_a_variable_and_that_before_the_file() {
+    let folder = folder();
+    let offer = |file: &str, variables: &[(&str, &str)], args: &[&str]| {
+        std::fs::write(folder.path().join("serve.toml"), file).unwrap();
+        let args = [&["serve", "--dry-run", "--json", "--config", "serve.toml"], args].concat();
+        let mut command = moac(folder.path(), &args);
+        let (code, stdout, stderr) = finish(command.envs(variables.iter().copied()));
+        (code, serde_json::from_str::<Value>(&stdout).unwrap_or_default(), stderr)
+    };
+    let file = "model = 'tiny'\nname = 'from-file'\nlanes = 2\nlengths = [256, 512]\nrandom-weights = true";
+    let variables = [("MOAC_SERVE_NAME", "from-variable"), ("MOAC_SERVE_LANES", "3")];
+    let (code, found, stderr) = offer(file, &variables, &["--lanes", "4"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!((&found["model"], &found["lanes"]), (&json!("from-variable"), &json!(4)));
+    let tokens: Vec<&Value> =
+        found["contexts"].as_array().unwrap().iter().map(|room| &room["tokens"]).collect();
+    assert_eq!(tokens, [256, 512]);
+    for (file, variables, expected) in [
+        ("model = 'tiny'\nlanse = 2", &[][..], "`serve.toml`, key `lanse`: there is no such setting"),
+        ("model = 'tiny'", &[("MOAC_SERVE_PORT", "tcp://a")], "MOAC_SERVE_PORT: invalid value"),
+        ("lanes = 2", &[], "no model"),
+    ] {
+        let (code, _, stderr) = offer(file, variables, &[]);
+        assert_eq!(code, Some(2), "{stderr}");
         assert!(stderr.contains(expected), "{stderr}");
     }
 }

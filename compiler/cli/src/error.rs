@@ -95,6 +95,17 @@ pub enum Error {
     /// The server failed.
     #[error(transparent)]
     Serve(#[from] moac_server::ServeError),
+    /// Nothing to serve.
+    #[error("no model: give MODEL, set MOAC_SERVE_MODEL, or put `model` into the file of --config")]
+    NoModel,
+    /// A setting of the server that is not what it should be.
+    #[error("{place}: {why}")]
+    Setting {
+        /// The variable, or the file and its key.
+        place: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Answers that do not depend on others at all, on a GPU.
     #[error("--deterministic: not on a GPU yet, whose products depend on how many requests run")]
     DeterministicGpu,
@@ -256,6 +267,8 @@ impl Hint for Error {
             | Self::LargestBatch
             | Self::Command { .. }
             | Self::StdoutTwice
+            | Self::NoModel
+            | Self::Setting { .. }
             | Self::Terminal
             | Self::Unnamed
             | Self::Twice { .. }

@@ -1,138 +1,210 @@
 //! `moac serve`: an OpenAI-compatible server on the engine.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+mod offer;
+mod settings;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use moac_compiler::{env, lower};
+use moac_model::gpu::GpuRunner;
 use moac_model::{CpuOptions, CpuRunner, Engine, EngineOptions, ModelFiles};
+use moac_runtime::gpu;
 use moac_server::{Options, Served, serve};
 
-use super::generate::Chosen;
+use self::offer::Offer;
+use self::settings::Settings;
+use super::generate::{Chosen, Device};
+use super::gpu as models;
 use super::{Context, ExitStatus};
 use crate::error::Error;
 
+/// Seed of weights that are made.
+const SEED: u64 = 0;
+/// Answers that are written at once where nothing else is asked for.
+const CPU_LANES: u32 = 8;
+const GPU_LANES: u32 = 64;
+/// Tokens of prompts in a step of a GPU: as long as a step of many answers takes, so that those wait for twice the time of
+/// one at most.
+const GPU_CHUNK: u32 = 256;
+
 /// Serve a model to clients of OpenAI's protocol: completions and chat, streamed or not
+///
+/// Every setting can also be a variable, as MOAC_SERVE_KV_BYTES for --kv-bytes, or a key of the file of --config, as `kv-bytes`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model: a GGUF file, or a Hugging Face folder
-    pub model: PathBuf,
-    /// The plan [default: every head sees everything]
-    #[arg(long, value_name = "PLAN", conflicts_with = "artifact")]
-    plan: Option<PathBuf>,
-    /// An artifact: its plan and its context lengths
+    #[command(flatten)]
+    settings: Settings,
+    /// A TOML file of settings, for those that are no flag here and no variable
     #[arg(long, value_name = "FILE")]
-    artifact: Option<PathBuf>,
-    /// Address to listen on; set MOAC_API_KEY before you listen on an address that others can reach
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    host: IpAddr,
-    /// Port to listen on; 0 for any
-    #[arg(long, value_name = "PORT", default_value_t = 8000)]
-    port: u16,
-    /// What clients call the model [default: the name of its file or folder]
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// Context lengths [default: the artifact's, or multiples of 1024 up to the model's context, at most 16384]
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', conflicts_with = "artifact")]
-    lengths: Vec<u32>,
-    /// Answers that are written at once
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    lanes: u32,
-    /// Bytes for the caches of those, and for kept ones, as in 8GiB [default: the longest context in every lane]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    kv_bytes: Option<u64>,
-    /// Requests that may wait; the server refuses more with status 429
-    #[arg(long, value_name = "N", default_value_t = 1024)]
-    queue: usize,
-    /// Connections at once
-    #[arg(long, value_name = "N", default_value_t = 1024)]
-    connections: usize,
-    /// Seconds that a request may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
-    timeout: u64,
-    /// The most tokens of a chat's answer where the client does not say
-    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
-    chat_tokens: u32,
-    /// Say what would be served, and end
+    config: Option<PathBuf>,
+    /// Say what would be served, and end; the weights are not read
     #[arg(long)]
     dry_run: bool,
-}
-
-/// A number of bytes with a unit or without.
-fn bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match &text[digits.len()..] {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        other => return Err(format!("found the unit {other}, expected B, KiB, MiB or GiB")),
-    };
-    let number: u64 = digits.parse().map_err(|_| format!("found {digits:?}, expected a whole number"))?;
-    number.checked_mul(unit).ok_or_else(|| "out of range: expected less than 2^64 bytes".to_owned())
+    /// Say it as JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
-    let files = ModelFiles::open(&args.model)?;
-    let Chosen { plan, lengths, .. } = Chosen::read(args.plan.as_ref(), args.artifact.as_ref(), &files)?;
-    let lengths = match lengths {
-        Some(lengths) => lengths,
-        None => lower::buckets(&plan, &args.lengths)?.buckets,
+    let settings = args.settings.clone().with_other_places(args.config.as_deref())?;
+    let path = settings.model.as_deref().ok_or(Error::NoModel)?;
+    let files = match settings.random_weights {
+        Some(true) => ModelFiles::random(path, SEED)?,
+        _ => ModelFiles::open(path)?,
     };
-    let cpu = CpuOptions { lanes: args.lanes, slab_bytes: args.kv_bytes, ..CpuOptions::default() };
-    let options = EngineOptions { queue: args.queue, ..EngineOptions::default() };
-    let runner = CpuRunner::new(files.decoder(&mut |_, _| ())?, &plan, &lengths, &cpu)?;
-    let engine = Engine::start(runner, Some(files.tokenizer.clone()), options)?;
-    let config = files.checkpoint.config();
-    let stem = if args.model.is_dir() { args.model.file_name() } else { args.model.file_stem() };
-    let name = args.name.clone().or_else(|| Some(stem?.to_string_lossy().into_owned()));
-    let name = name.unwrap_or_else(|| config.name.clone());
+    let model = Model::new(&settings, path, &files, context)?;
     if args.dry_run {
-        return describe(&name, &plan.model.name, &engine, context);
+        let offer = model.offer()?;
+        if args.json {
+            context.json(&offer)?;
+        } else {
+            context.print(offer.text())?;
+        }
+        return Ok(ExitStatus::Done);
     }
-    let options = Options {
-        api_key: env::API_KEY.text(),
-        connections: args.connections,
-        time: Duration::from_secs(args.timeout),
-        chat_tokens: args.chat_tokens,
-        ..Options::default()
-    };
-    if !args.host.is_loopback() && options.api_key.is_none() {
-        context.note(format!(
-            "{} is not set: anyone who can reach {} can use this server",
-            env::API_KEY.name,
-            args.host
-        ));
+    let options = options(&settings)?;
+    let host = settings.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    if !host.is_loopback() && options.api_key.is_none() {
+        let name = env::API_KEY.name;
+        context.note(format!("{name} is not set: anyone who can reach {host} can use this server"));
     }
     let served = Served {
-        name: name.clone(),
-        engine,
+        name: model.name.clone(),
+        engine: model.engine()?,
         tokenizer: files.tokenizer.clone(),
         template: files.template.clone(),
-        stop_tokens: config.eos.clone(),
+        stop_tokens: files.checkpoint.config().eos.clone(),
     };
-    let address = std::net::SocketAddr::new(args.host, args.port).to_string();
+    let address = SocketAddr::new(host, settings.port.unwrap_or(8000)).to_string();
     serve(&address, served, options, |address| {
-        context.note(format!("serving {name} on http://{address}/v1"));
+        context.note(format!("serving {} on http://{address}/v1", model.name));
     })?;
     Ok(ExitStatus::Done)
 }
 
-/// Says what would be served.
-fn describe(name: &str, plan: &str, engine: &Engine, context: &Context) -> Result<ExitStatus, Error> {
-    let limits = engine.limits();
-    context.print(format!("model       {name}, under a plan for {plan}"))?;
-    context.print("device      cpu, float32")?;
-    context.print(format!("caches      {} bytes", limits.slab_bytes))?;
-    for bucket in &limits.buckets {
-        let fit = limits.slab_bytes / bucket.slab_bytes;
-        context.print(format!(
-            "context     {} tokens: {} bytes, {} at once",
-            bucket.length,
-            bucket.slab_bytes,
-            fit.min(limits.lanes.into())
-        ))?;
+/// The server's limits.
+fn options(settings: &Settings) -> Result<Options, Error> {
+    let defaults = Options::default();
+    Ok(Options {
+        api_key: settings.api_key()?,
+        body_bytes: settings.body_bytes.map_or(defaults.body_bytes, |bytes| bytes as usize),
+        connections: settings.connections.unwrap_or(defaults.connections),
+        prompts: settings.prompts.unwrap_or(defaults.prompts),
+        time: settings.timeout.map_or(defaults.time, Duration::from_secs),
+        chat_tokens: settings.chat_tokens.unwrap_or(defaults.chat_tokens),
+    })
+}
+
+/// A model whose weights are not read yet, and what it is to run under.
+struct Model<'a> {
+    settings: &'a Settings,
+    path: &'a Path,
+    files: &'a ModelFiles,
+    context: &'a Context,
+    name: String,
+    chosen: Chosen,
+    lengths: Vec<u32>,
+    device: Device,
+}
+
+impl<'a> Model<'a> {
+    fn new(
+        settings: &'a Settings,
+        path: &'a Path,
+        files: &'a ModelFiles,
+        context: &'a Context,
+    ) -> Result<Self, Error> {
+        let chosen = Chosen::read(settings.plan.as_ref(), settings.artifact.as_ref(), files)?;
+        let lengths = match (&chosen.lengths, &settings.lengths, &settings.artifact) {
+            (Some(_), Some(_), Some(path)) => {
+                return Err(Error::Fixed { flag: "--lengths", path: path.clone() });
+            }
+            (Some(lengths), ..) => lengths.clone(),
+            (None, asked, _) => {
+                let lengths = lower::buckets(&chosen.plan, asked.as_deref().unwrap_or_default())?;
+                for note in &lengths.notes {
+                    context.note(note);
+                }
+                lengths.buckets
+            }
+        };
+        let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        let stem = || Some(stem?.to_string_lossy().into_owned());
+        let name = settings.name.clone().or_else(stem);
+        let name = name.unwrap_or_else(|| files.checkpoint.config().name.clone());
+        let present = || if models::present() { Device::Gpu } else { Device::Cpu };
+        let device = settings.device.unwrap_or_else(present);
+        Ok(Self { settings, path, files, context, name, chosen, lengths, device })
     }
-    Ok(ExitStatus::Done)
+
+    fn cpu_options(&self) -> CpuOptions {
+        CpuOptions {
+            lanes: self.settings.lanes.unwrap_or(CPU_LANES),
+            slab_bytes: self.settings.kv_bytes,
+            ..CpuOptions::default()
+        }
+    }
+
+    fn gpu_options(&self) -> moac_model::gpu::Options {
+        let lanes = self.settings.lanes.unwrap_or(GPU_LANES);
+        let chunk = self.settings.chunk.unwrap_or(GPU_CHUNK);
+        models::options(lanes, lanes + chunk, self.settings.kv_bytes)
+    }
+
+    /// Hands the artifact, compiled if it has to be, and the device to `act`.
+    fn on_gpu<T>(
+        &self,
+        act: impl FnOnce(&moac_runtime::artifact::Artifact, &gpu::Device) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let device = gpu::Device::open(0)?;
+        if let Some(artifact) = &self.chosen.artifact {
+            return act(artifact, &device);
+        }
+        act(&models::compile(&self.chosen.plan, self.path, &self.lengths, &device, self.context)?, &device)
+    }
+
+    fn offer(&self) -> Result<Offer, Error> {
+        let (plan, config) = (&self.chosen.plan, self.files.checkpoint.config());
+        match self.device {
+            Device::Cpu => {
+                let limits = CpuRunner::predict(config, plan, &self.lengths, &self.cpu_options())?;
+                Ok(Offer::new(&self.name, plan, "cpu, float32".to_owned(), 4, &limits, None))
+            }
+            Device::Gpu => self.on_gpu(|artifact, device| {
+                let (loaded, stream) = (artifact.load(device)?, device.new_stream()?);
+                let (limits, memory) = GpuRunner::predict(&loaded, &stream, config, &self.gpu_options())?;
+                let dtype = loaded.dtype();
+                let what = format!("gpu, {dtype}: {}", device.info().name);
+                Ok(Offer::new(&self.name, plan, what, dtype.bytes().into(), &limits, Some(memory)))
+            }),
+        }
+    }
+
+    /// Reads the weights.
+    fn engine(&self) -> Result<Engine, Error> {
+        let (settings, defaults) = (self.settings, EngineOptions::default());
+        let chunk = match self.device {
+            Device::Cpu => defaults.chunk,
+            Device::Gpu => GPU_CHUNK,
+        };
+        let options = EngineOptions {
+            queue: settings.queue.unwrap_or(defaults.queue),
+            chunk: settings.chunk.unwrap_or(chunk),
+            keep_bytes: settings.keep_bytes.unwrap_or(defaults.keep_bytes),
+            keep_for: settings.keep_seconds.map_or(defaults.keep_for, Duration::from_secs),
+        };
+        match self.device {
+            Device::Cpu => {
+                let decoder = self.files.decoder(&mut |_, _| ())?;
+                let runner = CpuRunner::new(decoder, &self.chosen.plan, &self.lengths, &self.cpu_options())?;
+                Ok(Engine::start(runner, Some(self.files.tokenizer.clone()), options)?)
+            }
+            Device::Gpu => self.on_gpu(|artifact, device| {
+                models::engine(self.files, artifact, device, &self.gpu_options(), options)
+            }),
+        }
+    }
 }
