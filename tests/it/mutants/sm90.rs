@@ -42,12 +42,6 @@ pub(crate) const DECODE: Table = Table {
 
 const OF_DECODE: &[Mutant] = &[
     m("rows without a token not zeroed", STEP, "if (rows < kWarpSlots) {\n", "if (rows < 0) {\n"),
-    m(
-        "zeros without a proxy fence",
-        STEP,
-        "async_proxy_fence();  // before the stage is copied into again",
-        "",
-    ),
     m("new token not appended", STEP, "if (fresh < 0 || fresh >= kWarpSlots) return;", "return;"),
     m(
         "new token appended one slot on",
@@ -59,10 +53,27 @@ const OF_DECODE: &[Mutant] = &[
     m(
         "stage given back before all lanes are done",
         STEP,
-        "      __syncwarp();\n      if ((threadIdx.x & 31) == 0) barrier_arrive(stages.tile_empty());",
-        "      if ((threadIdx.x & 31) == 0) barrier_arrive(stages.tile_empty());",
+        "give_back(stages.tile_empty());",
+        "async_proxy_fence();\n      if ((threadIdx.x & 31) == 0) barrier_arrive(stages.tile_empty());",
     ),
-    m("desk given back before all lanes are done", STEP, "ending(s);\n    __syncwarp();", "ending(s);"),
+    m(
+        "desk given back before all lanes are done",
+        STEP,
+        "give_back(stages.desk_empty());",
+        "async_proxy_fence();\n    if ((threadIdx.x & 31) == 0) barrier_arrive(stages.desk_empty());",
+    ),
+    m(
+        "stage given back without a proxy fence",
+        STEP,
+        "give_back(stages.tile_empty());",
+        "__syncwarp();\n      if ((threadIdx.x & 31) == 0) barrier_arrive(stages.tile_empty());",
+    ),
+    m(
+        "desk given back without a proxy fence",
+        STEP,
+        "give_back(stages.desk_empty());",
+        "__syncwarp();\n    if ((threadIdx.x & 31) == 0) barrier_arrive(stages.desk_empty());",
+    ),
     m(
         "wait for the other phase",
         STEP,

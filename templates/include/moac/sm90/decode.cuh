@@ -36,7 +36,6 @@ __device__ __forceinline__ void settle(const Stages<Spec>& stages, int row, int 
       store_shared(stages.keys() + at, Vec16{});
       store_shared(stages.values() + at, Vec16{});
     }
-    async_proxy_fence();  // before the stage is copied into again
     __syncwarp();
   }
   if (fresh < 0 || fresh >= kWarpSlots) return;
@@ -123,8 +122,7 @@ __device__ __forceinline__ void decode(const DecodeParams& p) {
     unsigned char* const k = s.k;
     unsigned char* const v = s.v;
     const Ending ending(s);
-    __syncwarp();
-    if ((threadIdx.x & 31) == 0) barrier_arrive(stages.desk_empty());
+    give_back(stages.desk_empty());
     stages.desk.next();
 #pragma unroll 1
     for (int tile = first; tile < last; ++tile) {
@@ -138,8 +136,7 @@ __device__ __forceinline__ void decode(const DecodeParams& p) {
         }
         rows.attend(stages.keys(), stages.values(), row, slot);
       }
-      __syncwarp();
-      if ((threadIdx.x & 31) == 0) barrier_arrive(stages.tile_empty());  // the stage may be written again
+      give_back(stages.tile_empty());
       stages.tile.next();
     }
     wait_for_inputs();

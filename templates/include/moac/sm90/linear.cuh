@@ -120,10 +120,7 @@ struct LinearWarp {
         for (int n = 0; n < L::kBlocks; ++n) Element::mma(acc[i][n], a, b[n][s][h], b[n][s][h + 1]);
       }
     }
-    // The reads may still wait in a queue, behind slow loads of x, when the stage is given back and copied into.
-    async_proxy_fence();
-    __syncwarp();
-    if (lane == 0) barrier_arrive(stages.empty());
+    give_back(stages.empty());
     stages.cursor.next();
   }
 

@@ -15,6 +15,14 @@ __device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
   asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
+// The warp is done with a stage or a desk, which may be copied into again. Its reads may still wait in a queue, behind
+// slow loads from global memory: no arrival orders them before an asynchronous copy, only a proxy fence does.
+__device__ __forceinline__ void give_back(u32 empty) {
+  async_proxy_fence();
+  __syncwarp();
+  if ((threadIdx.x & 31) == 0) barrier_arrive(empty);
+}
+
 // A stretch of tiles of one KV head of one request, as the math warps need to know it.
 template <int kGroup>
 struct alignas(16) Segment {
