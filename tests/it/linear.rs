@@ -76,6 +76,24 @@ const MUTANTS: &[(Op, Mutant)] = &[
             "",
         ),
     ),
+    (
+        Op::Qkv,
+        m(
+            "given back without a proxy fence",
+            KERNEL,
+            "give_back(stages.empty());",
+            "__syncwarp();\n    if (lane == 0) barrier_arrive(stages.empty());",
+        ),
+    ),
+    (
+        Op::Qkv,
+        m(
+            "given back before all lanes are done",
+            KERNEL,
+            "give_back(stages.empty());",
+            "async_proxy_fence();\n    if (lane == 0) barrier_arrive(stages.empty());",
+        ),
+    ),
     (Op::Qkv, m("one copying warp counts", STAGE, "i * 16, L::kCopyWarps)", "i * 16, 1)")),
     (Op::Qkv, m("x of the chunk before", KERNEL, "in.load(p, chunk + 1)", "in.load(p, chunk)")),
     (

@@ -38,12 +38,12 @@ impl Cell {
     /// Records an access if it clashes with nothing and involves no list of readers; else changes nothing.
     #[inline(always)] // with what is known of the access where it is made
     fn plain(&mut self, a: &Access) -> bool {
-        if a.clashes_write(&self.write) {
+        if a.clashes_across(&self.write) {
             return false;
         }
         let (r, by) = (&mut self.read, &a.by);
         if a.write {
-            if r.at.mask != 0 && (r.at.warp == MANY || a.clashes(r)) {
+            if r.at.mask != 0 && (r.at.warp == MANY || a.clashes_across(r)) {
                 return false;
             }
             r.at.mask = 0;
@@ -60,7 +60,7 @@ impl Cell {
             && r.at.mask != 0
         {
             r.at.mask |= by.at.mask;
-        } else if r.at.mask == 0 || a.ordered(r) {
+        } else if r.at.mask == 0 || a.replaces(r) {
             *r = *by;
         } else {
             return false;
@@ -76,7 +76,7 @@ pub(crate) struct Access<'a> {
     pub(crate) by: Entry,
     pub(crate) write: bool,
     pub(crate) know: &'a Know,
-    /// Of an asynchronous operation: who issued it, and the space whose proxy fences count.
+    /// Of an operation of the asynchronous proxy: who issued it, and the space whose proxy fences count.
     pub(crate) issuer: Option<(LaneClock, Fenced)>,
 }
 
@@ -100,12 +100,25 @@ impl Access<'_> {
         e.at.mask != 0 && (e.pc & IN_FLIGHT != 0 || (e.pc & self.by.pc & STRONG == 0 && !self.ordered(e)))
     }
 
-    /// Like `clashes`, of an earlier write: the asynchronous proxy sees an ordinary one only across a proxy fence.
+    /// Whether only a proxy fence could order `e` before this access, and none does.
     #[inline(always)]
-    fn clashes_write(&self, e: &Entry) -> bool {
-        let unfenced =
-            |(_, space)| e.at.mask != 0 && e.pc & ASYNC_PROXY == 0 && !self.know.across_fence(space, e.at);
-        self.clashes(e) || self.issuer.is_some_and(unfenced)
+    fn unfenced(&self, e: &Entry) -> bool {
+        self.issuer.is_some_and(|(_, space)| {
+            e.at.mask != 0 && e.pc & ASYNC_PROXY == 0 && !self.know.across_fence(space, e.at)
+        })
+    }
+
+    /// Whether `e` and this access, one of them a write, have nothing to order them: neither synchronisation nor, where it takes
+    /// one, a proxy fence.
+    #[inline(always)]
+    fn clashes_across(&self, e: &Entry) -> bool {
+        self.clashes(e) || self.unfenced(e)
+    }
+
+    /// Whether an earlier read need not be remembered beside this one: what is ordered behind this one is behind both.
+    #[inline(always)]
+    fn replaces(&self, e: &Entry) -> bool {
+        self.ordered(e) && !self.unfenced(e)
     }
 }
 
@@ -241,15 +254,16 @@ impl Shadow {
     fn write(&mut self, i: usize, a: &Access) -> Option<(Entry, bool)> {
         let cell = &mut self.cells[i];
         let mut clash = None;
-        if a.clashes_write(&cell.write) {
+        if a.clashes_across(&cell.write) {
             clash = Some((cell.write, true));
         }
         if cell.read.at.mask != 0 {
             if cell.read.at.warp == MANY {
                 let list = &mut self.many[cell.read.at.clock as usize];
-                clash = clash.or_else(|| list.all().iter().find(|e| a.clashes(e)).map(|e| (*e, false)));
+                clash =
+                    clash.or_else(|| list.all().iter().find(|e| a.clashes_across(e)).map(|e| (*e, false)));
                 list.clear();
-            } else if a.clashes(&cell.read) {
+            } else if a.clashes_across(&cell.read) {
                 clash = clash.or(Some((cell.read, false)));
             }
             // Keeps the list's index for the next time that several threads read.
@@ -269,7 +283,7 @@ impl Shadow {
     #[inline]
     fn read(&mut self, i: usize, a: &Access) -> Option<(Entry, bool)> {
         let cell = &mut self.cells[i];
-        let clash = a.clashes_write(&cell.write).then_some((cell.write, true));
+        let clash = a.clashes_across(&cell.write).then_some((cell.write, true));
         let r = &mut cell.read;
         if r.at.mask == 0 {
             if r.at.warp == MANY {
@@ -300,14 +314,14 @@ impl Shadow {
                             || e.at.mask & !at.mask != 0
                     });
                 }
-            } else if let Some(e) = list.all().iter_mut().find(|e| a.ordered(e)) {
+            } else if let Some(e) = list.all().iter_mut().find(|e| a.replaces(e)) {
                 *e = a.by;
             } else {
                 list.push(a.by);
             }
         } else if r.at.warp == a.by.at.warp && r.at.clock == a.by.at.clock && r.pc & !PC == a.by.pc & !PC {
             r.at.mask |= a.by.at.mask;
-        } else if a.ordered(r) {
+        } else if a.replaces(r) {
             *r = a.by;
         } else {
             let first = *r;

@@ -419,6 +419,77 @@ fn misused_barriers_are_reported() {
     }
 }
 
+/// A stage of 512 bytes at `%s` that is copied in, is read and given back by the lanes of one warp (`%a` is a lane's own 16 bytes, its
+/// predicate `%q` false in lane 0), and is copied into again by a thread of another warp.
+fn stage_kernel(give_back: &str, take: &str) -> Module {
+    const COPY: &str = "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%b], 512; \
+                        cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%s], [%from], 512, [%b];";
+    Module::parse(&format!(
+        ".version 9.0\n.target sm_90a\n.address_size 64\n.visible .entry k(.param .u64 in, .param .u64 out)\n.maxntid 64, 1, 1\n{{\n\
+         .reg .b32 %t, %v, %a, %b, %e, %s; .reg .b64 %from, %to; .reg .pred %q, %w;\n\
+         .shared .align 8 .b64 bars[2]; .shared .align 16 .b8 data[512];\n\
+         ld.param.u64 %from, [in]; ld.param.u64 %to, [out]; mov.u32 %b, bars; add.u32 %e, %b, 8; mov.u32 %s, data;\n\
+         mov.u32 %t, %tid.x; setp.ne.u32 %q, %t, 0; mad.lo.u32 %a, %t, 16, %s; @%q bra MADE;\n\
+         mbarrier.init.shared::cta.b64 [%b], 1; mbarrier.init.shared::cta.b64 [%e], 32;\n\
+         fence.mbarrier_init.release.cluster;\n{COPY}\n\
+         MADE: bar.sync 0;\nsetp.ge.u32 %w, %t, 32; @%w bra OTHER;\n\
+         FULL: mbarrier.try_wait.parity.shared::cta.b64 %w, [%b], 0; @!%w bra FULL;\n{give_back}\nret;\n\
+         OTHER: setp.ne.u32 %w, %t, 32; @%w bra END;\n{take}\n{COPY}\n\
+         AGAIN: mbarrier.try_wait.parity.shared::cta.b64 %w, [%b], 1; @!%w bra AGAIN;\nEND: ret;\n}}\n"
+    ))
+    .unwrap()
+}
+
+#[test]
+fn a_stage_that_was_read_is_copied_into_across_a_proxy_fence() {
+    const READ: &str = "ld.shared.u32 %v, [%a];";
+    const FENCE: &str = "fence.proxy.async.shared::cta;";
+    const ARRIVE: &str = "mbarrier.arrive.shared::cta.b64 _, [%e];";
+    const WAIT: &str = "EMPTY: mbarrier.try_wait.parity.shared::cta.b64 %w, [%e], 0; @!%w bra EMPTY;";
+    const COPY_OUT: &str = "bar.warp.sync -1; @%q bra OUT; cp.async.bulk.global.shared::cta.bulk_group [%to], [%s], 512; \
+                            cp.async.bulk.commit_group; cp.async.bulk.wait_group 0; OUT: bar.warp.sync -1;";
+    let cases: &[(&str, Option<FindingKind>, &[&str], &[&str])] = &[
+        ("fenced by the readers", None, &[READ, FENCE, ARRIVE], &[WAIT]),
+        ("fenced by the copier", None, &[READ, ARRIVE], &[WAIT, FENCE]),
+        ("read by nobody", None, &[ARRIVE], &[WAIT]),
+        ("read by a copy alone", None, &[COPY_OUT, ARRIVE], &[WAIT]),
+        ("not fenced", Some(MissingProxyFence), &[READ, ARRIVE], &[WAIT]),
+        ("fenced before the read", Some(MissingProxyFence), &[FENCE, READ, ARRIVE], &[WAIT]),
+        ("fenced before the wait", Some(MissingProxyFence), &[READ, ARRIVE], &[FENCE, WAIT]),
+        (
+            "a fence of other memory",
+            Some(MissingProxyFence),
+            &[READ, "fence.proxy.async.global;", ARRIVE],
+            &[WAIT],
+        ),
+        ("fenced by one lane for itself", Some(MissingProxyFence), &[READ, "@!%q", FENCE, ARRIVE], &[WAIT]),
+        ("read before a copy read it", Some(MissingProxyFence), &[READ, COPY_OUT, ARRIVE], &[WAIT]),
+        ("not waited for", Some(Race), &[READ, FENCE, ARRIVE], &[]),
+    ];
+    for (name, kind, give_back, take) in cases {
+        let module = stage_kernel(&give_back.join("\n"), &take.join("\n"));
+        for seed in 0..10 {
+            let mut memory = Memory::new();
+            let (from, to) = (memory.alloc_filled("in", 512, 1), memory.alloc("out", 512));
+            let mut l =
+                Launch::new("k", 1, 64).param(&from.to_le_bytes()).param(&to.to_le_bytes()).schedule(seed);
+            l.max_instructions = 10_000;
+            let report = launch(&module, &mut memory, &l).unwrap();
+            let found: Vec<FindingKind> = report.findings.iter().map(|f| f.kind).collect();
+            match kind {
+                // Which of the two accesses comes first is up to the schedule.
+                Some(Race) => assert!(
+                    found.iter().any(|f| matches!(f, Race | AsyncInFlight)),
+                    "{name}, schedule {seed}: {:#?}",
+                    report.findings
+                ),
+                Some(k) => assert_eq!(found, [*k], "{name}, schedule {seed}: {:#?}", report.findings),
+                None => assert!(report.clean(), "{name}, schedule {seed}: {:#?}", report.findings),
+            }
+        }
+    }
+}
+
 #[test]
 fn an_unordered_initialisation_is_reported() {
     let then = "@!%q mbarrier.init.shared::cta.b64 [%b], 64;\nbar.warp.sync -1;\nsetp.lt.u32 %w, %r0, 32;\n@%w bra D;\n\

@@ -129,11 +129,14 @@ impl Step<'_, '_> {
         access: (Space, u64),
         write: bool,
     ) {
-        let kind = if c.write && ordered { FindingKind::MissingProxyFence } else { FindingKind::Race };
+        let kind = if ordered { FindingKind::MissingProxyFence } else { FindingKind::Race };
         let what = if write { "an asynchronous write" } else { "an asynchronous read" };
+        let earlier = if c.write { "stored" } else { "read" };
         self.report_with(kind, lane, Some(access), Some((c.with, c.write)), || match kind {
             FindingKind::Race => format!("{what} with nothing to order it"),
-            _ => format!("{what} of bytes stored through the generic proxy, without a proxy fence between"),
+            _ => {
+                format!("{what} of bytes {earlier} through the generic proxy, without a proxy fence between")
+            }
         });
     }
 
