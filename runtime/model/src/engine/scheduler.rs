@@ -45,6 +45,8 @@ pub struct Stats {
     pub waiting: usize,
     /// Answers that run.
     pub running: usize,
+    /// Tokens of the contexts of those, as long as their slabs are made for.
+    pub contexts: u64,
     /// Bytes of the slabs of those.
     pub slab_bytes: u64,
     /// Bytes of kept slabs.
@@ -136,6 +138,11 @@ impl<'t, R: Runner> Scheduler<'t, R> {
         Stats {
             waiting: self.waiting.len(),
             running: self.active.iter().map(|active| active.sequences.len()).sum(),
+            contexts: self
+                .active
+                .iter()
+                .map(|active| u64::from(active.length) * active.sequences.len() as u64)
+                .sum(),
             slab_bytes: self.active.iter().map(bytes).sum(),
             kept_bytes: self.kept.bytes(),
             ..self.stats

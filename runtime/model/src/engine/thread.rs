@@ -91,7 +91,8 @@ impl Engine {
 
     /// Why no request is taken any more, once that is so.
     pub fn stopped(&self) -> Option<EngineError> {
-        self.shared.with(|state| state.stopped.clone())
+        let ended = || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        self.shared.with(|state| state.stopped.clone()).or_else(|| ended().then_some(EngineError::ShutDown))
     }
 
     /// Queues a request; its events are read from what is returned.
