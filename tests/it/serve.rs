@@ -5,6 +5,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -13,9 +15,11 @@ use crate::compile::{finish, moac};
 use crate::generate::folder;
 
 /// A server that is killed with the test.
-struct Server {
-    process: Child,
-    address: String,
+pub(crate) struct Server {
+    pub(crate) process: Child,
+    pub(crate) address: String,
+    /// Lines of the log that speak of a panic.
+    panics: Arc<AtomicUsize>,
 }
 
 impl Drop for Server {
@@ -26,9 +30,12 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(folder: &Path, args: &[&str], key: Option<&str>) -> Self {
-        let mut command =
-            moac(folder, &[&["serve", "tiny", "--port", "0", "--lengths", "256,1024"], args].concat());
+    pub(crate) fn start(folder: &Path, args: &[&str], key: Option<&str>) -> Self {
+        Self::start_with(folder, &[&["--lengths", "256,1024"], args].concat(), key)
+    }
+
+    pub(crate) fn start_with(folder: &Path, args: &[&str], key: Option<&str>) -> Self {
+        let mut command = moac(folder, &[&["serve", "tiny", "--port", "0"], args].concat());
         if let Some(key) = key {
             command.env("MOAC_API_KEY", key);
         }
@@ -38,11 +45,23 @@ impl Server {
             lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("serving "))).unwrap().unwrap();
         let address = line.split("http://").nth(1).unwrap().trim_end_matches("/v1").to_owned();
         // The rest is read, so that the server never waits for it.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address }
+        let panics = Arc::new(AtomicUsize::new(0));
+        let count = panics.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok).filter(|line| line.contains("panicked")) {
+                count.fetch_add(1, Ordering::Relaxed);
+                eprintln!("{line}");
+            }
+        });
+        Self { process, address, panics }
     }
 
-    fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
+    /// Panics of the server so far.
+    pub(crate) fn panics(&self) -> usize {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         let length = body.len();
@@ -54,7 +73,7 @@ impl Server {
     }
 
     /// (status, body), chunks put together.
-    fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
         let mut raw = Vec::new();
         self.send(method, path, headers, body).read_to_end(&mut raw).unwrap();
         let raw = String::from_utf8(raw).unwrap();
@@ -72,7 +91,7 @@ impl Server {
         (status, whole)
     }
 
-    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let (status, text) = self.ask("POST", path, "", &body.to_string());
         (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}")))
     }
@@ -87,17 +106,18 @@ impl Server {
         events.into_iter().map(|event| serde_json::from_str(event).unwrap()).collect()
     }
 
-    fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let (status, text) = self.ask("GET", "/metrics", "", "");
         assert_eq!(status, 200);
-        let line =
-            text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        let line = text
+            .lines()
+            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
         line.unwrap_or_else(|| panic!("{name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
 }
 
 #[track_caller]
-fn eventually(what: impl Fn() -> bool) {
+pub(crate) fn eventually(what: impl Fn() -> bool) {
     let start = Instant::now();
     while !what() {
         assert!(start.elapsed() < Duration::from_mins(1), "it never happens");
@@ -301,6 +321,7 @@ fn a_client_that_goes_away_gives_its_cache_back() {
     eventually(|| {
         server.metric("vllm:num_requests_running") == 0.0 && server.metric("moac:kv_bytes_used") == 0.0
     });
+    assert!(server.metric("vllm:generation_tokens_total") < 1000.0, "the answers went on to their ends");
     // One that waits for the whole answer, too.
     let whole = json!({"prompt": "in the", "max_tokens": 1000, "temperature": 2}).to_string();
     let stream = server.send("POST", "/v1/completions", "", &whole);
@@ -311,6 +332,47 @@ fn a_client_that_goes_away_gives_its_cache_back() {
     eventually(|| {
         server.metric("vllm:num_requests_running") == 0.0 && server.metric("moac:kv_bytes_used") == 0.0
     });
+}
+
+#[test]
+fn a_client_that_sends_no_headers_is_cut_off() {
+    let folder = folder();
+    let server =
+        Server::start(folder.path(), &["--stall", "1", "--connections", "2", "--lengths", "1024"], None);
+    let cut_off = |mut stream: TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        let start = Instant::now();
+        let mut rest = Vec::new();
+        // An orderly end or a reset.
+        let _ = stream.read_to_end(&mut rest);
+        assert!(start.elapsed() < Duration::from_secs(30));
+    };
+    // Both places are taken by clients that say nothing more.
+    let half: Vec<TcpStream> = ["", "GET /health HTTP/1.1\r\nhost: a\r\n"]
+        .into_iter()
+        .map(|head| {
+            let mut stream = TcpStream::connect(&server.address).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(server.ask("GET", "/health", "", "").0, 200);
+    half.into_iter().for_each(cut_off);
+}
+
+#[test]
+fn a_client_that_does_not_read_loses_its_request() {
+    let folder = folder();
+    // Every event has the model's name in it, so the system's buffers are soon full.
+    let name = "n".repeat(20_000);
+    let server = Server::start(folder.path(), &["--stall", "1", "--name", &name], None);
+    let body = json!({"prompt": "in the", "max_tokens": 1000, "n": 2, "temperature": 2, "stream": true});
+    let unread = server.send("POST", "/v1/completions", "", &body.to_string());
+    eventually(|| server.metric("vllm:generation_tokens_total") > 100.0);
+    eventually(|| {
+        server.metric("vllm:num_requests_running") == 0.0 && server.metric("moac:kv_bytes_used") == 0.0
+    });
+    drop(unread);
 }
 
 #[test]

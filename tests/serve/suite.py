@@ -34,7 +34,7 @@ def client(address, key="none", **more):
 def metric(address, name):
     with urllib.request.urlopen(f"{address}/metrics") as reply:
         text = reply.read().decode()
-    return float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.M).group(1))
+    return float(re.search(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", text, re.M).group(1))
 
 
 def all_given_back(address):

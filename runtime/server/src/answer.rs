@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use moac_model::{End, Event, Finish, Ticket, Token, Tokenizer};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, Receiver};
 
 use crate::api::{
     ChatAnswer, ChatChoice, ChatLogprobs, CompletionChoice, CompletionLogprobs, LikelyToken, Reply,
@@ -15,9 +17,15 @@ use crate::error::ApiError;
 use crate::prepare::{Kind, Prepared};
 use crate::server::{App, now};
 
+/// Tokens that wait for a client to read them, for each answer. The engine waits for nobody: a client that is further behind
+/// loses its request, and the request its slab.
+const UNREAD: usize = 4096;
+
 /// Requests that run. To drop it cancels them.
 pub(crate) struct Run {
-    events: UnboundedReceiver<(u32, Event)>,
+    events: Receiver<(u32, Event)>,
+    /// Whether events were lost because the client did not read them.
+    unread: Arc<AtomicBool>,
     /// Answers that have not ended.
     open: u32,
     /// Answers per prompt.
@@ -36,12 +44,15 @@ pub(crate) enum Piece {
 impl Run {
     /// Hands the requests to the engine.
     pub(crate) fn start(app: &App, prepared: &Prepared) -> Result<Self, ApiError> {
-        let (sender, events) = mpsc::unbounded_channel();
+        let answers = prepared.n * prepared.requests.len() as u32;
+        let (sender, events) = mpsc::channel(UNREAD * answers.max(1) as usize);
+        let unread = Arc::new(AtomicBool::new(false));
         let mut tickets = Vec::new();
         let mut usage = Usage::default();
         for (prompt, request) in (0..).zip(&prepared.requests) {
             usage.prompt_tokens += request.prompt.len() as u32;
-            let (sender, metrics) = (sender.clone(), Arc::clone(&app.metrics));
+            app.metrics.prompt(request.prompt.len());
+            let (sender, metrics, unread) = (sender.clone(), Arc::clone(&app.metrics), unread.clone());
             let start = Instant::now();
             let mut newest = vec![None; request.n as usize];
             // On the engine's thread, so the times are the engine's and no slow reader's.
@@ -52,16 +63,19 @@ impl Run {
                         let before = newest[token.choice as usize].replace(now);
                         metrics.token(before.is_none(), now - before.unwrap_or(start));
                     }
-                    Event::End(end) => metrics.end(end.finish, start.elapsed()),
+                    Event::End(end) => metrics.end(end.finish, end.tokens, start.elapsed()),
                     Event::Failed(_) => {}
                 }
-                sender.send((prompt, event)).is_ok()
+                let sent = sender.try_send((prompt, event));
+                if let Err(TrySendError::Full(_)) = sent {
+                    unread.store(true, Ordering::Relaxed);
+                }
+                sent.is_ok()
             });
             tickets.push(app.served.engine.submit_to(request.clone(), sink)?);
         }
-        let open = prepared.n * prepared.requests.len() as u32;
         let deadline = tokio::time::Instant::now() + app.options.time;
-        Ok(Self { events, open, n: prepared.n, deadline, usage, _tickets: tickets })
+        Ok(Self { events, unread, open: answers, n: prepared.n, deadline, usage, _tickets: tickets })
     }
 
     /// The next event; none after the last answer's end.
@@ -71,6 +85,10 @@ impl Run {
         }
         let event = tokio::time::timeout_at(self.deadline, self.events.recv()).await;
         let failed = match event {
+            _ if self.unread.load(Ordering::Relaxed) => {
+                ApiError::server(format!("the client has not read the last {UNREAD} tokens of an answer"))
+                    .status(axum::http::StatusCode::REQUEST_TIMEOUT, "slow_reader")
+            }
             Ok(Some((prompt, Event::Token(token)))) => {
                 let index = prompt * self.n + token.choice;
                 return Some(Ok(Piece::Token { index, token }));

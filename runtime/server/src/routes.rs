@@ -19,8 +19,18 @@ use crate::prepare::{self, Prepared};
 use crate::server::App;
 use crate::{answer, stream};
 
+/// The description of what clients send.
+const OPENAPI: &str = include_str!("openapi.json");
+
+fn json_text(text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let open = Router::new().route("/health", get(health)).route("/metrics", get(metrics));
+    let open = Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(|| async { json_text(OPENAPI) }));
     let keyed = Router::new()
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
@@ -36,22 +46,29 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             let error = ApiError::invalid("this address does not take this method", None);
             error.status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
         })
-        .layer(middleware::from_fn(no_panic))
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
 
-/// A defect ends one request with an error, and nothing else.
-async fn no_panic(request: Request, next: Next) -> Response {
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+/// A defect ends one request with an error, and nothing else. Every reply is counted.
+async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => ApiError::server("an internal error").into_response(),
-    }
+    };
+    app.metrics.reply(response.status());
+    response
 }
+
+/// What stands before a key.
+const SCHEME: &[u8] = b"Bearer ";
 
 async fn key(State(app): State<Arc<App>>, headers: HeaderMap, request: Request, next: Next) -> Response {
     let Some(expected) = &app.options.api_key else { return next.run(request).await };
-    let given =
-        headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(SCHEME.len())?;
+        scheme.eq_ignore_ascii_case(SCHEME).then_some(key)
+    });
     if given.is_some_and(|given| same(given, expected.as_bytes())) {
         return next.run(request).await;
     }
@@ -78,7 +95,7 @@ async fn health(State(app): State<Arc<App>>) -> Response {
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
-    ([kind], app.metrics.text(&app.served.engine)).into_response()
+    ([kind], app.metrics.text(&app.served)).into_response()
 }
 
 fn card(app: &App) -> ModelCard {

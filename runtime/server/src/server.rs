@@ -9,7 +9,7 @@ use moac_model::{ChatTemplate, Engine, Tokenizer};
 use tokio::net::TcpListener;
 
 use crate::error::ServeError;
-use crate::listener::Limited;
+use crate::listener;
 use crate::metrics::Metrics;
 use crate::routes;
 
@@ -26,6 +26,8 @@ pub struct Served {
     pub template: Option<ChatTemplate>,
     /// The tokens that end an answer.
     pub stop_tokens: Vec<u32>,
+    /// Bytes that a token takes in a cache of all tokens.
+    pub dense_bytes: u64,
 }
 
 /// The server's limits.
@@ -41,6 +43,8 @@ pub struct Options {
     pub prompts: usize,
     /// How long a request may take, from its arrival to the last token.
     pub time: Duration,
+    /// How long a client may take to send its headers, and to read on.
+    pub stall: Duration,
     /// The most tokens of a chat's answer where the client does not say.
     pub chat_tokens: u32,
 }
@@ -53,6 +57,7 @@ impl Default for Options {
             connections: 1024,
             prompts: 128,
             time: Duration::from_mins(10),
+            stall: Duration::from_secs(30),
             chat_tokens: 1024,
         }
     }
@@ -97,12 +102,9 @@ impl Server {
     }
 
     /// Answers requests until `stop`, then finishes those that run.
-    ///
-    /// # Errors
-    /// [`ServeError::Io`].
-    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
-        let listener = Limited::new(self.listener, self.app.options.connections);
-        Ok(axum::serve(listener, routes::router(self.app)).with_graceful_shutdown(stop).await?)
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
+        let Options { connections, stall, .. } = self.app.options;
+        listener::run(self.listener, routes::router(self.app), connections, stall, stop).await;
     }
 }
 
@@ -138,9 +140,10 @@ pub fn serve(
         };
         listening(server.address()?);
         tokio::select! {
-            done = server.run(stop) => done,
-            () = too_long => Ok(()),
+            () = server.run(stop) => {}
+            () = too_long => {}
         }
+        Ok(())
     })
 }
 

@@ -77,6 +77,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
         tokenizer: files.tokenizer.clone(),
         template: files.template.clone(),
         stop_tokens: files.checkpoint.config().eos.clone(),
+        dense_bytes: model.dense_bytes(),
     };
     let address = SocketAddr::new(host, settings.port.unwrap_or(8000)).to_string();
     serve(&address, served, options, |address| {
@@ -94,6 +95,7 @@ fn options(settings: &Settings) -> Result<Options, Error> {
         connections: settings.connections.unwrap_or(defaults.connections),
         prompts: settings.prompts.unwrap_or(defaults.prompts),
         time: settings.timeout.map_or(defaults.time, Duration::from_secs),
+        stall: settings.stall.map_or(defaults.stall, Duration::from_secs),
         chat_tokens: settings.chat_tokens.unwrap_or(defaults.chat_tokens),
     })
 }
@@ -137,6 +139,9 @@ impl<'a> Model<'a> {
         let name = name.unwrap_or_else(|| files.checkpoint.config().name.clone());
         let present = || if models::present() { Device::Gpu } else { Device::Cpu };
         let device = settings.device.unwrap_or_else(present);
+        if device == Device::Gpu && settings.deterministic == Some(true) {
+            return Err(Error::DeterministicGpu);
+        }
         Ok(Self { settings, path, files, context, name, chosen, lengths, device })
     }
 
@@ -144,7 +149,7 @@ impl<'a> Model<'a> {
         CpuOptions {
             lanes: self.settings.lanes.unwrap_or(CPU_LANES),
             slab_bytes: self.settings.kv_bytes,
-            ..CpuOptions::default()
+            deterministic: self.settings.deterministic.unwrap_or(false),
         }
     }
 
@@ -152,6 +157,20 @@ impl<'a> Model<'a> {
         let lanes = self.settings.lanes.unwrap_or(GPU_LANES);
         let chunk = self.settings.chunk.unwrap_or(GPU_CHUNK);
         models::options(lanes, lanes + chunk, self.settings.kv_bytes)
+    }
+
+    /// Bytes that a token takes in a cache of all tokens.
+    fn dense_bytes(&self) -> u64 {
+        let shape = &self.chosen.plan.model;
+        // Artifacts are compiled for elements of two bytes, whichever type they have.
+        let element = match self.device {
+            Device::Cpu => 4,
+            Device::Gpu => 2,
+        };
+        [shape.num_layers, shape.num_kv_heads, shape.head_dim, 2 * element]
+            .into_iter()
+            .map(u64::from)
+            .product()
     }
 
     /// Hands the artifact, compiled if it has to be, and the device to `act`.
@@ -171,14 +190,14 @@ impl<'a> Model<'a> {
         match self.device {
             Device::Cpu => {
                 let limits = CpuRunner::predict(config, plan, &self.lengths, &self.cpu_options())?;
-                Ok(Offer::new(&self.name, plan, "cpu, float32".to_owned(), 4, &limits, None))
+                Ok(Offer::new(&self.name, plan, "cpu, float32".to_owned(), self.dense_bytes(), &limits, None))
             }
             Device::Gpu => self.on_gpu(|artifact, device| {
                 let (loaded, stream) = (artifact.load(device)?, device.new_stream()?);
                 let (limits, memory) = GpuRunner::predict(&loaded, &stream, config, &self.gpu_options())?;
                 let dtype = loaded.dtype();
                 let what = format!("gpu, {dtype}: {}", device.info().name);
-                Ok(Offer::new(&self.name, plan, what, dtype.bytes().into(), &limits, Some(memory)))
+                Ok(Offer::new(&self.name, plan, what, self.dense_bytes(), &limits, Some(memory)))
             }),
         }
     }

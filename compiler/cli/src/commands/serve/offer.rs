@@ -1,10 +1,8 @@
 //! What would be served, found out without the weights.
 
-use moac_model::dense_plan;
 use moac_model::engine::runner::Limits;
 use moac_model::gpu::MemoryByKind;
-use moac_runtime::geometry::Geometry;
-use moac_runtime::plan::{DType, Plan};
+use moac_runtime::plan::Plan;
 use serde::Serialize;
 
 /// What would be served.
@@ -40,18 +38,17 @@ struct Room {
 }
 
 impl Offer {
-    /// `limits` are those that the runner would have, and an element of its caches takes `element` bytes.
+    /// `limits` are those that the runner would have, and `dense_bytes` those of a token in a cache of all tokens.
     pub(super) fn new(
         model: &str,
         plan: &Plan,
         device: String,
-        element: u64,
+        dense_bytes: u64,
         limits: &Limits,
         memory: Option<MemoryByKind>,
     ) -> Self {
-        let lengths: Vec<u32> = limits.buckets.iter().map(|bucket| bucket.length).collect();
-        let dense = dense_bytes(plan, &lengths, element);
-        let contexts = limits.buckets.iter().zip(dense).map(|(bucket, dense_bytes)| {
+        let contexts = limits.buckets.iter().map(|bucket| {
+            let dense_bytes = u64::from(bucket.length) * dense_bytes;
             let slabs = limits.slab_bytes / bucket.slab_bytes.max(1);
             let batch = slabs.min(limits.lanes.into());
             Room { tokens: bucket.length, slab_bytes: bucket.slab_bytes, dense_bytes, slabs, batch }
@@ -88,11 +85,4 @@ impl Offer {
         lines.push(format!("batch       {largest} answers at most, of {} lanes", self.lanes));
         lines.join("\n")
     }
-}
-
-/// Bytes of caches of all tokens, for each length, whose elements take `element` bytes.
-fn dense_bytes(plan: &Plan, lengths: &[u32], element: u64) -> Vec<u64> {
-    let plan = dense_plan(&plan.model);
-    let dense = Geometry::new(&plan, 0..plan.model.num_kv_heads, lengths, DType::Bf16);
-    dense.slab_bytes.iter().map(|bytes| bytes / u64::from(DType::Bf16.bytes()) * element).collect()
 }

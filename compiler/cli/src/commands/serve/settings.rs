@@ -32,6 +32,9 @@ pub(super) struct Settings {
     /// `tokenizer.json`
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) random_weights: Option<bool>,
+    /// An answer does not depend, to the last bit, on the requests that run with it; on the CPU only
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) deterministic: Option<bool>,
     /// What clients call the model [default: the name of its file or folder]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
@@ -78,6 +81,9 @@ pub(super) struct Settings {
     /// Seconds that a request may take, and a shutdown [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), help_heading = LIMITS)]
     pub(super) timeout: Option<u64>,
+    /// Seconds that a client may take to send its headers, and to read on [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), help_heading = LIMITS)]
+    pub(super) stall: Option<u64>,
     /// The most tokens of a chat's answer where the client does not say [default: 1024]
     #[arg(long, value_name = "TOKENS", help_heading = LIMITS)]
     pub(super) chat_tokens: Option<u32>,
@@ -172,6 +178,7 @@ impl Settings {
             model: self.model.or(other.model),
             device: self.device.or(other.device),
             random_weights: self.random_weights.or(other.random_weights),
+            deterministic: self.deterministic.or(other.deterministic),
             name: self.name.or(other.name),
             host: self.host.or(other.host),
             port: self.port.or(other.port),
@@ -187,6 +194,7 @@ impl Settings {
             body_bytes: self.body_bytes.or(other.body_bytes),
             prompts: self.prompts.or(other.prompts),
             timeout: self.timeout.or(other.timeout),
+            stall: self.stall.or(other.stall),
             chat_tokens: self.chat_tokens.or(other.chat_tokens),
         }
     }
