@@ -92,8 +92,13 @@ class Answer(asyncio.Protocol):
         if found is None or b"[DONE]" not in self.text:
             self.done.set_exception(RuntimeError(f"an answer was cut off: {self.text[-300:]}"))
             return
-        self.times = self.times[: int(found.group(1))]
-        self.done.set_result(len(self.times))
+        tokens = int(found.group(1))
+        self.times = self.times[:tokens]
+        # A token that completes no character has no event: there is none with the tokenizer above.
+        if len(self.times) < tokens:
+            self.done.set_exception(RuntimeError(f"{tokens} tokens in {len(self.times)} events"))
+            return
+        self.done.set_result(tokens)
 
 
 async def ask(port, prompt, tokens):

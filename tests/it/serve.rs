@@ -303,6 +303,49 @@ fn a_key_is_asked_for_where_one_is_set() {
         assert_eq!(server.ask("GET", "/v1/models", headers, "").0, status, "{headers}");
     }
     assert_eq!(server.ask("GET", "/health", "", "").0, 200);
+    // Out of a file too, and not without one that says nothing.
+    drop(server);
+    std::fs::write(folder.path().join("key"), "of-the-file\n").unwrap();
+    let server = Server::start(folder.path(), &["--api-key-file", "key"], None);
+    for (headers, status) in [("", 401), ("Authorization: bearer of-the-file\r\n", 200)] {
+        assert_eq!(server.ask("GET", "/v1/models", headers, "").0, status, "{headers}");
+    }
+    std::fs::write(folder.path().join("key"), "\n").unwrap();
+    let (code, _, stderr) = finish(&mut moac(folder.path(), &["serve", "tiny", "--api-key-file", "key"]));
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("the file is empty"), "{stderr}");
+}
+
+#[test]
+fn what_is_too_much_or_takes_too_long_is_refused_and_others_go_on() {
+    let folder = folder();
+    let args = ["--lanes", "1", "--queue", "128", "--timeout", "2", "--body-bytes", "64KiB"];
+    let server = Server::start(folder.path(), &args, None);
+    // More than two seconds of work.
+    let long = json!({"prompt": vec!["in"; 128], "max_tokens": 1000, "temperature": 2});
+    let mut running = server.send("POST", "/v1/completions", "", &long.to_string());
+    eventually(|| server.metric("vllm:num_requests_running") == 1.0);
+    let short = json!({"prompt": "in", "max_tokens": 2});
+    let waiting: Vec<TcpStream> =
+        (0..10).map(|_| server.send("POST", "/v1/completions", "", &short.to_string())).collect();
+    eventually(|| server.metric("vllm:num_requests_waiting") >= 120.0);
+    let (status, reply) = server.ask("POST", "/v1/completions", "", &short.to_string());
+    assert_eq!(status, 429, "{reply}");
+    assert!(reply.contains("\"code\":\"queue_full\""), "{reply}");
+    let mut late = String::new();
+    running.read_to_string(&mut late).unwrap();
+    assert!(late.starts_with("HTTP/1.1 504 ") && late.contains("\"code\":\"timeout\""), "{late}");
+    drop(waiting);
+    eventually(|| server.metric("moac:kv_bytes_used") == 0.0);
+    for (body, status) in [
+        (short.to_string(), 200),
+        (json!({"prompt": vec!["a"; 129]}).to_string(), 400),
+        (json!({"prompt": "7".repeat(70_000)}).to_string(), 413),
+    ] {
+        assert_eq!(server.ask("POST", "/v1/completions", "", &body).0, status);
+    }
+    let (_, metrics) = server.ask("GET", "/metrics", "", "");
+    assert!(metrics.contains("moac:http_replies_total{status=\"5xx\"} 1\n"), "{metrics}");
 }
 
 #[test]
