@@ -13,7 +13,7 @@ fn product(model: &LoadedArtifact, stream: &Stream, shape: Shape) -> Result<Buff
     let elements = shape.rows * u64::from(shape.heads) * u64::from(shape.head_dim);
     let values = (0..elements).map(|n| (n as f32 * 0.37).sin());
     let mut buffer = model.device().alloc(shape.bytes(model.dtype()), "a product of q, k and v")?;
-    buffer.upload(stream, 0, &to_bytes(model.dtype(), values))?;
+    buffer.upload(stream, &to_bytes(model.dtype(), values))?;
     Ok(buffer)
 }
 
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         step.commit();
 
         let mut bytes = vec![0; out.bytes() as usize];
-        out.download(&stream, 0, &mut bytes)?;
+        out.download(&stream, &mut bytes)?;
         let o = from_bytes(model.dtype(), &bytes);
         println!("{tokens:3} tokens, {} in the slab; o[0] = {:.4?}", slab.len(), &o[..4]);
     }

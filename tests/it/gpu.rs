@@ -88,7 +88,7 @@ impl Token {
                 let row = rows.index_axis(Axis(0), at.unwrap_or(0)).to_owned();
                 row.into_iter().map(move |value| if at.is_some() { value } else { 0.0 })
             });
-            to.upload(stream, 0, &to_bytes(self.dtype, values)).unwrap();
+            to.upload(stream, &to_bytes(self.dtype, values)).unwrap();
         };
         put(&mut self.q, |request| &request.q);
         put(&mut self.k, |request| &request.k);
@@ -136,7 +136,7 @@ fn a_graph_replays_step_after_step() {
         step.commit();
         let read = |token: &Token| {
             let mut bytes = vec![0; token.o.bytes() as usize];
-            token.o.download(&stream, 0, &mut bytes).unwrap();
+            token.o.download(&stream, &mut bytes).unwrap();
             from_bytes(dtype, &bytes)
         };
         let rows = [read(&token), read(&second)];
@@ -177,7 +177,7 @@ fn strided_views_and_copies_of_slabs() {
     let fused = ndarray::concatenate(Axis(1), &parts.each_ref().map(|part| part.view())).unwrap();
     let bytes = to_bytes(dtype, fused.iter().copied());
     let mut qkv = device.alloc(bytes.len() as u64, "qkv").unwrap();
-    qkv.upload(&stream, 0, &bytes).unwrap();
+    qkv.upload(&stream, &bytes).unwrap();
     let mut o = device.alloc((tokens * 4 * 64 * 2) as u64, "o").unwrap();
     o.fill(&stream, 0xff).unwrap();
     let part = |heads| qkv.tensor(dtype, Shape::new(tokens as u64, 8, 64)).unwrap().heads(heads).unwrap();
@@ -195,7 +195,7 @@ fn strided_views_and_copies_of_slabs() {
     model.layer(0).unwrap().attend(&stream, &step, &tensors).unwrap();
     step.commit();
     let mut bytes = vec![0; o.bytes() as usize];
-    o.download(&stream, 0, &mut bytes).unwrap();
+    o.download(&stream, &mut bytes).unwrap();
     let got = Array3::from_shape_vec((4, tokens, 64), from_bytes(dtype, &bytes)).unwrap();
     let got = got.permuted_axes([1, 0, 2]).as_standard_layout().to_owned();
     let expected = oracle::attend(&spans, Qkv::new(&parts[0], &parts[1], &parts[2])).unwrap();
@@ -208,14 +208,14 @@ fn strided_views_and_copies_of_slabs() {
     let mut decode = |slab: &Slab| {
         let mut token = Token::new(&device, 1, &spans, dtype);
         let row = |of: &Array3<f32>| to_bytes(dtype, of.index_axis(Axis(0), tokens).iter().copied());
-        token.q.upload(&stream, 0, &row(&request.q)).unwrap();
-        token.k.upload(&stream, 0, &row(&request.k)).unwrap();
-        token.v.upload(&stream, 0, &row(&request.v)).unwrap();
+        token.q.upload(&stream, &row(&request.q)).unwrap();
+        token.k.upload(&stream, &row(&request.k)).unwrap();
+        token.v.upload(&stream, &row(&request.v)).unwrap();
         let step = workspace.begin(&stream, &[Request::new(slab, 1)], &[]).unwrap();
         model.layer(0).unwrap().attend(&stream, &step, &token.tensors(1, &spans)).unwrap();
         step.commit();
         let mut bytes = vec![0; token.o.bytes() as usize];
-        token.o.download(&stream, 0, &mut bytes).unwrap();
+        token.o.download(&stream, &mut bytes).unwrap();
         bytes
     };
     assert_eq!(decode(&slab), decode(&copy), "the same state gives the same bytes");
@@ -312,7 +312,7 @@ fn a_pool_serves_requests_that_come_and_go() {
             let upload = |values: Array3<f32>| {
                 let bytes = to_bytes(dtype, values.iter().copied());
                 let mut buffer = device.alloc(bytes.len() as u64, "rows").unwrap();
-                buffer.upload(&stream, 0, &bytes).unwrap();
+                buffer.upload(&stream, &bytes).unwrap();
                 (buffer, Shape::new(values.dim().0 as u64, values.dim().1 as u32, 64))
             };
             let q = upload(rows(parts, |request| &request.q));
@@ -330,7 +330,7 @@ fn a_pool_serves_requests_that_come_and_go() {
             model.layer(0).unwrap().attend(&stream, &step, &tensors).unwrap();
             step.commit();
             let mut bytes = vec![0; o.bytes() as usize];
-            o.download(&stream, 0, &mut bytes).unwrap();
+            o.download(&stream, &mut bytes).unwrap();
             let rows = q.1.rows as usize;
             Array3::from_shape_vec((rows, 2, 64), from_bytes(dtype, &bytes)).unwrap()
         };

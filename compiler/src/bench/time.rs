@@ -311,7 +311,7 @@ pub fn random(buffer: &mut Buffer, stream: &Stream, dtype: DType, seed: u32) -> 
     let mut offset = 0;
     while offset < buffer.bytes() {
         let bytes = (buffer.bytes() - offset).min(block.len() as u64);
-        buffer.upload(stream, offset, &block[..bytes as usize])?;
+        buffer.part(offset..offset + bytes)?.upload(stream, &block[..bytes as usize])?;
         offset += bytes;
     }
     Ok(())

@@ -53,7 +53,7 @@ impl GpuLayer {
         for (tensor, what) in [(&rows.qkv.q, "q"), (&rows.qkv.k, "k"), (&rows.qkv.v, "v")] {
             let bytes = to_bytes(dtype, tensor.iter().copied());
             let mut buffer = device.alloc(bytes.len() as u64, what)?;
-            buffer.upload(stream, 0, &bytes)?;
+            buffer.upload(stream, &bytes)?;
             inputs.push(buffer);
         }
         let mut o = device.alloc((tokens * heads * dim * 2) as u64, "o")?;
@@ -80,11 +80,11 @@ impl GpuLayer {
         step.commit();
 
         let mut bytes = vec![0; o.bytes() as usize];
-        o.download(stream, 0, &mut bytes)?;
+        o.download(stream, &mut bytes)?;
         let shaped = "a tensor is downloaded whole";
         let o = Array3::from_shape_vec((tokens, heads, dim), from_bytes(dtype, &bytes)).expect(shaped);
         let mut bytes = vec![0; lse.bytes() as usize];
-        lse.download(stream, 0, &mut bytes)?;
+        lse.download(stream, &mut bytes)?;
         let lse = Array2::from_shape_vec((tokens, heads), f32_from_bytes(&bytes)).expect(shaped);
         Ok(Outputs { o, lse })
     }

@@ -66,6 +66,7 @@ mod host;
 mod load;
 mod memory;
 mod module;
+mod part;
 mod slab;
 mod staging;
 mod stream;
@@ -82,7 +83,8 @@ pub use engine::{
 pub use error::GpuError;
 pub use host::GpuLayer;
 pub use load::LoadedArtifact;
-pub use memory::{Buffer, Part};
+pub use memory::Buffer;
+pub use part::Part;
 pub use slab::{Slab, SlabPool};
 pub use staging::{Downloads, Uploads};
 pub use stream::{Event, Graph, Stream};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::load::Inner;
-use super::{Buffer, GpuError, LoadedArtifact, Stream};
+use super::{Buffer, GpuError, LoadedArtifact, Part, Stream};
 use crate::space::{ALIGNMENT, Space};
 
 /// One reservation of device memory for the slabs of a loaded artifact. Cheap to clone.
@@ -112,6 +112,12 @@ pub(super) struct SlabState {
     in_step: AtomicBool,
 }
 
+impl SlabState {
+    fn part(&self) -> Result<Part<'_>, GpuError> {
+        self.pool.memory.part(self.offset..self.offset + self.bytes)
+    }
+}
+
 impl Drop for SlabState {
     fn drop(&mut self) {
         self.pool.with(|space| space.give_back(self.offset, self.bytes));
@@ -190,7 +196,7 @@ impl Slab {
         }
         self.idle("the slab to copy")?;
         other.idle("the slab to copy to")?;
-        from.pool.memory.copy_range(stream, from.offset, &to.pool.memory, to.offset, from.bytes)?;
+        from.part()?.copy_to(stream, to.part()?)?;
         to.len.store(self.len(), Ordering::Relaxed);
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::memory::Pinned;
-use super::{Buffer, Device, Event, GpuError, Stream};
+use super::{Device, Event, GpuError, Part, Stream};
 
 /// A table in pinned host memory, and when the device is done with it.
 #[derive(Debug)]
@@ -57,29 +57,12 @@ impl Uploads {
         Turns::new(device, bytes, turns).map(Self)
     }
 
-    /// Copies a table to the bytes of `to` from `offset` on, in stream order. It waits only where all turns are on their
-    /// way, and cannot be captured.
+    /// Copies a table to the beginning of `to`, in stream order. It waits only where all turns are on their way, and
+    /// cannot be captured.
     ///
     /// # Errors
     /// [`GpuError::Range`] for a table larger than a turn or than its place, or what the driver says.
-    pub fn send(
-        &mut self,
-        stream: &Stream,
-        to: &mut Buffer,
-        offset: u64,
-        table: &[u8],
-    ) -> Result<(), GpuError> {
-        self.send_shared(stream, to, offset, table)
-    }
-
-    /// As [`send`](Self::send), for memory whose users are ordered by the stream.
-    pub(super) fn send_shared(
-        &mut self,
-        stream: &Stream,
-        to: &Buffer,
-        offset: u64,
-        table: &[u8],
-    ) -> Result<(), GpuError> {
+    pub fn send(&mut self, stream: &Stream, to: Part<'_>, table: &[u8]) -> Result<(), GpuError> {
         let turn = self.0.take();
         let Place { memory, done } = &mut self.0.places[turn];
         done.synchronize()?;
@@ -88,7 +71,8 @@ impl Uploads {
             return Err(GpuError::Range { start: 0, end: table.len() as u64, bytes });
         };
         place.copy_from_slice(table);
-        to.upload_pinned(stream, offset, memory, table.len())?;
+        // SAFETY: nobody writes to the place before `done` has happened, and dropping it waits for that too.
+        unsafe { to.upload_async(stream, place) }?;
         done.record(stream)
     }
 }
@@ -110,24 +94,25 @@ impl Downloads {
         Ok(Self { turns: Turns::new(device, bytes, turns)?, under_way: VecDeque::new() })
     }
 
-    /// Asks for the first `bytes` bytes of `from`, in stream order. It waits for nothing.
+    /// Asks for `from`, in stream order. It waits for nothing.
     ///
     /// # Errors
     /// [`GpuError::Range`], [`GpuError::Unread`] where all turns are taken, or what the driver says.
-    pub fn ask(&mut self, stream: &Stream, from: &Buffer, bytes: u64) -> Result<(), GpuError> {
+    pub fn ask(&mut self, stream: &Stream, from: Part<'_>) -> Result<(), GpuError> {
         let turns = self.turns.places.len();
         if self.under_way.len() == turns {
             return Err(GpuError::Unread { turns });
         }
         let turn = self.turns.take();
         let Place { memory, done } = &mut self.turns.places[turn];
-        let most = memory.bytes().len() as u64;
-        let Some(place) = memory.bytes_mut().get_mut(..bytes as usize) else {
-            return Err(GpuError::Range { start: 0, end: bytes, bytes: most });
+        let (bytes, most) = (from.bytes() as usize, memory.bytes().len() as u64);
+        let Some(place) = memory.bytes_mut().get_mut(..bytes) else {
+            return Err(GpuError::Range { start: 0, end: from.bytes(), bytes: most });
         };
-        from.download_pinned(stream, place)?;
+        // SAFETY: nobody is at the place before `done` has happened, and dropping it waits for that too.
+        unsafe { from.download_async(stream, place) }?;
         done.record(stream)?;
-        self.under_way.push_back((turn, bytes as usize));
+        self.under_way.push_back((turn, bytes));
         Ok(())
     }
 

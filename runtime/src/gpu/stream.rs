@@ -75,6 +75,11 @@ impl Stream {
             let (stream, device) = (self.0.context().ordinal(), device.info().ordinal);
             return Err(GpuError::OtherDevice { stream, device });
         }
+        self.bind_own()
+    }
+
+    /// Makes its context the thread's.
+    pub(super) fn bind_own(&self) -> Result<(), GpuError> {
         self.0.context().bind_to_thread().doing("use the device")
     }
 

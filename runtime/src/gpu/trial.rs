@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::memory::Pinned;
 use super::module::LoadedKernel;
-use super::{Buffer, Device, GpuError, Stream};
+use super::{Buffer, Device, GpuError, Part, Stream};
 use crate::abi::Task;
 use crate::artifact::{Kernel, Role};
 use crate::attention::{Block, KernelFacts, Launch};
@@ -116,9 +116,8 @@ impl Trial {
     /// # Errors
     /// [`GpuError::Range`] if there is none, or what the driver says.
     pub fn fill(&mut self, address: u64, value: u8) -> Result<(), GpuError> {
-        let stream = self.stream.clone();
-        let (buffer, _) = self.at_mut(address)?;
-        buffer.fill(&stream, value)
+        let buffer = self.memory.get(&address).ok_or_else(|| outside(address, 0))?;
+        buffer.all().fill(&self.stream, value)
     }
 
     /// Writes `bytes` bytes that `fill` makes, in memory that the device copies from at its full speed.
@@ -134,8 +133,8 @@ impl Trial {
         let mut staging = self.staging(bytes)?;
         let part = &mut staging.bytes_mut()[..bytes];
         fill(part);
-        let stream = self.stream.clone();
-        let written = self.at_mut(address).and_then(|(buffer, offset)| buffer.upload(&stream, offset, part));
+        let to = self.at(address, bytes as u64);
+        let written = to.and_then(|to| to.upload(&self.stream, part));
         self.staging = Some(staging);
         written
     }
@@ -147,7 +146,8 @@ impl Trial {
     pub fn read(&mut self, address: u64, bytes: usize) -> Result<&mut [u8], GpuError> {
         let mut staging = self.staging(bytes)?;
         let part = &mut staging.bytes_mut()[..bytes];
-        let read = self.at(address).and_then(|(buffer, offset)| buffer.download(&self.stream, offset, part));
+        let from = self.at(address, bytes as u64);
+        let read = from.and_then(|from| from.download(&self.stream, part));
         let staging = self.staging.insert(staging);
         read.map(|()| &mut staging.bytes_mut()[..bytes])
     }
@@ -289,35 +289,20 @@ impl Trial {
     /// `count` numbers of `N` bytes.
     fn array<const N: usize>(&self, address: u64, count: u64) -> Result<Vec<[u8; N]>, GpuError> {
         let mut bytes = vec![0; count as usize * N];
-        let (buffer, offset) = self.at(address)?;
-        buffer.download(&self.stream, offset, &mut bytes)?;
+        self.at(address, bytes.len() as u64)?.download(&self.stream, &mut bytes)?;
         Ok(bytes.chunks_exact(N).map(|chunk| chunk.try_into().expect("a chunk is N bytes")).collect())
     }
 
     fn inside(&self, address: u64, bytes: u64) -> Result<(), GpuError> {
-        let (buffer, offset) = self.at(address)?;
-        if offset.saturating_add(bytes) > buffer.bytes() {
-            return Err(GpuError::Range {
-                start: offset,
-                end: offset.saturating_add(bytes),
-                bytes: buffer.bytes(),
-            });
-        }
-        Ok(())
+        self.at(address, bytes).map(|_| ())
     }
 
-    /// The memory that an address is in, and where in it.
-    fn at(&self, address: u64) -> Result<(&Buffer, u64), GpuError> {
-        let found = self.memory.range(..=address).next_back();
-        let found = found.map(|(start, buffer)| (buffer, address - start));
-        found.filter(|(buffer, offset)| *offset <= buffer.bytes()).ok_or_else(|| outside(address, 0))
-    }
-
-    fn at_mut(&mut self, address: u64) -> Result<(&mut Buffer, u64), GpuError> {
-        let outside = outside(address, 0);
-        let found = self.memory.range_mut(..=address).next_back();
-        let found = found.map(|(start, buffer)| (buffer, address - start));
-        found.filter(|(buffer, offset)| *offset <= buffer.bytes()).ok_or(outside)
+    /// The memory at an address.
+    fn at(&self, address: u64, bytes: u64) -> Result<Part<'_>, GpuError> {
+        let (start, buffer) =
+            self.memory.range(..=address).next_back().ok_or_else(|| outside(address, bytes))?;
+        let offset = address - start;
+        buffer.part(offset..offset.saturating_add(bytes))
     }
 }
 

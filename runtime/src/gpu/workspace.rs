@@ -121,7 +121,7 @@ impl Workspace {
     /// # Errors
     /// Any error of the driver.
     pub fn reset(&mut self, stream: &Stream) -> Result<(), GpuError> {
-        self.memory.counters.fill_shared(stream, 0)
+        self.memory.counters.all().fill(stream, 0)
     }
 
     /// Starts a step: hands the requests' slabs, positions and new tokens to the device, in stream order. Once per
@@ -161,7 +161,7 @@ impl Workspace {
         // From here on the step before is over, whatever becomes of this one.
         let turn = self.memory.turn.fetch_add(1, Ordering::Relaxed) + 1;
         let bytes = batch.table(*capacity, owner.split_layers(), decode.len());
-        self.tables.send_shared(stream, &self.memory.table, 0, &bytes)?;
+        self.tables.send(stream, self.memory.table.all(), &bytes)?;
         let table = Table::addresses(self.memory.table.address(), *capacity);
         let part = |from: usize, part: &[Request<'_>]| {
             (!part.is_empty()).then(|| StepTable {

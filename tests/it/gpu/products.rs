@@ -13,7 +13,7 @@ fn random(device: &Device, stream: &Stream, dtype: DType, count: u32, seed: u64)
     let values = (0..count).map(|at| 2.0 * uniform(seed, at) - 1.0);
     let bytes = to_bytes(dtype, values);
     let mut buffer = device.alloc(bytes.len() as u64, "a matrix").unwrap();
-    buffer.upload(stream, 0, &bytes).unwrap();
+    buffer.upload(stream, &bytes).unwrap();
     (buffer, from_bytes(dtype, &bytes))
 }
 
@@ -44,7 +44,7 @@ fn a_product_agrees_with_float64() {
             };
             let before = {
                 let mut bytes = vec![0; y.bytes() as usize];
-                y.download(&stream, 0, &mut bytes).unwrap();
+                y.download(&stream, &mut bytes).unwrap();
                 bytes
             };
             let expected: Vec<f64> = (0..rows as usize * out as usize)
@@ -58,7 +58,7 @@ fn a_product_agrees_with_float64() {
                 .collect();
             let check = |y: &Buffer, how: &str| {
                 let mut bytes = vec![0; y.bytes() as usize];
-                y.download(&stream, 0, &mut bytes).unwrap();
+                y.download(&stream, &mut bytes).unwrap();
                 let found = match result {
                     ResultType::Elements => from_bytes(dtype, &bytes),
                     ResultType::F32 => f32_from_bytes(&bytes),
@@ -77,7 +77,7 @@ fn a_product_agrees_with_float64() {
             products.run(&stream, &product, &x, &w, &mut y).unwrap();
             check(&y, "launched");
             products.tune(&stream, &product, &x, &[&w, &w], &mut y).unwrap();
-            y.upload(&stream, 0, &before).unwrap();
+            y.upload(&stream, &before).unwrap();
             let graph = stream.capture(|| products.run(&stream, &product, &x, &w, &mut y)).unwrap();
             graph.launch().unwrap();
             check(&y, "tuned, in a graph");
@@ -101,26 +101,29 @@ fn tables_go_there_and_come_back_in_order() {
     let mut buffer = device.alloc(64, "a table").unwrap();
     let mut seen = Vec::new();
     for turn in 0..20_u8 {
-        uploads.send(&stream, &mut buffer, 0, &[turn; 40]).unwrap();
-        downloads.ask(&stream, &buffer, 40).unwrap();
+        uploads.send(&stream, buffer.all(), &[turn; 40]).unwrap();
+        downloads.ask(&stream, buffer.part(0..40).unwrap()).unwrap();
         if turn % 4 == 3 {
-            assert!(matches!(downloads.ask(&stream, &buffer, 40), Err(GpuError::Unread { turns: 4 })));
+            assert!(matches!(
+                downloads.ask(&stream, buffer.part(0..40).unwrap()),
+                Err(GpuError::Unread { turns: 4 })
+            ));
             while let Some(table) = downloads.take().unwrap() {
                 seen.push(table.to_vec());
             }
         }
     }
     assert_eq!(seen, (0..20).map(|turn| vec![turn; 40]).collect::<Vec<_>>());
-    assert!(matches!(uploads.send(&stream, &mut buffer, 0, &[0; 65]), Err(GpuError::Range { .. })));
+    assert!(matches!(uploads.send(&stream, buffer.all(), &[0; 65]), Err(GpuError::Range { .. })));
 
     let mut pattern = device.alloc(7, "a pattern").unwrap();
-    pattern.upload(&stream, 0, &[0, 1, 2, 3, 4, 5, 6]).unwrap();
-    buffer.repeat(&stream, &pattern, 2).unwrap();
+    pattern.upload(&stream, &[0, 1, 2, 3, 4, 5, 6]).unwrap();
+    buffer.all().repeat(&stream, pattern.part(2..7).unwrap()).unwrap();
     let mut bytes = [0; 64];
-    buffer.download(&stream, 0, &mut bytes).unwrap();
+    buffer.download(&stream, &mut bytes).unwrap();
     assert_eq!(bytes, std::array::from_fn(|at| 2 + (at % 5) as u8));
-    buffer.fill_range(&stream, 60, 4, 9).unwrap();
-    buffer.download(&stream, 0, &mut bytes).unwrap();
+    buffer.part(60..64).unwrap().fill(&stream, 9).unwrap();
+    buffer.download(&stream, &mut bytes).unwrap();
     // 58 % 5 is 3.
     assert_eq!(bytes[58..], [5, 6, 9, 9, 9, 9]);
 }

@@ -180,10 +180,10 @@ impl GpuRunner {
 
     /// Hands the tables of a step to the device.
     fn send(&mut self, tables: &Tables) -> Result<(), GpuError> {
-        let memory = &mut self.forward.memory;
-        self.row_tables.send(&self.stream, &mut memory.rows, 0, &tables.rows)?;
+        let memory = &self.forward.memory;
+        self.row_tables.send(&self.stream, memory.rows.all(), &tables.rows)?;
         if tables.samples() > 0 {
-            self.sample_tables.send(&self.stream, &mut memory.samples, 0, &tables.samples)?;
+            self.sample_tables.send(&self.stream, memory.samples.all(), &tables.samples)?;
         }
         Ok(())
     }
@@ -313,11 +313,11 @@ impl GpuRunner {
 
     /// The logits of the rows of the newest chunk that a table of samples names.
     pub(super) fn logits(&mut self, samples: &[u8], count: u32) -> Result<Vec<u8>, ModelError> {
-        let memory = &mut self.forward.memory;
-        self.sample_tables.send(&self.stream, &mut memory.samples, 0, samples)?;
+        let memory = &self.forward.memory;
+        self.sample_tables.send(&self.stream, memory.samples.all(), samples)?;
         self.forward.logits(&self.stream, padded(count), &mut |_| Ok(()))?;
         let mut bytes = vec![0; count as usize * self.limits.vocab as usize * 4];
-        self.forward.memory.logits.download(&self.stream, 0, &mut bytes)?;
+        self.forward.memory.logits.download(&self.stream, &mut bytes)?;
         Ok(bytes)
     }
 }
@@ -391,16 +391,16 @@ impl Runner for GpuRunner {
         let words = self.forward.sizes.seen_words();
         let bytes = u64::from(words) * 4;
         let at = u64::from(lane) * bytes;
-        let memory = &mut self.forward.memory;
+        let own = self.forward.memory.seen.part(at..at + bytes)?;
         if seen.is_empty() {
-            return Ok(memory.seen.fill_range(&self.stream, at, bytes, 0)?);
+            return Ok(own.fill(&self.stream, 0)?);
         }
         let mut bits = vec![0_u8; bytes as usize];
         for &token in seen.iter().filter(|&&token| token < self.limits.vocab) {
             // Words are little-endian, so bit n of a word is bit n % 8 of byte n / 8.
             bits[token as usize / 8] |= 1 << (token % 8);
         }
-        Ok(self.seen_tables.send(&self.stream, &mut memory.seen, at, &bits)?)
+        Ok(self.seen_tables.send(&self.stream, own, &bits)?)
     }
 
     fn start(
@@ -418,10 +418,11 @@ impl Runner for GpuRunner {
         let takers = tables.takers;
         let memory = &self.forward.memory;
         if !takers.is_empty() {
-            self.outcomes.ask(&self.stream, &memory.outcomes, (takers.len() * Outcome::BYTES) as u64)?;
+            let outcomes = memory.outcomes.part(0..(takers.len() * Outcome::BYTES) as u64)?;
+            self.outcomes.ask(&self.stream, outcomes)?;
             if takers.iter().any(|&(_, top)| top > 0) {
                 let bytes = takers.len() * TOP_LOGPROBS as usize * Outcome::BYTES;
-                self.tops.ask(&self.stream, &memory.top, bytes as u64)?;
+                self.tops.ask(&self.stream, memory.top.part(0..bytes as u64)?)?;
             }
         }
         self.under_way.push_back(takers);

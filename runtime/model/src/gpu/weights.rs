@@ -82,8 +82,9 @@ impl GpuWeights {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => entry.insert((alloc(device, dtype, weight, config)?, 0)),
             };
-            buffer.upload(stream, *filled, &bytes)?;
-            *filled += bytes.len() as u64;
+            let end = *filled + bytes.len() as u64;
+            buffer.part(*filled..end)?.upload(stream, &bytes)?;
+            *filled = end;
             Ok::<(), ModelError>(())
         })?;
         Self::assemble(dtype, config, |weight| match buffers.remove(&weight) {
@@ -109,17 +110,18 @@ impl GpuWeights {
         let values = (0..PATTERN / 2).map(|_| DEVIATION * normal(&mut rng));
         let pattern_bytes = to_bytes(dtype, values);
         let mut pattern = device.alloc(PATTERN as u64, "random values")?;
-        pattern.upload(stream, 0, &pattern_bytes)?;
+        pattern.upload(stream, &pattern_bytes)?;
         let weights = Self::assemble(dtype, config, |weight| {
             let mut buffer = alloc(device, dtype, weight, config)?;
             match (weight, weight.shape(config).as_slice()) {
                 (Weight::QkvBias(_), _) | (_, [_, _]) => {
                     // Elements are 2 bytes: an odd start would tear them.
-                    buffer.repeat(stream, &pattern, rng.next_u64() % (PATTERN as u64 / 4) * 2)?;
+                    let start = rng.next_u64() % (PATTERN as u64 / 4) * 2;
+                    buffer.all().repeat(stream, pattern.part(start..PATTERN as u64)?)?;
                 }
                 (_, shape) => {
                     let ones = std::iter::repeat_n(1.0, shape.iter().product());
-                    buffer.upload(stream, 0, &to_bytes(dtype, ones))?;
+                    buffer.upload(stream, &to_bytes(dtype, ones))?;
                 }
             }
             Ok(buffer)
