@@ -64,7 +64,13 @@ fn the_emulator_counts_and_knows_no_time() {
         // Spans at 512 tokens: all of them dense in layer 0; 128, 128 and 128, 256 in layer 1. Rows are 128 bytes.
         let rows = |tokens: [u64; 2]| 2 * tokens.iter().sum::<u64>() * 2 * 128;
         match (it["phase"].as_str().unwrap(), number(&it["layers"][0])) {
-            ("decode", 0) => assert_eq!((found, needed), (rows([500, 500]), rows([500, 500]))),
+            ("decode", 0) => {
+                assert_eq!((found, needed), (rows([500, 500]), rows([500, 500])));
+                // Few tiles for many CTAs: the busiest has whole ones, of 64 rows, but for the last of a head.
+                let busiest = it["imbalance"].as_f64().unwrap() * found as f64 / number(&it["ctas"]) as f64;
+                let rows = (busiest / 256.0).round() as u64;
+                assert!((64..=256).contains(&rows) && matches!(rows % 64, 0 | 52), "{it}");
+            }
             ("decode", _) => assert_eq!((found, needed), (rows([128, 256]), rows([128, 256]))),
             _ => assert!(found >= needed && found <= needed + number(&it["ctas"]) * 2 * 2 * 64 * 128, "{it}"),
         }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::points::Point;
 use super::work::{self, Useful};
 use crate::verify::bounds::all_tiles;
-use crate::verify::device::{Count, Device as _};
+use crate::verify::device::{Count, Counts, Device as _};
 use crate::verify::{Candidate, Case, Emulated, Error, Harness, Inputs, Layout, Request, Tile, Work};
 
 /// Multiprocessors that decode's grid is made for: an H100's or H200's.
@@ -42,6 +42,10 @@ pub struct Counters {
     pub ctas_in_all: usize,
     /// Bytes of K and V read, from rings and from new tokens.
     pub kv_bytes: u64,
+    /// Of those, what the CTA reads that reads most, over the mean of all CTAs: 1 where they share evenly, the number of CTAs
+    /// where one reads everything. Of decode only: no prefill is counted whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imbalance: Option<f64>,
     /// Bytes of q read.
     pub q_bytes: u64,
     /// Bytes of o written.
@@ -93,7 +97,8 @@ fn one(candidate: &Candidate, point: Point) -> Result<Counters, Error> {
     device.load(candidate)?;
     let inputs = Inputs::new(layer.dtype, layer.head_dim, SEED);
     let outcome = Harness::new(device, inputs, SEED).run(candidate, &case)?;
-    let total = outcome.counts.first().map(|counts| counts.total.clone()).unwrap_or_default();
+    let counts = outcome.counts.first().cloned().unwrap_or_default();
+    let total = &counts.total;
     let of = |label: &'static str| move |name: &str| name == label;
     let (ctas, ctas_in_all, useful) = if let Work::Tiles(tiles) = &case.work {
         let useful = tiles.iter().map(|tile| tile_useful(candidate, &case, tile)).sum();
@@ -112,7 +117,8 @@ fn one(candidate: &Candidate, point: Point) -> Result<Counters, Error> {
         point,
         ctas,
         ctas_in_all,
-        kv_bytes: kv_bytes(&total),
+        kv_bytes: kv_bytes(total),
+        imbalance: imbalance(&counts, ctas_in_all).filter(|_| point.phase == Phase::Decode),
         q_bytes: total.read_of(of("q")),
         o_bytes: total.written_of(of("o")),
         partials_bytes: total.written_of(of("partials")) + total.read_of(of("partials")),
@@ -124,6 +130,13 @@ fn one(candidate: &Candidate, point: Point) -> Result<Counters, Error> {
 
 fn kv_bytes(count: &Count) -> u64 {
     count.read_of(|label| matches!(label, "slab" | "k" | "v"))
+}
+
+/// The K and V of the busiest CTA over the mean of `ctas`; `None` if nothing was read.
+fn imbalance(counts: &Counts, ctas: usize) -> Option<f64> {
+    let most = counts.ctas.iter().map(|(_, count)| kv_bytes(count)).max()?;
+    let total = kv_bytes(&counts.total);
+    (total > 0).then(|| most as f64 * ctas as f64 / total as f64)
 }
 
 /// The launch of a point, or what is counted of it.
@@ -178,4 +191,25 @@ fn tile_useful(candidate: &Candidate, case: &Case, tile: &Tile) -> Useful {
     let queries = cached + rows.start..cached + rows.end;
     let span = layer.window(bucket, tile.head) + layer.sink;
     work::head(&queries, span, layer.head_dim, layer.row_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busiest_cta_is_compared_with_the_mean_of_all() {
+        let count = |slab: u64, q: u64| Count {
+            read: [("slab".to_owned(), slab), ("q".to_owned(), q)].into(),
+            ..Count::default()
+        };
+        let counts = |ctas: &[Count], total| Counts {
+            ctas: (0..).zip(ctas).map(|(x, count)| ((x, 0, 0), count.clone())).collect(),
+            total,
+        };
+        let some = counts(&[count(300, 1), count(100, 900), count(0, 1)], count(400, 902));
+        assert_eq!(imbalance(&some, 4), Some(3.0));
+        assert_eq!(imbalance(&counts(&[count(50, 0), count(50, 7)], count(100, 7)), 2), Some(1.0));
+        assert_eq!(imbalance(&counts(&[count(0, 5)], count(0, 5)), 1), None, "nothing is read");
+    }
 }

@@ -161,7 +161,7 @@ impl Times {
 pub fn counters_table(counters: &[Counters]) -> String {
     let header = [
         "kernel", "arch", "layers", "batch", "context", "CTAs", "K, V", "needed", "ratio", "q", "o",
-        "splits", "matrix", "needed", "ratio",
+        "splits", "busiest", "matrix", "needed", "ratio",
     ];
     let mut rows = table(&header, 3);
     for it in counters {
@@ -178,6 +178,7 @@ pub fn counters_table(counters: &[Counters]) -> String {
             bytes_text(it.q_bytes),
             bytes_text(it.o_bytes),
             bytes_text(it.partials_bytes),
+            it.imbalance.map_or_else(|| "-".to_owned(), |imbalance| format!("{imbalance:.2}")),
             flops_text(it.matrix_flops),
             flops_text(it.useful.flops),
             ratio(it.matrix_flops, it.useful.flops),
