@@ -18,7 +18,7 @@ use crate::generate::folder;
 pub(crate) struct Server {
     pub(crate) process: Child,
     pub(crate) address: String,
-    /// Lines of the log that speak of a panic.
+    /// Lines of the log that speak of a defect.
     panics: Arc<AtomicUsize>,
 }
 
@@ -48,8 +48,9 @@ impl Server {
         let panics = Arc::new(AtomicUsize::new(0));
         let count = panics.clone();
         std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok).filter(|line| line.contains("panicked")) {
-                count.fetch_add(1, Ordering::Relaxed);
+            for line in lines.map_while(Result::ok) {
+                let fatal = ["panicked", "fatal", "memory allocation"].iter().any(|word| line.contains(word));
+                count.fetch_add(usize::from(fatal), Ordering::Relaxed);
                 eprintln!("{line}");
             }
         });
@@ -230,6 +231,8 @@ fn what_is_wrong_is_named() {
         (completion(json!({"max_tokens": 2000})), 400, json!("max_tokens")),
         (completion(json!({"n": 0})), 400, json!("n")),
         (completion(json!({"n": 3})), 400, json!("n")),
+        (completion(json!({"n": 1_u64 << 31})), 400, json!("n")),
+        (completion(json!({"n": u32::MAX, "prompt": ["in", "in"]})), 400, json!("n")),
         (completion(json!({"stop": ["a", 1]})), 400, json!("stop")),
         (completion(json!({"stop": ""})), 400, json!("stop")),
         (completion(json!({"prompt": {"a": 1}})), 400, json!("prompt")),
@@ -242,6 +245,7 @@ fn what_is_wrong_is_named() {
         (completion(json!({"presence_penalty": 0.5})), 400, json!("presence_penalty")),
         (completion(json!({"logit_bias": {"5": 1}})), 400, json!("logit_bias")),
         (completion(json!({"model": "other"})), 404, json!("model")),
+        (chat(json!({"messages": user, "max_completion_tokens": 5000})), 400, json!("max_completion_tokens")),
         (chat(json!({})), 400, json!("messages")),
         (chat(json!({"messages": []})), 400, json!("messages")),
         (chat(json!({"messages": [{"content": "in"}]})), 400, json!("messages")),
@@ -401,6 +405,9 @@ fn a_client_that_sends_no_headers_is_cut_off() {
         .collect();
     assert_eq!(server.ask("GET", "/health", "", "").0, 200);
     half.into_iter().for_each(cut_off);
+    // One that waits for a long answer has done its part.
+    let long = json!({"prompt": vec!["in"; 40], "max_tokens": 100, "temperature": 2});
+    assert_eq!(server.post("/v1/completions", &long).0, 200);
 }
 
 #[test]

@@ -129,6 +129,10 @@ impl Description {
         if random.percent(10) {
             body[*random.one(&["user", "metadata", "\u{0}", "Prompt"])] = anything(random, 0);
         }
+        // What is tried is the reading of bodies: most answers are short.
+        if body["max_tokens"].is_null() && random.percent(95) {
+            body["max_tokens"] = json!(random.below(3));
+        }
         let mut bytes = body.to_string().into_bytes();
         if random.percent(15) {
             for _ in 0..=random.below(4) {
@@ -217,9 +221,10 @@ impl Connection {
 }
 
 fn bodies(count: usize) {
-    const CONNECTIONS: usize = 4;
+    const CONNECTIONS: usize = 16;
     let folder = folder();
-    let server = Server::start_with(folder.path(), &["--lengths", "128", "--chat-tokens", "3"], None);
+    let server =
+        Server::start_with(folder.path(), &["--lengths", "128", "--chat-tokens", "3", "--lanes", "16"], None);
     let known = json!({"prompt": "in the", "max_tokens": 8, "temperature": 0});
     let before = server.post("/v1/completions", &known).1["choices"].clone();
     let (status, text) = server.ask("GET", "/openapi.json", "", "");

@@ -100,9 +100,10 @@ pub(crate) fn completion(app: &App, body: &[u8]) -> Result<Prepared, ApiError> {
     let before = prompts.iter().map(|tokens| if echo { tokenizer.decode(tokens) } else { Ok(String::new()) });
     let before = before.collect::<Result<_, _>>()?;
     let max_tokens = common.max_tokens.unwrap_or(COMPLETION_TOKENS);
+    let named = common.max_tokens.map(|tokens| (tokens, "max_tokens"));
     let requests = prompts.into_iter().map(|prompt| {
         let top = logprobs.unwrap_or(0);
-        request(app, &common, prompt, common.max_tokens, max_tokens, (top, "logprobs"))
+        request(app, &common, prompt, named, max_tokens, (top, "logprobs"))
     });
     let requests = requests.collect::<Result<_, _>>()?;
     Ok(Prepared { kind: Kind::Completion, requests, before, ..prepared(&common, n, logprobs.is_some()) })
@@ -155,12 +156,13 @@ pub(crate) fn chat(app: &App, body: &[u8]) -> Result<Prepared, ApiError> {
     })?;
     let prompt = template.render(&turns).map_err(invalid)?;
     let prompt = app.served.tokenizer.encode_prompt(&prompt).map_err(invalid)?;
-    let asked = max_completion_tokens.or(common.max_tokens);
+    let named = common.max_tokens.map(|tokens| (tokens, "max_tokens"));
+    let named = max_completion_tokens.map(|tokens| (tokens, "max_completion_tokens")).or(named);
     let longest = app.served.engine.limits().buckets.last().map_or(0, |bucket| bucket.length);
     let room = longest.saturating_sub(prompt.len() as u32).max(1);
-    let max_tokens = asked.unwrap_or(app.options.chat_tokens.min(room));
+    let max_tokens = named.map_or(app.options.chat_tokens.min(room), |(tokens, _)| tokens);
     let top = (top_logprobs.unwrap_or(0), "top_logprobs");
-    let mut request = request(app, &common, prompt, asked, max_tokens, top)?;
+    let mut request = request(app, &common, prompt, named, max_tokens, top)?;
     request.keep = true;
     let n = common.n.unwrap_or(1);
     let before = vec![String::new()];
@@ -189,7 +191,7 @@ fn request(
     app: &App,
     common: &Common,
     prompt: Vec<u32>,
-    asked: Option<u32>,
+    asked: Option<(u32, &str)>,
     max_tokens: u32,
     (top_logprobs, top_field): (u32, &str),
 ) -> Result<Request, ApiError> {
@@ -212,6 +214,12 @@ fn request(
         let message = format!("`{top_field}` is {top_logprobs}, expected at most {TOP_LOGPROBS}");
         return Err(ApiError::invalid(message, Some(top_field)));
     }
+    // Before anything is made for each answer.
+    let (n, lanes) = (common.n.unwrap_or(1), app.served.engine.limits().lanes);
+    if n == 0 || n > lanes {
+        let message = format!("`n` is {n}, expected 1 to {lanes}, as many as run at once");
+        return Err(ApiError::invalid(message, Some("n")));
+    }
     let stop_strings = match common.stop.clone() {
         None => Vec::new(),
         Some(Stop::One(stop)) => vec![stop],
@@ -230,12 +238,13 @@ fn request(
         }
     };
     let longest = app.served.engine.limits().buckets.last().map_or(0, |bucket| bucket.length);
-    if asked.is_some_and(|asked| prompt.len() as u64 + u64::from(asked) > u64::from(longest)) {
+    let beyond = |asked: u32| prompt.len() as u64 + u64::from(asked) > u64::from(longest);
+    if let Some((_, field)) = asked.filter(|&(asked, _)| beyond(asked)) {
         let message = format!(
             "the prompt has {} tokens and the answer may have {max_tokens}, but the longest context has {longest} tokens",
             prompt.len()
         );
-        let error = ApiError::invalid(message, Some("max_tokens"));
+        let error = ApiError::invalid(message, Some(field));
         return Err(error.status(axum::http::StatusCode::BAD_REQUEST, "context_length_exceeded"));
     }
     let sampling = Sampling {
@@ -248,7 +257,7 @@ fn request(
         seed: common.seed.map_or_else(|| RandomState::new().hash_one(0), i64::cast_unsigned),
     };
     Ok(Request {
-        n: common.n.unwrap_or(1),
+        n,
         sampling,
         stop_tokens: app.served.stop_tokens.clone(),
         stop_strings,
