@@ -6,6 +6,7 @@
 
 import json
 import pathlib
+import re
 import struct
 
 import gguf
@@ -64,6 +65,8 @@ sentencepiece = {
 write("tokenizer/sentencepiece.json", json.dumps(sentencepiece, ensure_ascii=False))
 small = {"a": 0, "b": 1, "Ġ": 2, "ab": 3}
 model = {"type": "BPE", "vocab": small, "merges": [["a", "b"]]}
+write("tokenizer/small.json", json.dumps({"version": "1.0", "added_tokens": byte_level["added_tokens"], "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False,
+    "trim_offsets": True, "use_regex": False}, "decoder": byte_level["decoder"], "model": {**model, "vocab": {t: i for i, t in enumerate([*SPECIAL, *small])}}}, ensure_ascii=False))
 for name, change in {
     "unigram": {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0], ["b", -2.0], ["ab", -2.5], ["▁", -3.0]], "byte_fallback": False},
         "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}, "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}},
@@ -112,7 +115,7 @@ def gguf_file(name, kind, tensors):
     w.write_header_to_file(), w.write_kv_data_to_file(), w.write_tensors_to_file(), w.close()
 
 
-gguf_file("qwen2.gguf", "qwen2", True)
+gguf_file("gpt2.gguf", "gpt-2", True)
 gguf_file("smollm.gguf", "smollm", False)
 gguf_file("llama.gguf", "llama", True)
 
@@ -149,7 +152,9 @@ write("safetensors/one.safetensors", safetensors({"t": ([2], [1.0, 2.0])}))
 
 def influence(model, lengths=(128,), **more):
     header = {"format": "moac.influence/1", "model": model, "lengths": [{"length": n, "items": 3} for n in lengths], "seed": 1, "absolute": False, **more}
-    tensors = {f"{kind}.{n}": ([2, 2, n // 64, n // 64], [0.25] * (4 * (n // 64) ** 2)) for n in lengths for kind in ["far", "near"]}
+    # Nothing stands above the causal mask, which halves the blocks of the diagonal.
+    masked = lambda blocks, near: [0.25 * (key + near <= query) for _ in range(4) for query in range(blocks) for key in range(blocks)]
+    tensors = {f"{kind}.{n}": ([2, 2, n // 64, n // 64], masked(n // 64, kind == "near")) for n in lengths for kind in ["far", "near"]}
     return safetensors(tensors, {"moac": json.dumps(header)})
 
 
@@ -164,9 +169,9 @@ for at, case in enumerate(case for case in table["cases"] if len(case["template"
     write(f"chat/construct-{at}.jinja", case["template"])
 for name, template in {
     "format-width": "{{ '{:10000000000}'.format(1) }}", "format-precision": "{{ '{:.2000000000f}'.format(1.0) }}",
-    "nested-list": "{% set ns=namespace(x=[]) %}{% for i in range(50000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+    "nested-list": "{% set ns=namespace(x=[]) %}{% for i in range(500) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
     "self-key": "{% set n=namespace() %}{% set n.x=n %}{{ {n:1} }}", "self-print": "{% set n=namespace() %}{% set n.x=n %}{{ n }}",
-    "indent": "{{ [1,[2]]|tojson(indent=10000000000) }}", "not": "{{ " + "not " * 3000 + "1 }}", "chatml": TEMPLATE,
+    "indent": "{{ [1,[2]]|tojson(indent=10000000000) }}", "not": "{{ " + "not " * 300 + "1 }}", "chatml": TEMPLATE,
 }.items():
     write(f"chat/{name}.jinja", template)
 
@@ -175,3 +180,33 @@ write("ptx/loops.ptx", ".version 8.0\n.target sm_90\n.address_size 64\n.visible 
 write("ptx/calls.ptx", ".version 8.0\n.target sm_90\n.address_size 64\n.func f0() { ret; }\n" + "".join(f".func f{i + 1}() {{ call f{i}; call f{i}; ret; }}\n" for i in range(30)) + ".visible .entry k() { call f30; ret; }\n")
 write("request/mixed.txt", "Hello <s> wörld </s> 12345 ▁x <|im_end|> \r\n\t 🙂👩‍👩‍👧 שלום é 你好")
 write("request/spaces.txt", "   a  b\u00a0c\u3000d   ")
+REPOSITORY = HERE.parent.parent
+for name in ["attention", "instructions"]:
+    # One of each instruction, so that an input is read in microseconds.
+    text = (REPOSITORY / f"runtime/emulator/tests/ptx/{name}.ptx").read_text()
+    registers, code = {}, {}
+    for kind, variable, count in re.findall(r"\.reg (\.\w+)\s+(%\w+)<(\d+)>;", text):
+        registers[kind, variable] = max(int(count), registers.get((kind, variable), 0))
+    for line in map(str.strip, text.split("\n")):
+        words = line.split()
+        opcode = words[words[0].startswith("@")] if len(words) > 1 else line
+        if line.endswith(";") and opcode[0].isalpha() and not opcode.startswith("bra") and "_param_" not in line and "_ZZ" not in line:
+            code.setdefault(opcode, line)
+    body = [f".reg {kind} {variable}<{count}>;" for (kind, variable), count in registers.items()] + [".reg .pred p;", ".shared .align 16 .b8 smem[64];", *code.values()]
+    write(f"ptx/{name}.ptx", ".version 9.0\n.target sm_90a\n.address_size 64\n.visible .entry k() {\n" + "\n".join(body) + "\n}\n")
+
+tiny = {"name": "tiny", "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 64, "rope_theta": 10000.0, "context": 8192}
+alphas, betas = [[0, -100.5, 2048, 64], [128, 1e3, 0.25, 0]], [[1, 0.5, 0, 0.125], [0, -0.01, 0.3333333333333333, 1]]
+write("plan/reference.json", json.dumps({"alphas": alphas, "betas": betas}))
+write("plan/whole.json", json.dumps({"format": "moac.plan/1", "model": tiny, "sink": 64, "min_span": 192, "alphas": alphas, "betas": betas,
+    "provenance": {"origin": "synthetic", "lengths": [1024, 2048], "losses": {"dense": 1.5}}}))
+write("plan/scale.json", json.dumps({"format": "moac.plan/1", "model": {**tiny, "softmax_scale": 0.1}, "alphas": alphas, "betas": betas}))
+
+golden = (REPOSITORY / "tests/it/artifact/golden/format-3.moac").read_bytes()
+header = json.loads(golden[8:8 + struct.unpack("<Q", golden[:8])[0]])
+manifest = json.loads(header["__metadata__"]["moac"])["manifest"]
+for name, arch in {"portable": "sm_80", "hopper": "sm_90a"}.items():
+    places = [at for at, kernel in enumerate(manifest["kernels"]) if kernel["arch"] == arch]
+    moved = lambda holder: {**holder, "kernels": {arch: {role: places.index(at) for role, at in holder["kernels"][arch].items()}}}
+    write(f"open_sealed/{name}.json", json.dumps({**manifest, "kernels": [manifest["kernels"][at] for at in places], "archs": [arch], "tensors": {},
+        "layers": [moved(layer) for layer in manifest["layers"]], "engine": moved(manifest["engine"])}))

@@ -8,8 +8,14 @@
 
 mod files;
 mod mutate;
+mod note;
+mod pool;
 mod sealed;
 mod targets;
+mod worker;
 
 pub use mutate::Mutator;
-pub use targets::{TARGETS, Target};
+pub use note::{Note, Progress};
+pub use pool::{Order, Report, run};
+pub use targets::{TARGETS, Target, home};
+pub use worker::{Failure, work};

@@ -5,10 +5,11 @@ use std::sync::LazyLock;
 
 use moac_emulator::Module;
 use moac_jinja::{Now, Value};
-use moac_model::{ChatTemplate, Message, ModelFiles, Tokenizer};
+use moac_model::{ChatTemplate, Checkpoint, Message, ModelError, ModelFiles, Shards, Tokenizer};
 use moac_planner::items::Items;
 use moac_planner::search::influence::Influence;
 use moac_runtime::artifact::Artifact;
+use moac_runtime::plan::ModelShape;
 
 use crate::files::{with_file, with_folder};
 use crate::sealed::seal;
@@ -18,8 +19,8 @@ use crate::sealed::seal;
 pub struct Target {
     /// Its name, and that of its folder of seeds.
     pub name: &'static str,
-    /// Reads an input and uses what came of it.
-    pub run: fn(&[u8]),
+    /// Reads an input and uses what came of it. Returns whether the input was accepted.
+    pub run: fn(&[u8]) -> bool,
     /// Words of the format.
     pub words: &'static [&'static str],
     /// Seeds elsewhere in the repository, from its root: files or folders.
@@ -32,7 +33,7 @@ pub const TARGETS: [Target; 12] = [
         name: "plan",
         run: plan,
         words: &["\"alphas\"", "\"model\"", "null", "[[", "\"sink\":0", "1e999"],
-        also: &["plans", "plans/invalid"],
+        also: &["plans/invalid"],
     },
     Target {
         name: "gguf",
@@ -86,7 +87,7 @@ pub const TARGETS: [Target; 12] = [
         words: &["\"symbol\":", "null", "[]", "{}", "\"buckets\":"],
         also: &[],
     },
-    Target { name: "ptx", run: ptx, words: PTX_WORDS, also: &["runtime/emulator/tests/ptx"] },
+    Target { name: "ptx", run: ptx, words: PTX_WORDS, also: &[] },
     Target {
         name: "safetensors",
         run: safetensors,
@@ -179,10 +180,17 @@ const PTX_WORDS: &[&str] = &[
     "+-4",
 ];
 
+/// The folder of this crate: where it was compiled, or else `fuzz` in the working folder, for a binary that was copied to
+/// another machine.
+pub fn home() -> PathBuf {
+    let compiled = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if compiled.is_dir() { compiled.to_owned() } else { PathBuf::from("fuzz") }
+}
+
 impl Target {
     /// The seeds: files of its folder, and of those it names.
     pub fn seeds(&self) -> Vec<Vec<u8>> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = home().join("..");
         let own = format!("fuzz/seeds/{}", self.name);
         let mut paths: Vec<PathBuf> = Vec::new();
         for place in self.also.iter().map(|place| root.join(place)).chain([root.join(own)]) {
@@ -201,19 +209,24 @@ fn text(input: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(input)
 }
 
-fn plan(input: &[u8]) {
+fn plan(input: &[u8]) -> bool {
     let text = text(input);
-    for preset in ["smollm2-135m", "llama-3-8b"] {
-        let shape = moac_compiler::plan::shape(preset).ok();
-        if let Ok(plan) = moac_compiler::plan::parse(&text, Path::new("plan.json"), shape) {
-            // What is read is valid, so spans can be made of it.
-            assert!(plan.model.defect().is_none(), "{:?}", plan.model);
-        }
+    // A plan states its model's shape, or takes that of `--model`.
+    let shape = || ModelShape { num_layers: 2, num_heads: 4, num_kv_heads: 2, ..preset("smollm2-135m") };
+    let plans =
+        [None, Some(shape())].map(|shape| moac_compiler::plan::parse(&text, Path::new("plan.json"), shape));
+    for plan in plans.iter().flatten() {
+        // What is read is valid, so spans can be made of it.
+        assert!(plan.model.defect().is_none(), "{:?}", plan.model);
     }
-    let _ = moac_compiler::plan::parse(&text, Path::new("plan.json"), None);
+    plans.iter().any(Result::is_ok)
 }
 
-/// What a program does with a tokenizer and a template.
+fn preset(name: &str) -> ModelShape {
+    moac_compiler::plan::presets::get(name).expect("a preset")
+}
+
+/// Uses a tokenizer and a template as a program does.
 fn use_texts(tokenizer: &Tokenizer, template: Option<&ChatTemplate>) {
     for text in ["Hello, wörld!  12345\r\n\t🙂", "<s><|im_end|> a\u{301}\u{200b}x"] {
         if let Ok(tokens) = tokenizer.encode_prompt(text) {
@@ -230,97 +243,95 @@ fn use_texts(tokenizer: &Tokenizer, template: Option<&ChatTemplate>) {
     }
 }
 
-fn open_model(path: &Path) {
-    if let Ok(files) = ModelFiles::open(path) {
-        use_texts(&files.tokenizer, files.template.as_ref());
-    }
+/// Reads all weights, as a program does that runs the model.
+fn use_weights(checkpoint: &Checkpoint) -> bool {
+    checkpoint.stream_all(&mut |_, _| (), |_, _: &[f32]| Ok::<(), ModelError>(())).is_ok()
 }
 
-fn gguf(input: &[u8]) {
+fn gguf(input: &[u8]) -> bool {
     with_file("m.gguf", input, |path| {
-        open_model(path);
-        // The parts that a missing tensor keeps from being reached.
-        if let Ok(file) = moac_model::Gguf::open(path)
-            && let Ok(tokenizer) = Tokenizer::from_gguf(&file)
-        {
-            use_texts(&tokenizer, None);
+        if let Ok(files) = ModelFiles::open(path) {
+            use_texts(&files.tokenizer, files.template.as_ref());
+            return use_weights(&files.checkpoint);
         }
-    });
+        // The parts that a missing tensor keeps from being reached.
+        let tokenizer = moac_model::Gguf::open(path).and_then(|file| Tokenizer::from_gguf(&file));
+        tokenizer.inspect(|tokenizer| use_texts(tokenizer, None)).is_ok()
+    })
 }
 
 const TOKENIZER: &[u8] = include_bytes!("../seeds/tokenizer/byte_level.json");
+/// A tokenizer that is quickly read.
+const SMALL: &[u8] = include_bytes!("../seeds/tokenizer/small.json");
+const CONFIG: &[u8] = include_bytes!("../seeds/folder/config.json");
 
-fn folder(input: &[u8]) {
-    with_folder(input, &[("tokenizer.json", TOKENIZER)], open_model);
+fn folder(input: &[u8]) -> bool {
+    with_folder(input, &[("tokenizer.json", SMALL)], |path| {
+        let _ = Shards::open(path);
+        // With weights of its own, so that the texts are read whatever the weights are.
+        let files = ModelFiles::random(path, 0);
+        files.inspect(|files| use_texts(&files.tokenizer, files.template.as_ref())).is_ok()
+    })
 }
 
-fn tokenizer(input: &[u8]) {
-    if let Ok(tokenizer) = Tokenizer::from_json(input, Path::new("tokenizer.json")) {
-        use_texts(&tokenizer, None);
+fn tokenizer(input: &[u8]) -> bool {
+    let tokenizer = Tokenizer::from_json(input, Path::new("tokenizer.json"));
+    tokenizer.inspect(|tokenizer| use_texts(tokenizer, None)).is_ok()
+}
+
+fn chat(input: &[u8]) -> bool {
+    thread_local! {
+        static MESSAGES: Value = serde_json::from_str(
+            r#"[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a <b> ' \n é"},
+                {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": {"x": [1, 2.5, true]}}}]}]"#,
+        )
+        .expect("JSON");
     }
-}
-
-fn chat(input: &[u8]) {
     let template = ChatTemplate::new(text(input).into_owned(), vec![("bos_token".into(), "<s>".into())]);
-    let messages: Result<Value, _> = serde_json::from_str(
-        r#"[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a <b> ' \n é"},
-            {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": {"x": [1, 2.5, true]}}}]}]"#,
-    );
-    if let Ok(messages) = messages {
-        let _ = template.render_with([("messages", messages)], Now::utc(0));
-    }
+    template.render_with([("messages", MESSAGES.with(Value::clone))], Now::utc(0)).is_ok()
 }
 
-fn request(input: &[u8]) {
-    static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
-        [TOKENIZER, &include_bytes!("../seeds/tokenizer/sentencepiece.json")[..]]
-            .into_iter()
-            .filter_map(|json| Tokenizer::from_json(json, Path::new("tokenizer.json")).ok())
-            .collect()
+fn request(input: &[u8]) -> bool {
+    static TOKENIZERS: LazyLock<[Tokenizer; 2]> = LazyLock::new(|| {
+        [TOKENIZER, include_bytes!("../seeds/tokenizer/sentencepiece.json")]
+            .map(|json| Tokenizer::from_json(json, Path::new("tokenizer.json")).expect("a tokenizer"))
     });
     let text = text(input);
-    assert_eq!(TOKENIZERS.len(), 2);
-    for tokenizer in TOKENIZERS.iter() {
-        let Ok(tokens) = tokenizer.encode(&text) else { continue };
+    TOKENIZERS.iter().all(|tokenizer| {
+        let Ok(tokens) = tokenizer.encode(&text) else { return false };
+        let (before, after) = tokens.split_at(tokens.len() / 2);
         let _ = tokenizer.encode_chat(&text);
         let _ = tokenizer.decode(&tokens);
-        let _ = tokenizer.decode_after(&tokens[..tokens.len() / 2], &tokens[tokens.len() / 2..]);
-    }
+        tokenizer.decode_after(before, after).is_ok()
+    })
 }
 
-fn items(input: &[u8]) {
-    let _ = Items::parse(&text(input), Path::new("items.jsonl"));
+fn items(input: &[u8]) -> bool {
+    Items::parse(&text(input), Path::new("items.jsonl")).is_ok()
 }
 
-fn influence(input: &[u8]) {
-    if let Ok(influence) = Influence::parse(input, Path::new("influence.safetensors")) {
-        assert!(influence.model.defect().is_none(), "{:?}", influence.model);
-        let _ = Influence::merge(vec![influence.clone(), influence]);
-    }
+fn influence(input: &[u8]) -> bool {
+    let Ok(influence) = Influence::parse(input, Path::new("influence.safetensors")) else { return false };
+    assert!(influence.model.defect().is_none(), "{:?}", influence.model);
+    let _ = Influence::merge(vec![influence.clone(), influence]);
+    true
 }
 
-fn artifact(input: &[u8]) {
-    let _ = Artifact::from_bytes(input.to_vec());
+fn artifact(input: &[u8]) -> bool {
+    Artifact::from_bytes(input.to_vec()).is_ok()
 }
 
-fn sealed(input: &[u8]) {
-    let Ok(manifest) = serde_json::from_slice(input) else { return };
-    if let Some(bytes) = seal(manifest) {
-        let _ = Artifact::from_bytes(bytes);
-    }
+fn sealed(input: &[u8]) -> bool {
+    let manifest = serde_json::from_slice(input).ok();
+    manifest.and_then(seal).is_some_and(|bytes| Artifact::from_bytes(bytes).is_ok())
 }
 
-fn ptx(input: &[u8]) {
-    let _ = Module::parse(&text(input));
+fn ptx(input: &[u8]) -> bool {
+    Module::parse(&text(input)).is_ok()
 }
 
-fn safetensors(input: &[u8]) {
-    const CONFIG: &[u8] = include_bytes!("../seeds/folder/config.json");
-    with_folder(
-        b"",
-        &[("config.json", CONFIG), ("tokenizer.json", TOKENIZER), ("model.safetensors", input)],
-        |path| {
-            open_model(path);
-        },
-    );
+fn safetensors(input: &[u8]) -> bool {
+    with_folder(b"", &[("config.json", CONFIG), ("model.safetensors", input)], |path| {
+        Checkpoint::open(path).is_ok_and(|checkpoint| use_weights(&checkpoint))
+    })
 }
