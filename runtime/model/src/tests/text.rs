@@ -75,6 +75,29 @@ fn model_tokenizer() -> &'static Tokenizer {
     TOKENIZER.get_or_init(|| Tokenizer::clone(&model().tokenizer))
 }
 
+/// The token of a byte.
+fn byte_token(byte: u8) -> u32 {
+    3 + u32::from(byte) - LACKING.iter().filter(|&&lacking| lacking < byte).count() as u32
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_stream_as_they_decode(
+        bytes in prop::collection::vec(prop::sample::select(b"a\xe2\x98\x83\xf0\x9f\x99\x82\xef\xbf\xbd\xff".as_slice()), 0..40)
+    ) {
+        let mut stream = model_tokenizer().stream();
+        let mut text = String::new();
+        for (taken, &byte) in (1..).zip(&bytes) {
+            text += &stream.push(byte_token(byte)).unwrap();
+            // However many bytes form no character, only the last may be held back.
+            let certain = String::from_utf8_lossy(&bytes[..taken]).chars().count().saturating_sub(8);
+            prop_assert!(text.chars().count() >= certain, "{text:?} of {:?}", &bytes[..taken]);
+        }
+        text += &stream.finish().unwrap();
+        prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
+    }
+}
+
 #[test]
 fn half_a_character_waits_and_comes_out_at_the_end() {
     let tokenizer = model_tokenizer();
