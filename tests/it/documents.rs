@@ -114,3 +114,100 @@ fn every_file_that_a_comment_names_exists() {
     assert!(missing.is_empty(), "comments name files that do not exist: {missing:#?}");
     assert!(seen > 20, "only {seen} names found: the test does not see them");
 }
+
+/// The command line of `moac`, with the global options at every command.
+fn command_line() -> clap::Command {
+    let mut command = moac::cli::command();
+    command.build();
+    command
+}
+
+/// The commands that SPEC.md lists, each with the code of its row.
+fn specified() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(root().join("SPEC.md")).unwrap();
+    let section = text.split("\n## ").find(|section| section.starts_with("4. Commands")).unwrap();
+    // A bar inside a cell is escaped.
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `moac "));
+    rows.map(|row| {
+        let cell = row.replace("\\|", "/").split(" | ").next().unwrap().to_owned();
+        (cell.split([' ', '`']).next().unwrap().to_owned(), cell)
+    })
+    .collect()
+}
+
+/// The long flags in the code of a row, each with whether it is only planned.
+fn flags(cell: &str) -> impl Iterator<Item = (String, bool)> {
+    cell.split(" --").flat_map(|part| part.split("[--")).flat_map(|part| part.split("/--")).skip(1).map(
+        |part| {
+            let name = part.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).next().unwrap();
+            let own = part.split([']', '/']).next().unwrap();
+            (name.to_owned(), own.contains("*(planned)*"))
+        },
+    )
+}
+
+#[test]
+fn the_commands_of_the_specification_are_those_of_the_binary() {
+    let command = command_line();
+    let specified = specified();
+    let mut listed: Vec<&str> = specified.iter().map(|(name, _)| name.as_str()).collect();
+    let mut known: Vec<&str> =
+        command.get_subcommands().map(clap::Command::get_name).filter(|&name| name != "help").collect();
+    listed.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(listed, known);
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (name, cell) in &specified {
+        let command = command.find_subcommand(name).unwrap();
+        for (flag, planned) in flags(cell) {
+            seen += 1;
+            let exists = command.get_arguments().any(|argument| argument.get_long() == Some(&flag));
+            if exists == planned {
+                wrong.push(format!(
+                    "moac {name} --{flag}: {}",
+                    if planned { "is there" } else { "is missing" }
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(seen > 40, "only {seen} flags found: the test does not see them");
+    let text = std::fs::read_to_string(root().join("SPEC.md")).unwrap();
+    for argument in command.get_arguments().filter(|argument| argument.is_global_set()) {
+        let flag = format!("`--{}", argument.get_long().unwrap());
+        assert!(text.contains(&flag), "{flag} is in no table");
+    }
+}
+
+/// The words of a command line: what stands between double quotes is one.
+fn words(line: &str) -> Vec<String> {
+    let parts = line.split('"').enumerate();
+    parts
+        .flat_map(|(at, part)| {
+            if at % 2 == 1 {
+                vec![part.to_owned()]
+            } else {
+                part.split_whitespace().map(str::to_owned).collect()
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn the_command_lines_of_the_readme_parse() {
+    let text = std::fs::read_to_string(root().join("README.md")).unwrap();
+    // In blocks of code, and in the text between backticks.
+    let lines = text.lines().filter(|line| line.starts_with("moac ") && line.contains(" #"));
+    let inline = text.split('`').skip(1).step_by(2).filter(|code| code.starts_with("moac "));
+    let mut seen = 0;
+    for line in lines.chain(inline) {
+        let line = line.split(" #").next().unwrap();
+        if let Err(error) = command_line().try_get_matches_from(words(line)) {
+            // Help is not a mistake.
+            assert!(!error.use_stderr(), "`{line}`: {error}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 5, "only {seen} command lines found: the test does not see them");
+}
