@@ -108,7 +108,7 @@ fn a_model_that_the_kernels_cannot_be_compiled_for_is_refused() {
     let plan = model.plan();
     let lowered = MODELS[0].lowered(Arch::Sm90a);
     let Err(Error::Engine { reason }) = lowered.with_engine(&plan, &model.shape()) else {
-        panic!("a row of 12 elements is no whole number of vectors");
+        panic!("a row of 12 elements is not a whole number of vectors");
     };
     assert_eq!(reason, "`engine.shape.hidden` is 12, expected a multiple of 8 from 8 to 32768");
 }

@@ -189,7 +189,7 @@ fn a_gguf_file_states_a_shape() {
     let shape = write(&[]).unwrap();
     let config = Model::open(&path).unwrap().decoder.config().shape();
     assert_eq!((shape.clone(), shape.name.as_str()), (config, "tiny"));
-    // What there are no kernels for, and a name that no terminal should get.
+    // A shape without kernels, and a name that no terminal should get.
     let text = write(&[
         ("llama.attention.key_length", gguf_file::Value::U32(96)),
         ("llama.rope.dimension_count", gguf_file::Value::U32(96)),

@@ -10,7 +10,7 @@ fn program(name: &str) -> Digest {
     Digest::of(name.as_bytes())
 }
 
-/// What is answered, and whether that took any finding out.
+/// The answer, and whether it had to be found out.
 fn ask(answers: &Answers, question: &str) -> (Vec<String>, bool) {
     let mut asked = false;
     let answer = answers.recall(question, || {

@@ -88,7 +88,7 @@ pub fn main() -> ExitStatus {
     context.start_log(output);
     match command.run(&context) {
         Ok(status) => status,
-        // Whoever reads our output may stop early, as `head` does.
+        // The reader of our output may stop early, as `head` does.
         Err(Error::Output(source)) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitStatus::Done,
         Err(error) => {
             context.error(&report(&error));

@@ -115,7 +115,7 @@ impl Context {
         self.bars.suspend(print).map_err(Error::Output)
     }
 
-    /// Prints `--json` output of which there is one object a line.
+    /// Prints one object of `--json` output on a line of its own.
     pub fn json_line(&self, value: &impl Serialize) -> Result<(), Error> {
         let text = serde_json::to_string(value).map_err(|error| Error::Output(error.into()))?;
         self.print(text)

@@ -103,11 +103,11 @@ pub enum Error {
     Setting {
         /// The variable, or the file and its key.
         place: String,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
     /// Answers that do not depend on others at all, on a GPU.
-    #[error("--deterministic: not on a GPU yet, whose products depend on how many requests run")]
+    #[error("--deterministic: not supported on a GPU, where products depend on how many requests run")]
     DeterministicGpu,
     /// There is no NVRTC.
     #[error(transparent)]

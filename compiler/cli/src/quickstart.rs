@@ -46,7 +46,7 @@ pub struct CpuRun {
 /// those with the float64 oracle, which has no cache.
 ///
 /// # Errors
-/// Those of the reference; an artifact that opened causes none.
+/// The errors of the reference; an artifact that opened causes none.
 pub fn cpu_layer(artifact: &Artifact) -> Result<CpuRun, LayerError> {
     let manifest = artifact.manifest();
     let groups = |layer: &LayerGeometry| layer.rules.len();

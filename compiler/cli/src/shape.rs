@@ -1,4 +1,4 @@
-//! What `--model` names, a preset, a configuration or a GGUF file: the shape that plans are made for, and what the
+//! The model that `--model` names (a preset, a configuration or a GGUF file): the shape that plans are made for, and what the
 //! engine's kernels are compiled for.
 
 use std::fs::File;

@@ -57,7 +57,7 @@ impl Folder {
     }
 }
 
-/// The key of what an item's answer comes to under some spans: `format` says what is computed, `model` is the digest of
+/// The key of the loss of an item's answer under some spans: `format` says what is computed, `model` is the digest of
 /// the model's files.
 pub fn key(format: &str, model: Digest, item: &Item, spans: &Spans) -> Digest {
     let tokens: Vec<u8> = item.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();

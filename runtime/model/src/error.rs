@@ -168,7 +168,7 @@ pub enum TensorProblem {
     },
     /// Not a part of the model that is computed.
     #[error(
-        "belongs to no Llama-family model, so this is another kind of model, or its configuration has fewer layers than the file"
+        "is not a tensor of a Llama-family model: this is another kind of model, or its configuration has fewer layers than the file"
     )]
     Unknown,
     /// A value that its type here does not hold.
@@ -180,9 +180,7 @@ pub enum TensorProblem {
         dtype: String,
     },
     /// The head of a tied model is not its embedding.
-    #[error(
-        "is not the embedding, though `tie_word_embeddings` says so: the file or the setting is wrong, and it cannot be known which"
-    )]
+    #[error("is not the embedding, although `tie_word_embeddings` is true: the file or the setting is wrong")]
     NotTied,
     /// Values that are not finite.
     #[error("holds a NaN or infinity: the file is damaged, or the weights diverged in training")]

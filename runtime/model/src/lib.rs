@@ -105,7 +105,7 @@ impl ModelFiles {
         Ok(Model { decoder: self.decoder(progress)?, tokenizer: self.tokenizer, template: self.template })
     }
 
-    /// What computes the model on the CPU. `progress` is told how many bytes of weights are done, and of how many.
+    /// The model, ready to run on the CPU. `progress` is called with the bytes of weights that are read, and with those of all weights.
     pub fn decoder(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Decoder, ModelError> {
         let weights = Weights::read(&self.checkpoint, progress)?;
         Ok(Decoder::new(self.checkpoint.config().clone(), weights))

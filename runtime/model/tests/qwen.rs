@@ -15,7 +15,7 @@ use moac_model::{Cache, CpuOptions, EngineOptions, Finish, Message, Model, dense
 /// The first chapters of Northanger Abbey, by Jane Austen.
 const NOVEL: &str = include_str!("data/northanger-abbey.txt");
 
-#[allow(clippy::disallowed_methods)] // the list in the compiler is of what moac reads, not its tests
+#[allow(clippy::disallowed_methods)] // the compiler lists the variables that moac reads, not those of its tests
 fn model() -> Model {
     let value = std::env::var_os("MOAC_QWEN").expect("set MOAC_QWEN: this file's first lines say to what");
     Model::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(value)).unwrap()

@@ -19,7 +19,7 @@ use moac_runtime::plan::Plan;
 /// The first chapters of Northanger Abbey, by Jane Austen: some 9000 tokens.
 const NOVEL: &str = include_str!("data/northanger-abbey.txt");
 
-#[allow(clippy::disallowed_methods)] // the list in the compiler is of what moac reads, not its tests
+#[allow(clippy::disallowed_methods)] // the compiler lists the variables that moac reads, not those of its tests
 fn path(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable);
     // A path from the root of the repository, which is where the command above is typed.

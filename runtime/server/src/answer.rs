@@ -35,7 +35,7 @@ pub(crate) struct Run {
     _tickets: Vec<Ticket>,
 }
 
-/// What happens to the answer `index` of a reply.
+/// An event of the answer `index` of a reply.
 pub(crate) enum Piece {
     Token { index: u32, token: Token },
     End { index: u32, end: End },
@@ -242,5 +242,5 @@ fn finite(logprob: f32) -> f32 {
     logprob.max(-9999.0)
 }
 
-/// How long a stream may be silent before a comment is sent, for what stands between server and client.
+/// How long a stream may be silent before a comment is sent, for proxies between server and client.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! What clients and operators are told when something is wrong.
+//! Errors, as clients and operators see them.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ pub enum ServeError {
     Listen {
         /// The address.
         address: String,
-        /// Why not.
+        /// The reason.
         source: std::io::Error,
     },
     /// The server's threads could not be started, or the listener failed.
@@ -85,7 +85,7 @@ impl From<ModelError> for ApiError {
     }
 }
 
-/// The protocol's name of what the engine calls `what`.
+/// The protocol's name of the setting that the engine calls `what`.
 fn field(what: &str) -> Option<&'static str> {
     Some(match what {
         "the temperature" => "temperature",

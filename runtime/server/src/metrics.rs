@@ -1,7 +1,7 @@
-//! What the server counts, as Prometheus reads it.
+//! The server's counters in Prometheus' format.
 //!
-//! What vLLM counts too has vLLM's names and its label `model_name`, so that the dashboards for it work here. What only this server
-//! has, or counts in another way, has the prefix `moac:`. The crate's `README.md` lists both.
+//! Counters that vLLM has too have vLLM's names and its label `model_name`, so that the dashboards for it work here. Counters that only
+//! this server has, or that count in another way, have the prefix `moac:`. The crate's `README.md` lists both.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,7 +40,7 @@ impl Histogram {
     }
 }
 
-/// What has been counted so far.
+/// The counts so far.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     first_token: Histogram,

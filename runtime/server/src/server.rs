@@ -13,7 +13,7 @@ use crate::listener;
 use crate::metrics::Metrics;
 use crate::routes;
 
-/// What is served.
+/// The model and its limits.
 #[derive(Debug)]
 pub struct Served {
     /// The name that clients call the model by.
@@ -33,7 +33,7 @@ pub struct Served {
 /// The server's limits.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What clients must know, if anything.
+    /// The key that clients must send, if one is set.
     pub api_key: Option<String>,
     /// Bytes of a request's body.
     pub body_bytes: usize,
@@ -63,7 +63,7 @@ impl Default for Options {
     }
 }
 
-/// What every request sees.
+/// The state that all requests share.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) served: Served,

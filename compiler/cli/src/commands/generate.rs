@@ -72,7 +72,7 @@ pub struct Args {
     /// The same seed gives the same text
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Text that ends an answer and is no part of it, repeatable
+    /// Text that ends an answer, which does not include it; repeatable
     #[arg(long = "stop", value_name = "TEXT")]
     pub stops: Vec<String>,
     /// Where the model runs [default: gpu where there is one, else cpu]
@@ -179,7 +179,7 @@ impl Args {
     }
 }
 
-/// What attention is.
+/// The plan of the attention.
 pub(super) struct Chosen {
     pub(super) plan: Plan,
     /// The context lengths, if they are limited.

@@ -30,7 +30,7 @@ pub struct Args {
     /// The plan file, or - for standard output
     #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
-    /// Folder for what each stage makes, and a picture of the Pareto set, `pareto.svg`: a run that was stopped goes on
+    /// Folder for the results of each stage, and a picture of the Pareto set, `pareto.svg`: a run that was stopped goes on
     /// from there [default: OUT with `.work` appended]
     #[arg(long, value_name = "DIR", value_parser = on_disk())]
     work: Option<PathBuf>,
@@ -184,7 +184,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
 }
 
 impl Args {
-    /// How to refine, and on what.
+    /// How to refine, and on which items.
     fn refinement(&self) -> Option<(Refinement, Options)> {
         let &RefinementArgs { refine, refine_batch, ref refine_lengths } = &self.refinement;
         let (steps, batch) = (usize::from(refine), usize::from(refine_batch));

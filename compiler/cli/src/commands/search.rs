@@ -108,7 +108,7 @@ fn write(folder: &Path, found: &SearchResult, context: &Context) -> Result<(), E
     Ok(())
 }
 
-/// Whether a search wrote this file: by its name, and by what the plan says of itself.
+/// Whether a search wrote this file: by its name, and by the plan's provenance.
 fn is_plan_of_search(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let number = name.strip_prefix("plan-").and_then(|rest| rest.strip_suffix(".json"));

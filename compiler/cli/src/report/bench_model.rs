@@ -25,9 +25,9 @@ pub struct ModelTimes {
     pub model: String,
     /// Parameters of the model.
     pub parameters: u64,
-    /// What the device can do, measured in the same run.
+    /// The ceilings of the device, measured in the same run.
     pub ceilings: Ceilings,
-    /// Device memory, by what it is for.
+    /// Device memory, by purpose.
     pub memory: MemoryByKind,
     /// All of the device's memory.
     pub memory_of_device: u64,

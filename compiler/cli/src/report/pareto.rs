@@ -5,7 +5,7 @@ use moac_planner::search::solve::Status;
 
 use super::tables::table;
 
-/// A row per plan: its losses and costs by length, and the proven gap of what was minimised (starred).
+/// A row per plan: its losses and costs by length, and the proven gap of the objective (starred).
 pub fn pareto_table(found: &SearchResult) -> String {
     let Some(first) = found.plans.first() else { return "no plans".to_owned() };
     let mut header = vec!["plan".to_owned()];

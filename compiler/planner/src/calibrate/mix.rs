@@ -18,7 +18,7 @@ impl Default for Mix {
 /// An invalid mix.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "found `{0}`, expected tasks with shares, as in text=1,passkey=1,kv=2; the shares from 0 on, their sum above it"
+    "found `{0}`, expected tasks with shares of at least 0, not all of them 0, as in text=1,passkey=1,kv=2"
 )]
 pub struct NotAMix(String);
 

@@ -21,7 +21,7 @@ fn decides(name: &str) -> bool {
         .contains(&name)
 }
 
-/// The digest of a model: of its GGUF file, or of the names and contents of what its folder is read for. Where it lies
+/// The digest of a model: of its GGUF file, or of the names and contents of the files that are read from its folder. Where it lies
 /// and what it is called makes no difference.
 pub fn of_model(path: &Path) -> Result<Digest, EvalError> {
     let digest = |path: &Path| Ok::<_, EvalError>(Digest::of(&Mapped::open(path)?));

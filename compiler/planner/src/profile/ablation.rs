@@ -91,11 +91,11 @@ pub(super) fn ablate(
     Ok(Some(ItemAblation { loss: question.loss(), more }))
 }
 
-/// The mean over items of what every window loses in a context of `length` tokens, as the search reads it, times `count`.
+/// The mean over items of the loss of every window in a context of `length` tokens, as the search reads it, times `count`.
 ///
 /// Items may be of other lengths, so that few of each length do: what a window hides of a fact that may lie anywhere
 /// depends on its share of the context. Between windows that were measured the loss falls evenly; that of a head is never
-/// less than 0, nor less than what a wider window loses.
+/// less than 0, nor less than the loss of a wider window.
 pub(super) fn mean(model: &ModelShape, length: u32, items: &[(u32, ItemAblation)], count: usize) -> Average {
     let blocks = (length / TILE) as usize;
     let group = (model.num_heads / model.num_kv_heads) as usize;

@@ -198,7 +198,7 @@ impl Average {
     }
 }
 
-/// What a window of `query - key` blocks hides more than one of a block more: the sum of these over the key blocks that
+/// The loss that a window of `query - key` blocks adds to that of a window of one more block: the sum of these over the key blocks that
 /// a window hides is its loss.
 fn step(item: &ItemInfluence, part: Part, head: usize, query: usize, key: usize) -> f64 {
     let window = query - key;
@@ -337,7 +337,7 @@ mod tests {
         }
     }
 
-    /// Half the squares of what the sum of the answer's losses feels, as a mean over the answer's tokens.
+    /// Half the squares of the derivative of the answer's summed losses, as a mean over the answer's tokens.
     #[test]
     fn squares_are_losses_in_nats() {
         let zeros = vec![Sums::default(); BLOCKS * BLOCKS];

@@ -168,7 +168,7 @@ pub fn choose<'a>(
     lengths.into_iter().map(of_length).collect()
 }
 
-/// Profiles what is not done yet. `progress` is called layer by layer and may stop it; items that are done are kept.
+/// Profiles the items that are not done yet. `progress` is called layer by layer and may stop it; items that are done are kept.
 pub fn profile(
     decoder: &Decoder,
     chosen: &[(u32, Vec<&Item>)],
@@ -374,7 +374,7 @@ pub fn influence(
     })
 }
 
-/// What an influence was made of, for plans' provenance: the measure, items and weights by task, the number of texts and
+/// The inputs of an influence, for the provenance of plans: the measure, items and weights by task, the number of texts and
 /// a digest of all their names and contents.
 pub fn provenance(
     items: &Items,

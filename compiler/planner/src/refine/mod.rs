@@ -178,7 +178,7 @@ pub struct Progress {
     pub work: (f64, f64),
 }
 
-/// A folder of what items say of plans, for one model.
+/// A folder of kept results of items under plans, for one model.
 #[derive(Clone, Debug)]
 pub struct Slopes {
     folder: Folder,
@@ -273,7 +273,7 @@ pub fn refine(
     Ok(Refined { plan, lengths, losses, kv_bytes })
 }
 
-/// What a step's items say, and the operations that it took; `None` if `tell` stopped it, which is given those done and
+/// The result of a step's items, and the operations that it took; `None` if `tell` stopped it, which is given those done and
 /// those to do.
 fn measured(
     decoder: &Decoder,
@@ -365,7 +365,7 @@ fn slope(sums: &WindowSums, span: u32, sink: u32, length: u32) -> f64 {
     (effect(wide) - effect(narrow)) / (f64::from(wide) / f64::from(narrow)).log2()
 }
 
-/// The refined plan with what it was made from and how.
+/// The refined plan, with its inputs and settings as provenance.
 fn with_provenance(
     mut refined: Plan,
     from: &Plan,

@@ -21,7 +21,7 @@ pub(super) struct Column {
 pub(super) struct Near {
     /// No two choose the same rules, and none is worse than another in everything.
     pub(super) columns: Vec<Column>,
-    /// Every column with a smaller reduced price than this is here, or one that is no worse in anything.
+    /// Every column with a smaller reduced price than this is here, or one that is at least as good in everything.
     pub(super) complete_below: f64,
 }
 

@@ -43,7 +43,7 @@ pub struct FoundPlan {
     pub costs: BTreeMap<u32, f64>,
     /// The lengths whose losses were minimised, together if there are several.
     pub minimised: Vec<u32>,
-    /// The proven gap of what was minimised, relative.
+    /// The proven relative gap of the objective.
     pub gap: f64,
     /// The reason its solve ended.
     pub status: Status,

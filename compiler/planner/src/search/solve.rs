@@ -37,7 +37,7 @@ pub struct SolveOptions {
     pub solver: Solver,
     /// Stop at this proven relative gap; 0 asks for the optimum.
     pub gap: f64,
-    /// Stop after this long with what was found. `None`: no limit.
+    /// Stop after this time with the best solution so far. `None`: no limit.
     pub time_limit: Option<Duration>,
     /// The most columns in one master.
     pub max_columns: usize,
@@ -304,7 +304,7 @@ impl Run<'_> {
             let terms = Terms {
                 // While the rows are exceeded, nothing else counts: the columns are near the best in any case.
                 excess_only: missed || self.model.relaxed,
-                // A little less than asked, for what rounding takes.
+                // A little less than asked, to allow for rounding.
                 gap: if missed { 0.0 } else { 0.99 * self.options.gap },
                 solver: self.options.solver,
                 deadline: self.deadline,

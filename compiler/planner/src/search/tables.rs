@@ -131,7 +131,7 @@ pub enum TableError {
     },
     /// Losses of whole KV heads, for query heads that choose for themselves.
     #[error(
-        "the influence is that of KV heads as a whole and says nothing of a query head alone: search per KV head, or profile with a measure of query heads, as fisher-heads"
+        "the influence was measured for whole KV heads, not for query heads: search per KV head, or profile with a measure of query heads, such as fisher-heads"
     )]
     Joint,
     /// Sums over windows behind another sink.

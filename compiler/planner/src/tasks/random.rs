@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 pub struct Random(ChaCha8Rng);
 
 impl Random {
-    /// The stream of a seed and of the names of what it is for.
+    /// The stream of a seed and of the names of its purpose.
     pub fn new(seed: u64, names: &[&str]) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(seed.to_le_bytes());

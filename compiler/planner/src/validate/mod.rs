@@ -195,7 +195,7 @@ pub fn validate(
     let all = (candidates.len() + 1) * items.len();
     let mut done = 0;
     let mut tables: Vec<Vec<f64>> = vec![Vec::new(); candidates.len() + 1];
-    // Item by item, so that what is there of a run that was cut compares all plans.
+    // Item by item, so that an interrupted run has compared all plans on the items that are done.
     for item in items {
         for (candidate, losses) in std::iter::once(&dense).chain(candidates).zip(&mut tables) {
             let told = Progress { item: &item.id, plan: &candidate.name, done, all };
@@ -245,7 +245,7 @@ pub fn validate(
     Ok(Validation { length, items: items.len(), dense: row(&dense, &tables[0]), best, plans })
 }
 
-/// The best plan, its provenance told how it was chosen.
+/// The best plan, with the choice recorded in its provenance.
 pub fn chosen(candidates: &[Candidate], validation: &Validation, items: &Header) -> Plan {
     let mut plan = candidates[validation.best].plan.clone();
     let best = &validation.plans[validation.best];

@@ -3,7 +3,7 @@
 //! Everything here is written in rows: the new tokens of all requests of a batch, packed. Memory is linear in them, so
 //! long inputs go in as chunks of [`CHUNK`] rows, which the caches make the same as one (SPEC.md section 1, law 6).
 
-// As in `simd`: what is not inlined into the function with the wide vectors is compiled without them.
+// As in `simd`: code that is not inlined into the function with the wide vectors is compiled without them.
 #![allow(clippy::inline_always)]
 
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! The operations between the matrix products, on the CPU: RMS norm, rotary embedding and `SwiGLU`, fused and in parallel
 //! over rows. Each takes and gives float32 tensors that are contiguous.
 
-// As in `simd`: what is not inlined into the function with the wide vectors is compiled without them.
+// As in `simd`: code that is not inlined into the function with the wide vectors is compiled without them.
 #![allow(clippy::inline_always)]
 
 use std::ops::Range;

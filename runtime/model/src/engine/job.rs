@@ -14,7 +14,7 @@ pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
 pub struct Ticket(Arc<AtomicBool>);
 
 impl Ticket {
-    /// Ends the request: its answers end with what they have, before the next step but one.
+    /// Ends the request: its answers end with the tokens that they have, before the next step but one.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -2,7 +2,7 @@
 //!
 //! [`Engine::submit`] queues a [`Request`] and returns its [`Event`]s as they come. Requests run together: each step takes all
 //! answers that can go on by one token, and chunks of the prompts of those that have come in the meantime. An answer does not
-//! depend on what else runs beyond rounding; on a runner that is [deterministic](runner::Limits::deterministic), not at all.
+//! depend on the other requests beyond rounding; on a runner that is [deterministic](runner::Limits::deterministic), not at all.
 
 pub(crate) mod job;
 mod kept;

@@ -23,9 +23,9 @@ pub struct Request {
     pub n: u32,
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Tokens that end an answer and are no part of it.
+    /// Tokens that end an answer and do not belong to it.
     pub stop_tokens: Vec<u32>,
-    /// Texts that end an answer and are no part of its text, none of them empty.
+    /// Texts that end an answer and do not belong to it. None is empty.
     pub stop_strings: Vec<String>,
     /// How many of the likeliest tokens are reported beside each token.
     pub top_logprobs: u32,

@@ -68,7 +68,7 @@ pub struct Prefill<'a, S> {
 pub struct Chosen {
     /// The lane.
     pub lane: u32,
-    /// The token and its log-probability; NaN where the logits are no numbers, which ends the request and no other.
+    /// The token and its log-probability; NaN where the logits are NaN, which ends this request only.
     pub outcome: Outcome,
     /// The likeliest tokens and their log-probabilities, as many as were asked for.
     pub top: Vec<(u32, f32)>,

@@ -214,7 +214,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Ends the request: its answers end with what they have.
+    /// Ends the request: its answers end with the tokens that they have.
     pub fn cancel(&self) {
         self.ticket.cancel();
     }

@@ -1,4 +1,4 @@
-//! What tensors a model has: in its files ([`Part`]) and in the forward pass ([`Weight`]), where projections that read
+//! The tensors of a model: in its files ([`Part`]) and in the forward pass ([`Weight`]), where projections that read
 //! the same input lie in one matrix.
 //!
 //! This is the one description of a model's tensors, for both kinds of file and every architecture.

@@ -65,7 +65,7 @@ pub struct PrefillPoint {
     pub profile: Option<Profile>,
 }
 
-/// What a step takes at least: its keys and values at the rate of reading, and the larger of its weights at that rate and its
+/// The least time that a step can take: its keys and values at the rate of reading, and the larger of its weights at that rate and its
 /// operations at the rate of products. GB/s and TFLOP/s to milliseconds.
 pub fn limit_ms(point: &DecodePoint, flops: u64, read_gb_per_s: f64, tflop_per_s: f64) -> f64 {
     let read = |bytes: u64| bytes as f64 / read_gb_per_s / 1e6;

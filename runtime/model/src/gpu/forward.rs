@@ -124,7 +124,7 @@ pub(super) struct Forward {
 }
 
 impl Forward {
-    /// Launches a step. `done` is called behind each piece of work, with what it was.
+    /// Launches a step. `done` is called behind each piece of work, with its kind.
     pub(super) fn run(
         &mut self,
         stream: &Stream,
@@ -287,7 +287,7 @@ struct Linears<'a, 'b> {
 }
 
 impl Linears<'_, '_> {
-    /// A layer behind a norm of `x`. `normed` is for what the norm makes, where it is a kernel of its own.
+    /// A layer behind a norm of `x`. `normed` is for the norm's output, where it is a kernel of its own.
     fn normed(
         &mut self,
         op: Op,

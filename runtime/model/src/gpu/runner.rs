@@ -158,7 +158,7 @@ impl GpuRunner {
         Ok((limits, memory))
     }
 
-    /// Bytes of device memory, by what they are for.
+    /// Bytes of device memory, by purpose.
     pub fn memory(&self) -> MemoryByKind {
         self.memory
     }

@@ -96,7 +96,7 @@ impl StepBytes {
     }
 }
 
-/// Bytes of device memory by what they are for.
+/// Bytes of device memory by purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MemoryByKind {
     /// The model's weights.

@@ -12,7 +12,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::{Checkpoint, Config, Element, ModelError, Weight};
 
-/// Bytes of the random values that random weights repeat, from another place on for each matrix. It is no multiple of a
+/// Bytes of the random values that random weights repeat, from another place on for each matrix. It is not a multiple of a
 /// row, so that rows differ.
 const PATTERN: usize = (32 << 20) + 34;
 /// The standard deviation of random weights, as models are initialised with.

@@ -1,4 +1,4 @@
-//! What users of other programs met, as tests: special tokens, prompts and the ends of answers.
+//! Faults that users of other programs reported, as tests: special tokens, prompts and the ends of answers.
 
 use std::path::Path;
 
@@ -188,7 +188,7 @@ fn templates_with_names() {
         (json!([named("rag", "R")]), "the templates `rag`, expected one named `default`"),
         (json!(7), "expected a template, or templates with names"),
     ] {
-        // It is no reason to refuse the model.
+        // It does not make the model unusable.
         let texts = texts(&json!(null), &with_template(&template)).unwrap();
         let error = texts.template.unwrap().render(&[Message::new("user", "hi")]).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");

@@ -185,7 +185,7 @@ fn gguf_settings_are_checked() {
         let error = Model::open(&path).unwrap_err().to_string();
         assert!(error.contains(message), "{key}: {error}");
     }
-    // A template that cannot be read is no reason to refuse the model.
+    // A template that cannot be read does not make the model unusable.
     let template = Value::String("{% if %}".into());
     tiny.write_gguf_with(&path, GgmlDType::F32, &[("tokenizer.chat_template", template)]);
     let error = Model::open(&path).unwrap().chat(&[Message::new("user", "in")]).unwrap_err().to_string();

@@ -199,7 +199,7 @@ fn random_weights_follow_from_the_seed() {
     assert!(logits[0] != logits[1]);
 }
 
-/// An answer is no token over and over, though embedding and head are one, and another one with every seed.
+/// An answer does not repeat one token, although embedding and head are one tensor; another seed gives another answer.
 #[test]
 fn a_random_model_answers() {
     let folder = tempfile::tempdir().unwrap();

@@ -148,7 +148,7 @@ fn safetensors_and_indices_with_changed_bytes() {
     read(folder.path()).unwrap();
 }
 
-/// Every setting with every kind of value: what is accepted is no larger than what the files hold.
+/// Every setting with every kind of value: an accepted model is at most as large as its files.
 #[test]
 fn configurations_with_other_values() {
     let folder = tempfile::tempdir().unwrap();

@@ -35,7 +35,7 @@ impl Message {
 /// A template and the special tokens that it may name.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
-    /// Its text, or why there is none that can be used.
+    /// Its text, or the reason why it cannot be used.
     source: Result<String, String>,
     /// `bos_token` and so on, with their spelling.
     tokens: Vec<(String, String)>,

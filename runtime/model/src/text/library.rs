@@ -63,7 +63,7 @@ impl Library {
             inner.with_padding(None);
             inner.with_truncation(None).map_err(|error| error.to_string())?;
             inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-            // Calls every part once: what panics does so now. That a text cannot be encoded is no reason to refuse the file.
+            // Calls every part once, so that a part that panics does so now. A text that cannot be encoded is not a reason to refuse the file.
             let _ = inner.encode_fast("a 1", false);
             Ok(inner)
         })?;

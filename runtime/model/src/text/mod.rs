@@ -28,7 +28,7 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    /// Those of a Hugging Face folder.
+    /// The texts of a Hugging Face folder.
     pub(crate) fn of_folder(folder: &Path, config: &Config) -> Result<Self, ModelError> {
         let settings = special::Settings::read(folder)?;
         let path = folder.join("tokenizer.json");
@@ -47,7 +47,7 @@ impl Texts {
         Ok(Self { ends: merged(&config.eos, eos), template, tokenizer })
     }
 
-    /// Those of a GGUF file.
+    /// The texts of a GGUF file.
     pub(crate) fn of_gguf(file: &Gguf, config: &Config) -> Result<Self, ModelError> {
         let tokenizer = Tokenizer::from_gguf(file)?;
         let named = gguf::special_tokens(file, &tokenizer)?;

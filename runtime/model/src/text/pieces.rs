@@ -1,7 +1,7 @@
 //! SentencePiece's BPE: the vocabulary of Llama 2, Vicuna and the first Mistral.
 //!
 //! A space is written `▁`, and one is put before the text. Text starts as characters; of all neighbours that together
-//! are a piece, those with the highest score are joined first, the leftmost of equals. A character that is no piece
+//! are a piece, those with the highest score are joined first, the leftmost of equals. A character that is not a piece
 //! becomes the pieces of its bytes. What must hold: the time is `n log n` in the text, whatever the pieces are.
 
 use std::collections::{BinaryHeap, HashMap};
@@ -302,7 +302,7 @@ fn byte(piece: &str) -> Option<u8> {
     u8::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 2)
 }
 
-/// Text of bytes; every byte that is no part of a character is shown as one.
+/// Text of bytes; every byte that belongs to no character is shown as one.
 fn shown(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

@@ -14,7 +14,7 @@ use crate::{Config, ModelError};
 const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// What the files beside `tokenizer.json` say.
+/// The settings in the files beside `tokenizer.json`.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     /// `tokenizer_config.json`, then `special_tokens_map.json`.

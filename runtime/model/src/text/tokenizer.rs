@@ -74,7 +74,7 @@ impl Tokenizer {
         Self { kind, file: path.to_owned(), start, missing }
     }
 
-    /// Sets the token that every prompt starts with, or that there is none.
+    /// Sets the token that every prompt starts with; `None` for no such token.
     pub(super) fn set_start(&mut self, token: Option<u32>) {
         self.start = token.into_iter().collect();
     }

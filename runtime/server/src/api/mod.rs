@@ -13,9 +13,9 @@ use serde_json::{Map, Value};
 /// A field of a body that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongField {
-    /// Which.
+    /// The name of the field.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// The error.
     pub why: String,
 }
 
@@ -27,7 +27,7 @@ impl Fields {
     /// Of a body that is an object.
     ///
     /// # Errors
-    /// What is wrong with the body.
+    /// The error in the body.
     pub fn new(body: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(body).map(Self)
     }
@@ -50,7 +50,7 @@ impl Fields {
     }
 }
 
-/// What the bodies of both kinds of requests have beside their own fields.
+/// The fields that both kinds of requests share.
 #[derive(Clone, Debug, Default)]
 pub struct Common {
     /// The model's name, if the client says which it means.
@@ -131,7 +131,7 @@ pub struct StreamOptions {
 /// The body of `/v1/completions`.
 #[derive(Clone, Debug)]
 pub struct CompletionRequest {
-    /// What is to be continued.
+    /// The text to continue.
     pub prompt: Prompt,
     /// How many of the likeliest tokens are told beside each token.
     pub logprobs: Option<u32>,
@@ -213,7 +213,7 @@ impl ChatRequest {
     }
 }
 
-/// What an answer is to look like.
+/// The format of an answer.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ResponseFormat {
     /// `text` is all there is.
@@ -225,7 +225,7 @@ pub struct ResponseFormat {
 pub struct ChatMessage {
     /// `system`, `user`, `assistant`, or what else the template knows.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: Option<Content>,
 }
 

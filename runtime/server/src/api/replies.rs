@@ -1,4 +1,4 @@
-//! What clients get.
+//! The bodies of replies.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct Reply<C> {
     /// The reply's own name.
     pub id: String,
-    /// What it is.
+    /// The kind of object.
     pub object: &'static str,
     /// When, in seconds since 1970.
     pub created: u64,
@@ -45,7 +45,7 @@ pub struct PromptDetails {
 /// An answer to a prompt, or a piece of one.
 #[derive(Clone, Debug, Serialize)]
 pub struct CompletionChoice {
-    /// Which.
+    /// The number of the answer.
     pub index: u32,
     /// Its text.
     pub text: String,
@@ -71,7 +71,7 @@ pub struct CompletionLogprobs {
 /// An answer to a conversation.
 #[derive(Clone, Debug, Serialize)]
 pub struct ChatChoice {
-    /// Which.
+    /// The number of the answer.
     pub index: u32,
     /// The turn.
     pub message: ChatAnswer,
@@ -86,7 +86,7 @@ pub struct ChatChoice {
 pub struct ChatAnswer {
     /// `assistant`.
     pub role: &'static str,
-    /// What it says.
+    /// The text.
     pub content: String,
     /// Never.
     pub refusal: Option<String>,
@@ -97,7 +97,7 @@ pub struct ChatAnswer {
 pub struct ChatPiece {
     /// Which answer.
     pub index: u32,
-    /// What is new.
+    /// The new part of the message.
     pub delta: Delta,
     /// Log-probabilities, if asked for.
     pub logprobs: Option<ChatLogprobs>,
@@ -105,7 +105,7 @@ pub struct ChatPiece {
     pub finish_reason: Option<&'static str>,
 }
 
-/// What is new in a turn.
+/// The new part of a message.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Delta {
     /// `assistant`, in the first piece.
@@ -162,7 +162,7 @@ pub struct ModelCard {
     pub object: &'static str,
     /// When the server started, in seconds since 1970.
     pub created: u64,
-    /// Whose it is.
+    /// The owner.
     pub owned_by: &'static str,
     /// The longest context, in tokens.
     pub max_model_len: u32,

@@ -36,7 +36,7 @@ const GPU_CHUNK: u32 = 256;
 pub struct Args {
     #[command(flatten)]
     settings: Settings,
-    /// A TOML file of settings, for those that are no flag here and no variable
+    /// A TOML file of settings; flags and variables override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Say what would be served, and end; the weights are not read

@@ -1,14 +1,14 @@
-//! What would be served, found out without the weights.
+//! The server's limits, computed without reading the weights.
 
 use moac_model::engine::runner::Limits;
 use moac_model::gpu::MemoryByKind;
 use moac_runtime::plan::Plan;
 use serde::Serialize;
 
-/// What would be served.
+/// The model and limits that would be served.
 #[derive(Debug, Serialize)]
 pub(super) struct Offer {
-    /// What clients call the model.
+    /// The name of the model for clients.
     model: String,
     /// The model that the plan is for.
     plan: String,

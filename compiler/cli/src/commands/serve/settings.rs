@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use crate::commands::generate::Device;
 use crate::error::Error;
 
-/// What is served, and how; a setting that is not given has its default.
+/// The settings of the server; one that is not given has its default.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Settings {
     /// The model: a GGUF file, or a Hugging Face folder
@@ -35,10 +35,10 @@ pub(super) struct Settings {
     /// An answer does not depend, to the last bit, on the requests that run with it; on the CPU only
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) deterministic: Option<bool>,
-    /// What clients call the model [default: the name of its file or folder]
+    /// The name of the model for clients [default: the name of its file or folder]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
-    /// Address to listen on; set a key before you listen on one that others can reach [default: 127.0.0.1]
+    /// Address to listen on; set a key before you listen on an address that others can reach [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", help_heading = LIMITS)]
     pub(super) host: Option<IpAddr>,
     /// Port to listen on; 0 for any [default: 8000]
@@ -50,20 +50,20 @@ pub(super) struct Settings {
     /// Context lengths [default: the artifact's, or multiples of 1024 up to the model's context, at most 16384]
     #[arg(long, value_name = "TOKENS,..", value_delimiter = ',', conflicts_with = "artifact")]
     pub(super) lengths: Option<Vec<u32>>,
-    /// Answers that are written at once [default: 64 on a GPU, 8 on the CPU]
+    /// The number of answers generated at the same time [default: 64 on a GPU, 8 on the CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) lanes: Option<u32>,
-    /// Bytes for the caches of those, and for kept ones, as in 8GiB [default: all that is free on a GPU; on the CPU, the longest
-    /// context in every lane]
+    /// Memory for the KV caches of running and kept requests, as in 8GiB [default: all free memory on a GPU; on the CPU, the
+    /// longest context for every answer]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(super) kv_bytes: Option<u64>,
-    /// Tokens of prompts that are read in one step, which answers wait for [default: 256 on a GPU, 512 on the CPU]
+    /// Prompt tokens read in one step; running answers wait for them [default: 256 on a GPU, 512 on the CPU]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(super) chunk: Option<u32>,
-    /// Bytes of caches that are kept for the next turn of a conversation, at most [default: --kv-bytes]
+    /// Memory for caches kept for the next turn of a conversation, at most [default: --kv-bytes]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(super) keep_bytes: Option<u64>,
-    /// Seconds that they are kept [default: 300]
+    /// Seconds that a cache is kept [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub(super) keep_seconds: Option<u64>,
     /// Requests that may wait; more are refused with status 429 [default: 1024]
@@ -72,13 +72,13 @@ pub(super) struct Settings {
     /// Connections at once; more wait to be accepted [default: 1024]
     #[arg(long, value_name = "N", help_heading = LIMITS)]
     pub(super) connections: Option<usize>,
-    /// Bytes of a request's body [default: 8MiB]
+    /// The most bytes of a request's body [default: 8MiB]
     #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = LIMITS)]
     pub(super) body_bytes: Option<u64>,
-    /// Prompts of one request [default: 128]
+    /// The most prompts in one request [default: 128]
     #[arg(long, value_name = "N", help_heading = LIMITS)]
     pub(super) prompts: Option<usize>,
-    /// Seconds that a request may take, and a shutdown [default: 600]
+    /// The most seconds of a request, and of a shutdown [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), help_heading = LIMITS)]
     pub(super) timeout: Option<u64>,
     /// Seconds that a client may take to send its headers, and to read on [default: 30]

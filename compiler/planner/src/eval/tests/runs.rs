@@ -194,7 +194,7 @@ fn a_cut_evaluation_goes_on_and_ends_the_same() {
     let (done, stopped) = bench.evaluate("cut", &runs, Shard::ALL, Some(4));
     assert!(matches!(stopped, Err(EvalError::Stopped { done: 4, all: 15 })), "{stopped:?} after {done}");
     assert_eq!(files(&bench.folder.path().join("cut")).len(), 4);
-    // Nothing measured: the table of what there is.
+    // Nothing is measured: the table shows the kept cells.
     let (none, part) = bench.evaluate("cut", &runs, Shard::NONE, None);
     let part = part.unwrap();
     let items: usize =

@@ -126,7 +126,7 @@ fn the_pareto_set_of_a_tiny_problem_is_complete_at_its_corners() {
             );
         }
         for point in &set.points {
-            // Every point has the least of what was minimised under its caps.
+            // Every point has the least objective under its caps.
             let within =
                 |losses: &&Vec<f64>| point.loss_caps.iter().all(|&(at, cap)| losses[at] <= cap + 1e-9);
             let of = |losses: &Vec<f64>| {

@@ -1,4 +1,4 @@
-//! Tests of the search, by what they are held against.
+//! Tests of the search, a file for each reference that it is compared with.
 
 mod brute;
 #[cfg(feature = "highs")]

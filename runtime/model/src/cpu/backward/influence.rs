@@ -25,7 +25,7 @@
 //! That is not a sum over keys, but it is one over rows, and a row's window at every distance costs only its sums of `A`
 //! and `A G` in steps of 64 keys.
 //!
-//! Where the forward pass itself ran under masks, its log-sum-exp, `D` and gradients are those of what each head saw, and
+//! Where the forward pass itself ran under masks, its log-sum-exp, `D` and gradients are those of the keys that each head saw, and
 //! `F` is what moving a head's window from there does. Keys that it did not see have no gradient, but weights relative to
 //! the same log-sum-exp, so that showing them costs no more than hiding others: `F = A_shown * (G_shown - D) / (1 + A_shown)`.
 //!
@@ -35,7 +35,7 @@
 //! the first-order effect over targets drawn from the model's own predictions. So the squares of `F` are summed as
 //! well, rows taken as independent; of each head, and of all heads of a KV head together, which share a window.
 
-// As in `simd`: what is not inlined into the function with the wide vectors is compiled without them.
+// As in `simd`: code that is not inlined into the function with the wide vectors is compiled without them.
 #![allow(clippy::inline_always)]
 
 use moac_runtime::simd::{NullaryFnOnce, exp, vectorized};
@@ -76,7 +76,7 @@ pub struct HeadSums {
     /// The same over the others, `i mod 64 < j mod 64`; zero on the diagonal.
     pub near: Vec<Sums>,
     /// `F` over the rows of a block, `[query block][w]`: behind a sink of 64 tokens, what a window of `64 w` tokens hides
-    /// is hidden. Zero at w = 0, which is no window.
+    /// is hidden. Zero at w = 0, where there is no window.
     pub windows: Vec<Sums>,
     /// The sums of the squares of the same rows' `F`.
     pub squares: Vec<f64>,

@@ -127,7 +127,7 @@ fn attend(
     Ok((Tensor::from_vec(o, (rows, num_heads * head_dim), &Device::Cpu)?, attended.lse))
 }
 
-/// Rows of a matrix made some at a time, so that what lies between stays in cache.
+/// Rows of a matrix made some at a time, so that intermediate values stay in cache.
 fn in_chunks(
     rows: usize,
     mut chunk: impl FnMut(usize, usize) -> Result<Tensor, ModelError>,

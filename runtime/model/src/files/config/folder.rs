@@ -1,6 +1,6 @@
 //! The configuration in a Hugging Face folder's `config.json`.
 //!
-//! What transformers does with a setting that is missing is done here too, by architecture. Most settings that may stand
+//! A missing setting has the default that transformers gives it, by architecture. Most settings that may stand
 //! there are of training or of other programs, so what changes the computation is refused from a list.
 
 use std::collections::BTreeMap;

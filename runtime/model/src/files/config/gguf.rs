@@ -109,7 +109,7 @@ impl<'a> Reader<'a> {
             }
         }
         let context = self.need("context_length")?;
-        // A window that is no shorter than the context hides nothing.
+        // A window at least as long as the context hides nothing.
         let window = gguf.unsigned(&self.key("attention.sliding_window"))?.unwrap_or(0);
         if (1..context as u64).contains(&window) {
             return Err(self.unsupported("attention.sliding_window", window));

@@ -1,4 +1,4 @@
-//! The engine on the CPU path, with a tiny random model: what a request gets does not depend on what else runs.
+//! The engine on the CPU path, with a tiny random model: the answer to a request does not depend on the other requests.
 
 use std::sync::OnceLock;
 
