@@ -31,5 +31,6 @@ mod serve_bodies;
 mod serve_curl;
 mod serve_document;
 mod serve_load;
+mod synthetic;
 mod tasks;
 mod verify;

@@ -127,7 +127,7 @@ impl Maker<'_> {
         begun: &str,
     ) -> Result<Vec<u32>, CalibrateError> {
         let tokenizer = &self.model.tokenizer;
-        let Frame { head, tail } = Frame::of(self.model)?;
+        let Frame { head, tail, .. } = Frame::of(self.model)?;
         let begun = tokenizer.encode(begun)?;
         let question = [Page::paragraph(tokenizer, question)?, tail, begun].concat();
         let mut page = Page::new(tokenizer, [head, tokenizer.encode(INTRO)?].concat());

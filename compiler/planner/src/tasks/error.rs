@@ -88,6 +88,12 @@ pub enum TaskError {
         /// The part after it.
         text: String,
     },
+    /// The engine did not take a prompt.
+    #[error(transparent)]
+    Refused(#[from] moac_model::Refused),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] moac_model::EngineError),
     /// The model or its tokenizer failed.
     #[error(transparent)]
     Model(#[from] ModelError),

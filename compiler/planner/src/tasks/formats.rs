@@ -140,21 +140,22 @@ const KV_EVALUATION: Format = Format {
     facts: 14,
 };
 
+/// All that a split shows a model, but for the filler.
+#[cfg(test)]
+pub(super) fn shown(split: Split) -> Vec<&'static str> {
+    let wording = |kind| {
+        let Format { chat, fact, answer, .. } = *Format::of(kind, split);
+        let turn = chat.into_iter().flat_map(|Chat { intro, question }| [intro, question]);
+        turn.chain([fact, answer])
+    };
+    Kind::ALL.into_iter().flat_map(wording).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-
-    /// All that a split shows a model, but for the filler.
-    fn shown(split: Split) -> Vec<&'static str> {
-        let wording = |kind| {
-            let Format { chat, fact, answer, .. } = *Format::of(kind, split);
-            let turn = chat.into_iter().flat_map(|Chat { intro, question }| [intro, question]);
-            turn.chain([fact, answer])
-        };
-        Kind::ALL.into_iter().flat_map(wording).collect()
-    }
 
     #[test]
     fn the_splits_share_no_wording_and_no_word() {

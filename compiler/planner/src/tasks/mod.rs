@@ -1,9 +1,12 @@
 //! Retrieval tasks that the project makes itself: facts hidden in long texts, and questions about them.
 //!
 //! A [`Prompt`] is one context with many facts in it and several [`Question`]s, each about one fact: the context is
-//! prefilled once, and every question is a branch of its cache ([`ask`]). There are two kinds of facts and two
+//! prefilled once, and every question is a branch of its cache ([`ask`]). There are two [`Kind`]s of facts and two
 //! [`Split`]s: calibration and evaluation share no key, no wording and no text, as long as the caller gives them
-//! different texts.
+//! different texts. Of the [`FactKind`]s there are three [`Set`]s, which share none either.
+//!
+//! A [`Dialog`] is one context with one question after the other, which a model answers in its own words ([`converse`]): the
+//! [`Synthetic`] tasks of RULER, and conversations of several turns ([`TurnsSpec`]).
 //!
 //! What must hold: the same seed, texts and vocabulary give the same prompts; context, question and answer together
 //! fit the requested length and nearly fill it; there are facts in every seventh of the context, or in turn where
@@ -11,21 +14,30 @@
 //! whole text.
 
 mod ask;
+mod dialog;
+mod draft;
 mod error;
+mod facts;
 mod formats;
 mod frame;
+mod hide;
 mod page;
 mod prompt;
 mod random;
+mod synthetic;
 mod texts;
+mod values;
 mod words;
 
 pub use ask::{Verdict, ask};
+pub use dialog::{Dialog, Turn, converse, recall};
 pub use error::TaskError;
+pub use facts::{FactKind, FactsSpec, Set, TurnsSpec};
 pub use frame::{Frame, continuation};
 pub use page::Page;
 pub use prompt::{Prompt, Question, TaskSpec};
 pub use random::Random;
+pub use synthetic::{Synthetic, SyntheticSpec};
 pub use texts::{Corpus, Document, Filler};
 
 use std::fmt;

@@ -3,16 +3,11 @@
 use std::collections::BTreeSet;
 
 use moac_model::{Model, Tokenizer};
-use moac_runtime::plan::DEFAULT_SINK;
 
 use super::formats::{Chat, Format, fill};
 use super::frame::{Frame, continuation};
+use super::hide::{Hidden, hide, places, words_of};
 use super::{Corpus, Filler, Kind, Page, Random, Split, TaskError};
-
-/// The context is laid out in this many parts, each of which has its share of the facts.
-const PARTS: usize = 7;
-/// Units of filler that may be passed over, as they hold a key or a value themselves, before the texts are given up.
-const PASSED: usize = 100_000;
 
 /// A retrieval task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -59,14 +54,6 @@ pub struct Question {
     pub value: String,
 }
 
-/// A fact on its way into the context.
-struct Fact {
-    key: String,
-    value: String,
-    tokens: Vec<u32>,
-    at: usize,
-}
-
 impl TaskSpec {
     /// The prompt of a number. It depends on nothing but this description, the number, the texts and the vocabulary.
     pub fn prompt(&self, model: &Model, corpus: &Corpus, number: usize) -> Result<Prompt, TaskError> {
@@ -102,12 +89,11 @@ impl TaskSpec {
             None => tokenizer.encode_prompt("")?,
             Some(Chat { intro, .. }) => [frame.head, tokenizer.encode(intro)?].concat(),
         };
+        let words: BTreeSet<String> =
+            facts.iter().flat_map(|(key, value)| words_of(key).chain(words_of(value))).collect();
         let mut facts = facts
-            .into_iter()
-            .map(|(key, value)| {
-                let tokens = Page::paragraph(tokenizer, &fill(format.fact, &key, &value))?;
-                Ok(Fact { key, value, tokens, at: 0 })
-            })
+            .iter()
+            .map(|(key, value)| Hidden::new(tokenizer, &fill(format.fact, key, value)))
             .collect::<Result<Vec<_>, TaskError>>()?;
         let needed = context.len() + facts.iter().map(|fact| fact.tokens.len()).sum::<usize>();
         if needed > room {
@@ -119,7 +105,8 @@ impl TaskSpec {
         let filler = Filler::new(corpus, random("filler"));
         let source = filler.document().name.clone();
         let mut page = Page::new(tokenizer, context);
-        fill_context(&mut page, &mut facts, &places, room, filler)?;
+        let tells = |unit: &str| words_of(unit).any(|word| words.contains(&word));
+        hide(&mut page, &mut facts, &places, room, filler, tells)?;
         let context = page.tokens;
 
         for (question, at) in questions.iter_mut().zip(asked) {
@@ -149,83 +136,4 @@ impl TaskSpec {
 fn spread(n: usize, of: usize, random: &mut Random) -> Vec<usize> {
     let part = |at: usize| at * of / n;
     (0..n).map(|at| part(at) + random.below(part(at + 1) - part(at))).collect()
-}
-
-/// Where a fact should begin.
-struct Place {
-    /// Not before this.
-    from: usize,
-    /// Here, or a little before or behind.
-    at: usize,
-}
-
-/// Where the facts should begin in the context of a number, which has `room` tokens, the first `start` of them given:
-/// each part of the context has its share of the facts, evenly spread but for a random part of their distance. If there
-/// are fewer facts than parts, each part has its turn as the numbers go on. None is among the first tokens, which every
-/// plan keeps.
-fn places(number: usize, start: usize, room: usize, facts: &[Fact], random: &mut Random) -> Vec<Place> {
-    let longest = facts.iter().map(|fact| fact.tokens.len()).max().unwrap_or(0);
-    let start = start.max(DEFAULT_SINK as usize);
-    let mut counts = [facts.len() / PARTS; PARTS];
-    let left = facts.len() % PARTS;
-    for at in 0..left {
-        counts[(number + at * PARTS / left) % PARTS] += 1;
-    }
-    let mut places = Vec::new();
-    for (part, count) in counts.into_iter().enumerate() {
-        let low = (part * room / PARTS).max(start);
-        let high = ((part + 1) * room / PARTS).saturating_sub(longest).max(low);
-        for at in 0..count {
-            let share = (at as f64 + random.unit()) / count as f64;
-            places.push(Place { from: low, at: low + (share * (high - low) as f64) as usize });
-        }
-    }
-    places
-}
-
-/// Fills the context up to `room` tokens: filler, and the facts at the ends of its units that are nearest to their
-/// places.
-fn fill_context(
-    page: &mut Page<'_>,
-    facts: &mut [Fact],
-    places: &[Place],
-    room: usize,
-    filler: Filler<'_>,
-) -> Result<(), TaskError> {
-    let mut left: usize = facts.iter().map(|fact| fact.tokens.len()).sum();
-    let words: BTreeSet<String> =
-        facts.iter().flat_map(|fact| words_of(&fact.key).chain(words_of(&fact.value))).collect();
-    let mut next = 0;
-    // Units that are not taken; a corpus of nothing else would be read for ever.
-    let mut passed = 0;
-    for unit in filler {
-        let tells = words_of(unit).any(|word| words.contains(&word));
-        let Some(tokens) = page.measure(unit)?.filter(|_| !tells) else {
-            passed += 1;
-            if passed == PASSED {
-                break;
-            }
-            continue;
-        };
-        let end = page.tokens.len() + tokens.len();
-        while next < facts.len() && page.tokens.len() >= places[next].from && end > places[next].at {
-            facts[next].at = page.tokens.len();
-            page.add_paragraph(&facts[next].tokens);
-            left -= facts[next].tokens.len();
-            next += 1;
-        }
-        if !page.add(unit, room - left)? {
-            for fact in &mut facts[next..] {
-                fact.at = page.tokens.len();
-                page.add_paragraph(&fact.tokens);
-            }
-            return Ok(());
-        }
-    }
-    Err(TaskError::TooFewTexts { found: page.tokens.len(), expected: room })
-}
-
-/// The words and numbers of a text, in small letters.
-fn words_of(text: &str) -> impl Iterator<Item = String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase)
 }

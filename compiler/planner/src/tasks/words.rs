@@ -1,5 +1,5 @@
 //! The words that keys and values are made of: common nouns, rare in running text, most of them one token. No word is in
-//! both lists.
+//! two lists, and no name of people.
 
 #[rustfmt::skip]
 pub(super) const EVALUATION: [&str; 223] = [
@@ -52,3 +52,47 @@ pub(super) const CALIBRATION: [&str; 223] = [
     "trout", "tuna", "tunnel", "turkey", "uranium", "valve", "vanilla", "vinegar", "vinyl", "violin",
     "wagon", "walnut", "whale", "whip", "willow", "wool", "wrench", "zebra", "zombie",
 ];
+
+#[rustfmt::skip]
+pub(super) const CHOICE: [&str; 80] = [
+    "almond", "apron", "bagel", "barrel", "beetroot", "bellows", "biscuit", "blouse", "bonnet", "bracelet",
+    "bugle", "cannon", "caramel", "caravan", "castle", "cello", "chalk", "chapel", "cigar", "clarinet",
+    "cloak", "clover", "cobweb", "collar", "coral", "cork", "cottage", "crane", "crayon", "cucumber",
+    "cushion", "dagger", "daisy", "dungeon", "ebony", "emerald", "fiddle", "flannel", "fudge", "goblet",
+    "hatchet", "hazel", "heron", "ivory", "jasmine", "kennel", "lilac", "lobby", "locket", "mandolin", "maple",
+    "marigold", "mitten", "nutmeg", "oboe", "opal", "otter", "pebble", "pelican", "pistachio", "plank",
+    "poppy", "porridge", "quiver", "raven", "rhubarb", "saffron", "satchel", "sickle", "slate", "stork",
+    "teapot", "thimble", "thistle", "trumpet", "tulip", "turnip", "walrus", "wicker", "yarn",
+];
+
+/// What stands before a noun of [`EVALUATION`] in a key.
+#[rustfmt::skip]
+pub(super) const ADJECTIVES: [&str; 24] = [
+    "brisk", "calm", "clever", "dusty", "eager", "fancy", "gentle", "hollow", "humble", "jolly", "keen",
+    "lively", "mellow", "nimble", "polite", "quaint", "rusty", "shiny", "silent", "sturdy", "tidy", "vivid",
+    "witty", "zesty",
+];
+
+/// People: first names and family names.
+pub(super) type Names = ([&'static str; 12], [&'static str; 16]);
+
+#[rustfmt::skip]
+pub(super) const CALIBRATION_NAMES: Names = (
+    ["Agnes", "Bruno", "Clara", "Dmitri", "Esther", "Felix", "Greta", "Hector", "Ingrid", "Jonas", "Kirsten", "Lionel"],
+    ["Abernathy", "Brandt", "Castellan", "Dupont", "Eriksen", "Fairweather", "Gallardo", "Hathaway", "Ivanov",
+     "Jankowski", "Kowalski", "Lindqvist", "Moreau", "Nakamura", "Okafor", "Petrov"],
+);
+
+#[rustfmt::skip]
+pub(super) const CHOICE_NAMES: Names = (
+    ["Amelia", "Bertram", "Cecily", "Desmond", "Eloise", "Fergus", "Gwendolyn", "Humphrey", "Imogen", "Jasper", "Leonora", "Mortimer"],
+    ["Ashdown", "Blackwood", "Calloway", "Davenport", "Ellsworth", "Fothergill", "Goodwin", "Holloway", "Ingram",
+     "Kingsley", "Lockhart", "Merriweather", "Northcott", "Osgood", "Pemberton", "Ravenhill"],
+);
+
+#[rustfmt::skip]
+pub(super) const REPORT_NAMES: Names = (
+    ["Aditi", "Bashir", "Chiara", "Diego", "Elif", "Farid", "Giulia", "Hiroshi", "Ines", "Jamal", "Katya", "Luca"],
+    ["Achterberg", "Bianchi", "Chaudhry", "Delacroix", "Eriksson", "Fernandez", "Grimaldi", "Haddad", "Ishikawa",
+     "Jimenez", "Khalil", "Laurent", "Mahmoud", "Novak", "Oyelaran", "Papadakis"],
+);
