@@ -10,7 +10,7 @@ use moac_planner::eval::suite::{self, QUESTIONS, ascending, once, parse_lengths}
 use moac_planner::eval::{
     EvalError, Evaluation, NamedPlan, Progress, Run, Shard, Suite, Task, fingerprint, items,
 };
-use moac_planner::tasks::Corpus;
+use moac_planner::tasks::{Corpus, Set};
 use moac_runtime::plan::{ModelShape, Plan};
 
 use super::args::{input, on_disk, parse_count};
@@ -20,7 +20,11 @@ use crate::error::Error;
 use crate::interrupt;
 use crate::report::{quality_chart, quality_markdown, quality_tables};
 
-/// Measure quality: dense, uniform spans and plans side by side, on text and on retrieval
+/// Measure quality: dense, uniform spans and plans side by side, on text, retrieval and synthetic tasks
+///
+/// Tasks: nll is the loss on text. passkey, kv and facts hide facts in text and ask for one: an answer is right if greedy
+/// decoding gives exactly it. turns and the tasks of RULER (all together: ruler) let the model answer in its own words: their
+/// score is the share of the expected texts that are in the answer.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The model: a GGUF file, or a Hugging Face folder
@@ -28,7 +32,7 @@ pub struct Args {
     /// Plans to evaluate, each beside uniform spans of the same KV bytes
     #[arg(long = "plan", value_name = "PLAN", value_parser = input())]
     pub plans: Vec<PathBuf>,
-    /// The task [default: all, with --quick]
+    /// The task [default: nll, passkey and kv, with --quick]
     #[arg(long = "task", value_name = "TASK,..", value_delimiter = ',', required_unless_present_any = ["suite", "quick"])]
     pub tasks: Vec<Task>,
     /// Context lengths: tokens, or a range with a step as in 1024..8192:512 [default: 1024,2048 with --quick]
@@ -41,20 +45,27 @@ pub struct Args {
     /// Texts to hide the facts of retrieval tasks in [default: those of --data]
     #[arg(long, value_name = "PATH", value_parser = input())]
     pub filler: Option<PathBuf>,
-    /// Windows or contexts of each length [default: 8 windows; 10 contexts, 4 from 8192 on]
+    /// Windows or contexts of each length; of each task of ruler and each kind of facts [default: 8 windows; 10 contexts, 4
+    /// from 8192 on]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub items: Option<usize>,
-    /// Questions about a context
+    /// Questions about a context of passkey and kv
     #[arg(long, value_name = "N", default_value_t = QUESTIONS, value_parser = parse_count)]
     pub questions: usize,
-    /// Facts in a context, at least as many as questions [default: as many as are usual for the task]
+    /// Facts in a context of passkey and kv, at least as many as questions [default: as many as are usual for the task]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub facts: Option<usize>,
     /// Seed of the retrieval tasks
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Leave the model's chat template out of synthetic tasks and turns: the text goes on with a question and its answer
+    #[arg(long)]
+    pub plain: bool,
+    /// The formats of facts and turns; `moac calibrate` has others than these two
+    #[arg(long, value_enum, default_value_t = Formats::Report)]
+    pub formats: Formats,
     /// A file that lists plans and runs, to make all tables with one command
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["plans", "tasks", "lengths", "items", "questions", "facts", "seed"], value_parser = input())]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plans", "tasks", "lengths", "items", "questions", "facts", "seed", "plain", "formats"], value_parser = input())]
     pub suite: Option<PathBuf>,
     /// Use short lengths and few items, for a result within minutes
     #[arg(long)]
@@ -74,6 +85,15 @@ pub struct Args {
     pub svg: Option<PathBuf>,
     #[command(flatten)]
     form: Form,
+}
+
+/// What a set of formats is for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Formats {
+    /// To report what a plan keeps
+    Report,
+    /// To choose among settings and plans
+    Choice,
 }
 
 /// How results are printed.
@@ -105,7 +125,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     if let (Some(path), [_]) = (&args.svg, suite.runs.as_slice()) {
         check_out_beside_json(path, args.form.json)?;
     }
-    let asks = |retrieval| suite.runs.iter().any(|run| run.task.facts().is_some() == retrieval);
+    let asks = |questions| suite.runs.iter().any(|run| run.task.asks() == questions);
     let texts = if asks(false) { items::texts(&args.data, &model.tokenizer)? } else { Vec::new() };
     let filler = [args.filler.as_ref().unwrap_or(&args.data).clone()];
     let filler = asks(true).then(|| Corpus::read(&filler)).transpose().map_err(EvalError::from)?;
@@ -182,7 +202,7 @@ impl Args {
             plans.push(NamedPlan { name, plan: read_plan(path, shape)? });
         }
         once("plans", plans.iter().map(|plan| plan.name.as_str()))?;
-        let tasks = if self.tasks.is_empty() { Task::ALL.to_vec() } else { self.tasks.clone() };
+        let tasks = if self.tasks.is_empty() { Task::QUICK.to_vec() } else { self.tasks.clone() };
         let run = |task: Task| Run {
             name: task.name().to_owned(),
             title: task.title().to_owned(),
@@ -194,6 +214,11 @@ impl Args {
             questions: self.questions,
             facts: self.facts,
             seed: self.seed,
+            plain: self.plain,
+            set: match self.formats {
+                Formats::Report => Set::Report,
+                Formats::Choice => Set::Choice,
+            },
         };
         let runs = tasks.into_iter().map(run).collect();
         Ok(Suite { title: None, runs, plans })

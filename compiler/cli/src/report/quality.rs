@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use moac_planner::eval::report::{Effective, Kind, Report, Row, RunReport};
+use moac_planner::eval::report::{Accuracy, Effective, Kind, Part, Report, Row, RunReport, Score};
 
 use super::percent;
 use super::tables::table;
@@ -45,7 +45,7 @@ fn document(report: &Report, form: Form) -> String {
             Form::Text => writeln!(text, "{title}: {}\n", report.model),
             Form::Markdown => writeln!(text, "### {title}\n"),
         };
-        let retrieval = run.run.task.facts().is_some();
+        let retrieval = run.run.task.asks();
         if run.by_length.len() > 1 {
             grid(&mut text, &by_length(run, retrieval), form);
         }
@@ -53,6 +53,9 @@ fn document(report: &Report, form: Form) -> String {
             grid(&mut text, &effective(&run.effective), form);
         }
         grid(&mut text, &if retrieval { answers(run) } else { losses(run) }, form);
+        if let Some(parts) = parts(run) {
+            grid(&mut text, &parts, form);
+        }
     }
     text.truncate(text.trim_end().len());
     text
@@ -130,7 +133,7 @@ fn by_length(run: &RunReport, retrieval: bool) -> Grid {
             let row = &at.rows[method];
             let nll = row.nll.as_ref();
             or_dash(match &row.accuracy {
-                Some(accuracy) => Some(percent(accuracy.share)),
+                Some(accuracy) => Some(percent(accuracy.score.share)),
                 None if row.kind == Kind::Dense => nll.map(|nll| format!("({:.3})", nll.mean)),
                 None => nll.and_then(|nll| nll.gap).map(|gap| format!("{gap:+.4}")),
             })
@@ -174,22 +177,53 @@ fn answers(run: &RunReport) -> Grid {
     let mut rows = Vec::new();
     for at in &run.by_length {
         for row in distinct(&at.rows) {
-            let Some(accuracy) = &row.accuracy else { continue };
+            let Some(score) = row.accuracy.as_ref().map(|accuracy| &accuracy.score) else { continue };
             rows.push(vec![
                 name(row),
                 at.length.to_string(),
                 percent(row.density),
                 format!("{:.0}", row.mean_kv_span),
-                percent(accuracy.share),
-                interval(accuracy.interval, percent),
-                or_dash(accuracy.of_dense.map(|ratio| format!("{ratio:.3}"))),
-                interval(accuracy.of_dense_interval, |ratio| format!("{ratio:.3}")),
-                accuracy.questions.to_string(),
+                percent(score.share),
+                interval(score.interval, percent),
+                or_dash(score.of_dense.map(|ratio| format!("{ratio:.3}"))),
+                interval(score.of_dense_interval, |ratio| format!("{ratio:.3}")),
+                score.questions.to_string(),
                 items(row),
             ]);
         }
     }
     Grid { words: 1, header: header(&columns), rows }
+}
+
+/// What is right of every part of the questions, by method: of several tasks, kinds or turns; with what each plan keeps of the
+/// tasks that dense attention passes.
+fn parts(run: &RunReport) -> Option<Grid> {
+    let methods = run.by_length.first().map_or(&[][..], |at| &at.rows).iter().map(|row| row.method.clone());
+    let header = ["right of".to_owned(), "length".to_owned()].into_iter().chain(methods).collect();
+    let mut rows = Vec::new();
+    for at in &run.by_length {
+        let accuracies = || at.rows.iter().map(|row| row.accuracy.as_ref());
+        let names = accuracies().flatten().next().map_or(&[][..], |accuracy| &accuracy.parts);
+        for Part { name, .. } in names {
+            let share = |accuracy: Option<&Accuracy>| {
+                let part = accuracy?.parts.iter().find(|part| part.name == *name)?;
+                Some(percent(part.score.share))
+            };
+            let cells = accuracies().map(|accuracy| or_dash(share(accuracy)));
+            rows.push([name.clone(), at.length.to_string()].into_iter().chain(cells).collect());
+        }
+        let passed = |accuracy: Option<&Accuracy>| {
+            let Score { share, of_dense, of_dense_interval, .. } = accuracy?.passed.as_ref()?.score;
+            let (ratio, interval) = (of_dense?, interval(of_dense_interval, |ratio| format!("{ratio:.3}")));
+            Some(format!("{}, {ratio:.3} of dense [{interval}]", percent(share)))
+        };
+        if let Some(Part { name, .. }) = accuracies().flatten().find_map(|accuracy| accuracy.passed.as_ref())
+        {
+            let cells = accuracies().map(|accuracy| or_dash(passed(accuracy)));
+            rows.push([name.clone(), at.length.to_string()].into_iter().chain(cells).collect());
+        }
+    }
+    (!rows.is_empty()).then_some(Grid { words: 1, header, rows })
 }
 
 fn losses(run: &RunReport) -> Grid {

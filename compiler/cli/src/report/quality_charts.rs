@@ -11,7 +11,7 @@ const PANELS: usize = 3;
 
 /// The picture of a run as SVG.
 pub fn quality_chart(run: &RunReport) -> String {
-    let retrieval = run.run.task.facts().is_some();
+    let retrieval = run.run.task.asks();
     svg(&if retrieval { retrieval_chart(run) } else { loss_chart(run) })
 }
 
@@ -28,17 +28,17 @@ fn retrieval_chart(run: &RunReport) -> Chart {
         let first = &run.by_length[0].rows[method];
         let points = run.by_length.iter().filter_map(|at| {
             let row = &at.rows[method];
-            let accuracy = row.accuracy.as_ref()?;
+            let score = &row.accuracy.as_ref()?.score;
             Some(Point {
                 x: f64::from(at.length),
-                y: accuracy.share,
-                interval: accuracy.interval,
+                y: score.share,
+                interval: score.interval,
                 said: format!(
                     "{} at {}: {:.1}% of {} right",
                     row.method,
                     at.length,
-                    100.0 * accuracy.share,
-                    accuracy.questions
+                    100.0 * score.share,
+                    score.questions
                 ),
             })
         });

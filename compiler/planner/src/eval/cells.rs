@@ -50,6 +50,8 @@ pub enum Outcome {
     Losses(Vec<f32>),
     /// Every question of a context.
     Answers(Vec<Answer>),
+    /// What the model says, turn by turn.
+    Said(Vec<String>),
 }
 
 /// The answer to a question.

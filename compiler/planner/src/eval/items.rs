@@ -1,4 +1,4 @@
-//! Evaluation items: windows of text, and contexts with questions.
+//! Evaluation items: windows of text, contexts with questions, conversations.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,13 +8,20 @@ use moac_runtime::digest::Digest;
 use rayon::prelude::*;
 
 use super::{EvalError, Run, Task};
-use crate::tasks::{Corpus, Kind, Prompt, Question, Split, TaskSpec};
+use crate::tasks::{
+    Corpus, Dialog, FactKind, FactsSpec, Kind, Prompt, Question, Split, Synthetic, SyntheticSpec, TaskError,
+    TaskSpec, TurnsSpec,
+};
 
 /// One thing to measure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     /// Its name, for people.
     pub name: String,
+    /// Its task: of a run of several, the one.
+    pub task: Task,
+    /// The part of the run's items that it is one of, if there are several.
+    pub part: Option<&'static str>,
     /// The text that it is from.
     pub text: String,
     /// The input of the model.
@@ -28,16 +35,22 @@ pub enum Input {
     Window(Vec<u32>),
     /// A context and what is asked of it.
     Prompt(Prompt),
+    /// A context and what is asked of it, one question after the other.
+    Dialog(Dialog),
 }
 
 impl Input {
-    /// Tokens that the model reads, once.
+    /// Tokens that the model reads or writes, once.
     pub fn tokens(&self) -> usize {
         match self {
             Self::Window(tokens) => tokens.len(),
             Self::Prompt(prompt) => {
                 let of = |question: &Question| question.tokens.len() + question.answer.len() - 1;
                 prompt.context.len() + prompt.questions.iter().map(of).sum::<usize>()
+            }
+            Self::Dialog(dialog) => {
+                let turns = dialog.turns.iter().map(|turn| turn.tokens.len() + turn.limit as usize);
+                dialog.context.len() + turns.sum::<usize>()
             }
         }
     }
@@ -50,6 +63,14 @@ impl Input {
                 let asked = prompt.questions.iter().flat_map(|question| [&question.tokens, &question.answer]);
                 let fields: Vec<Vec<u8>> =
                     std::iter::once(&prompt.context).chain(asked).map(|tokens| bytes(tokens)).collect();
+                Digest::of_fields(fields.iter().map(Vec::as_slice))
+            }
+            // What is expected decides the score, which is no part of a measurement.
+            Self::Dialog(dialog) => {
+                let stop = dialog.stop.unwrap_or_default();
+                let turns = dialog.turns.iter().flat_map(|turn| [bytes(&turn.tokens), bytes(&[turn.limit])]);
+                let fields: Vec<Vec<u8>> =
+                    [bytes(&dialog.context), stop.as_bytes().to_vec()].into_iter().chain(turns).collect();
                 Digest::of_fields(fields.iter().map(Vec::as_slice))
             }
         }
@@ -100,7 +121,8 @@ pub fn windows(texts: &[Text], length: u32, count: usize) -> Result<Vec<Item>, E
     let window = |round: usize, text: &Text| {
         let tokens = text.tokens.get(round * size..(round + 1) * size)?.to_vec();
         let name = format!("{} from token {}", text.name, round * size);
-        Some(Item { name, text: text.name.clone(), input: Input::Window(tokens) })
+        let (task, part) = (Task::Nll, None);
+        Some(Item { name, task, part, text: text.name.clone(), input: Input::Window(tokens) })
     };
     let all = (0..rounds).flat_map(|round| texts.iter().filter_map(move |text| window(round, text)));
     let windows: Vec<Item> = all.take(count).collect();
@@ -110,28 +132,71 @@ pub fn windows(texts: &[Text], length: u32, count: usize) -> Result<Vec<Item>, E
     Ok(windows)
 }
 
-/// The contexts of a retrieval task. `stop` stops making them.
-pub fn prompts(
+/// The contexts of a task that asks questions. `stop` stops making them.
+pub fn contexts(
     model: &Model,
     corpus: &Corpus,
-    (kind, run, length): (Kind, &Run, u32),
+    (run, length): (&Run, u32),
     stop: &AtomicBool,
 ) -> Result<Vec<Item>, EvalError> {
-    let spec = TaskSpec {
-        kind,
-        split: Split::Evaluation,
-        length,
-        facts: run.facts,
-        questions: run.questions,
-        seed: run.seed,
-    };
-    let all = run.items_at(length);
-    let item = |number: usize| {
+    let makers = makers(run, length);
+    let count = run.items_at(length);
+    let all = count * makers.len();
+    let item = |at: usize| {
         if stop.load(Ordering::Relaxed) {
             return Err(EvalError::Stopped { done: 0, all });
         }
-        let prompt = spec.prompt(model, corpus, number)?;
-        Ok(Item { name: prompt.id.clone(), text: prompt.source.clone(), input: Input::Prompt(prompt) })
+        let Maker { task, part, make } = &makers[at / count.max(1)];
+        let (name, text, input) = make(model, corpus, at % count.max(1))?;
+        Ok(Item { name, task: *task, part: *part, text, input })
     };
     (0..all).into_par_iter().map(item).collect()
+}
+
+/// Makes the items of one task or of one part of it, by number: their names, the texts that they are from, the inputs.
+struct Maker {
+    task: Task,
+    part: Option<&'static str>,
+    make: Box<Make>,
+}
+
+type Make = dyn Fn(&Model, &Corpus, usize) -> Result<(String, String, Input), TaskError> + Sync;
+
+/// What makes the items of a run: of a task that stands for several, one for each.
+fn makers(run: &Run, length: u32) -> Vec<Maker> {
+    let &Run { seed, plain, set, questions, facts, .. } = run;
+    let of_prompt = |prompt: Prompt| (prompt.id.clone(), prompt.source.clone(), Input::Prompt(prompt));
+    let of_dialog = |dialog: Dialog| (dialog.id.clone(), dialog.source.clone(), Input::Dialog(dialog));
+    let retrieval = |kind: Kind| -> Box<Make> {
+        let spec = TaskSpec { kind, split: Split::Evaluation, length, facts, questions, seed };
+        Box::new(move |model, corpus, number| spec.prompt(model, corpus, number).map(of_prompt))
+    };
+    let synthetic = |task: Synthetic| -> Box<Make> {
+        let spec = SyntheticSpec { task, length, seed, plain };
+        Box::new(move |model, corpus, number| spec.dialog(model, corpus, number).map(of_dialog))
+    };
+    let one = |make| vec![Maker { task: run.task, part: None, make }];
+    match run.task {
+        Task::Nll => Vec::new(),
+        Task::Passkey => one(retrieval(Kind::Passkey)),
+        Task::Kv => one(retrieval(Kind::KeyValue)),
+        Task::Synthetic(task) => one(synthetic(task)),
+        Task::Ruler => Synthetic::ALL
+            .into_iter()
+            .map(|task| Maker { task: Task::Synthetic(task), part: Some(task.name()), make: synthetic(task) })
+            .collect(),
+        Task::Turns => {
+            let spec = TurnsSpec { set, length, seed, plain };
+            one(Box::new(move |model, corpus, number| spec.dialog(model, corpus, number).map(of_dialog)))
+        }
+        Task::Facts => FactKind::ALL
+            .into_iter()
+            .map(|kind| {
+                let spec = FactsSpec { kind, set, length, seed };
+                let make: Box<Make> =
+                    Box::new(move |model, corpus, number| spec.prompt(model, corpus, number).map(of_prompt));
+                Maker { task: run.task, part: Some(kind.name()), make }
+            })
+            .collect(),
+    }
 }

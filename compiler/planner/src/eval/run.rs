@@ -10,7 +10,7 @@ use moac_runtime::plan::Plan;
 
 use super::cells::{About, Cell, FORMAT, Key, Outcome, Store};
 use super::items::{self, Input, Item, Text};
-use super::{EvalError, Method, NamedPlan, Run, Spans, Task, measure};
+use super::{EvalError, Method, NamedPlan, Run, Spans, measure};
 use crate::tasks::Corpus;
 
 /// The inputs that all runs share.
@@ -123,7 +123,7 @@ impl Evaluation<'_> {
                     .collect();
                 for item in items {
                     for (method, plan) in &plans {
-                        let key = self.key(run.task, &Spans::new(plan, length), &item.input);
+                        let key = self.key(item, &Spans::new(plan, length));
                         // Plans and runs share what is the same.
                         let number = outcomes.len();
                         let Entry::Vacant(place) = outcomes.entry(key.clone()) else { continue };
@@ -150,9 +150,7 @@ impl Evaluation<'_> {
                 .map(|(&length, items)| {
                     let of = |method: Method| {
                         let spans = Spans::new(&method.plan(&shape, self.plans, length), length);
-                        let outcome = |item: &Item| {
-                            outcomes.get(&self.key(run.task, &spans, &item.input)).cloned().flatten()
-                        };
+                        let outcome = |item: &Item| outcomes.get(&self.key(item, &spans)).cloned().flatten();
                         let found = items.iter().map(outcome).collect();
                         (method, spans, found)
                     };
@@ -171,23 +169,21 @@ impl Evaluation<'_> {
     }
 
     fn items(&self, run: &Run, length: u32) -> Result<Vec<Item>, EvalError> {
-        match run.task.facts() {
-            None => items::windows(self.texts, length, run.items_at(length)),
-            Some(kind) => {
-                let filler = self.filler.ok_or(EvalError::NoTexts { path: "filler".into() })?;
-                items::prompts(self.model, filler, (kind, run, length), self.stop)
-            }
+        if !run.task.asks() {
+            return items::windows(self.texts, length, run.items_at(length));
         }
+        let filler = self.filler.ok_or(EvalError::NoTexts { path: "filler".into() })?;
+        items::contexts(self.model, filler, (run, length), self.stop)
     }
 
-    fn key(&self, task: Task, spans: &Spans, input: &Input) -> Key {
+    fn key(&self, item: &Item, spans: &Spans) -> Key {
         Key {
             format: FORMAT.to_owned(),
             model: self.fingerprint,
-            task,
+            task: item.task,
             length: spans.length,
             spans: spans.digest(),
-            input: input.digest(),
+            input: item.input.digest(),
         }
     }
 
@@ -219,7 +215,7 @@ impl Evaluation<'_> {
             state.next = format!("{} at {}, {}: {}", key.task, key.length, method, item.name);
             progress(&state);
             let start = std::time::Instant::now();
-            let outcome = measure::measure(&self.model.decoder, &plan, key.length, &item.input)?;
+            let outcome = measure::measure(self.model, &plan, key.length, &item.input)?;
             tracing::info!("{}: {:.1} s", state.next, start.elapsed().as_secs_f64());
             if !measure::finite(&outcome) {
                 return Err(EvalError::NotFinite { item: item.name.clone(), length: key.length, method });

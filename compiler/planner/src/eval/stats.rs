@@ -45,24 +45,26 @@ fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
     Some(low + (high - low) * at.fract())
 }
 
-/// The Wilson score interval of a share, for independent items. It has a width even if all are right.
-pub fn wilson(right: usize, items: usize) -> Option<[f64; 2]> {
+/// The Wilson score interval of a share, for independent items. It has a width even if all are right. An item may be right
+/// in part.
+pub fn wilson(right: f64, items: usize) -> Option<[f64; 2]> {
     if items == 0 {
         return None;
     }
-    let (n, p) = (items as f64, right as f64 / items as f64);
+    let (n, p) = (items as f64, right / items as f64);
     let centre = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
     let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
     Some([(centre - half).max(0.0), (centre + half).min(1.0)])
 }
 
-/// The share of right answers and its interval: the bootstrap over contexts; where all contexts have the same share, as when
-/// all is right, the bootstrap sees no spread and the interval is Wilson's over the items.
-pub fn accuracy(contexts: &[(usize, usize)]) -> (f64, Option<[f64; 2]>) {
+/// The share of right answers, of so many right out of so many in each context, and its interval: the bootstrap over
+/// contexts; where all contexts have the same share, as when all is right, the bootstrap sees no spread and the interval is
+/// Wilson's over the items.
+pub fn accuracy(contexts: &[(f64, usize)]) -> (f64, Option<[f64; 2]>) {
     let sum = |drawn: &mut dyn Iterator<Item = usize>| {
-        drawn.fold((0, 0), |(right, items), at| (right + contexts[at].0, items + contexts[at].1))
+        drawn.fold((0.0, 0), |(right, items), at| (right + contexts[at].0, items + contexts[at].1))
     };
-    let share = |(right, items): (usize, usize)| right as f64 / items as f64;
+    let share = |(right, items): (f64, usize)| right / items as f64;
     let all = sum(&mut (0..contexts.len()));
     if all.1 == 0 {
         return (0.0, None);

@@ -7,6 +7,7 @@ use moac_runtime::plan::{MAX_LENGTH, ModelShape, Plan, TILE};
 use serde::{Deserialize, Serialize};
 
 use super::{EvalError, NamedPlan, Task};
+use crate::tasks::Set;
 
 /// From this length on an item takes so long that fewer have to do.
 const LONG: u32 = 8192;
@@ -36,19 +37,23 @@ pub struct Run {
     pub facts: Option<usize>,
     /// The source of retrieval contexts.
     pub seed: u64,
+    /// Whether synthetic tasks and turns leave the model's chat template out.
+    pub plain: bool,
+    /// The formats of facts and turns.
+    pub set: Set,
 }
 
 /// Questions about a context where nothing else is said.
 pub const QUESTIONS: usize = 10;
 
 impl Run {
-    /// Windows or contexts at a length.
+    /// Windows or contexts at a length; of a task that stands for several, for each.
     pub fn items_at(&self, length: u32) -> usize {
         let long = self.long_items.filter(|_| length >= LONG);
         long.or(self.items).unwrap_or(match self.task {
             Task::Nll => 8,
-            Task::Passkey | Task::Kv if length < LONG => 10,
-            Task::Passkey | Task::Kv => 4,
+            _ if length < LONG => 10,
+            _ => 4,
         })
     }
 
@@ -123,6 +128,10 @@ struct FileRun {
     facts: Option<usize>,
     #[serde(default)]
     seed: u64,
+    #[serde(default)]
+    plain: bool,
+    #[serde(default)]
+    set: Set,
 }
 
 #[derive(Debug, Deserialize)]
@@ -199,8 +208,8 @@ pub fn once<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Res
 
 impl FileRun {
     fn resolve(self, plans: &[NamedPlan]) -> Result<Run, EvalError> {
-        let Self { name, title, task, lengths, plans: asked, items, long_items, questions, facts, seed } =
-            self;
+        let Self { name, title, task, lengths, plans: asked, items, long_items, .. } = self;
+        let Self { questions, facts, seed, plain, set, .. } = self;
         let index = |wanted: &String| {
             plans.iter().position(|plan| plan.name == *wanted).ok_or_else(|| EvalError::UnknownPlan {
                 run: name.clone(),
@@ -215,6 +224,6 @@ impl FileRun {
         let title = title.unwrap_or_else(|| task.title().to_owned());
         let questions = questions.unwrap_or(QUESTIONS);
         let lengths = lengths.0;
-        Ok(Run { name, title, task, lengths, plans, items, long_items, questions, facts, seed })
+        Ok(Run { name, title, task, lengths, plans, items, long_items, questions, facts, seed, plain, set })
     }
 }

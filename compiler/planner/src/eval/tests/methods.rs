@@ -7,6 +7,7 @@ use super::super::method::{Method, NamedPlan, Spans, uniform};
 use super::super::suite::{Run, parse_lengths};
 use super::super::{EvalError, Task};
 use super::tiny::numbers;
+use crate::tasks::Set;
 
 fn shape(layers: u32, heads: u32, kv_heads: u32) -> ModelShape {
     ModelShape {
@@ -142,6 +143,8 @@ fn lengths_that_cannot_be_are_refused() {
         questions: 1,
         facts: None,
         seed: 0,
+        plain: false,
+        set: Set::Report,
     };
     let model = shape(3, 6, 2);
     assert!(run(&[256, 8192]).check(&model, &plans).is_ok());

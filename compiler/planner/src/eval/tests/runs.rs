@@ -15,7 +15,7 @@ use super::super::measure::measure;
 use super::super::report::{Kind, RunReport, of_runs};
 use super::super::{EvalError, Evaluation, Method, NamedPlan, Progress, Run, Shard, Task, fingerprint};
 use super::tiny;
-use crate::tasks::Corpus;
+use crate::tasks::{Corpus, Set};
 
 struct Bench {
     folder: TempDir,
@@ -73,6 +73,8 @@ impl Bench {
             questions: 4,
             facts: None,
             seed: 0,
+            plain: false,
+            set: Set::Report,
         }
     }
 
@@ -144,11 +146,11 @@ fn a_covering_plan_is_dense_and_a_sparse_one_is_not() {
     let tokens = &bench.texts[0].tokens[..LENGTH as usize];
     let dense = dense_plan(&bench.model.decoder.config().shape());
     let decoder = &bench.model.decoder;
-    let losses = |plan: &Plan| match measure(decoder, plan, LENGTH, &Input::Window(tokens.to_vec())).unwrap()
-    {
-        Outcome::Losses(losses) => losses,
-        Outcome::Answers(_) => unreachable!(),
-    };
+    let losses =
+        |plan: &Plan| match measure(&bench.model, plan, LENGTH, &Input::Window(tokens.to_vec())).unwrap() {
+            Outcome::Losses(losses) => losses,
+            _ => unreachable!(),
+        };
     let (own, other) = (losses(&bench.plans[1].plan), losses(&dense));
     assert!(own.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-4));
     let expected = decoder.losses(tokens, &mut Cache::new(&dense, LENGTH).unwrap()).unwrap();
@@ -162,9 +164,8 @@ fn questions_are_answered_as_decoding_would() {
     run.items = Some(1);
     let (_, report) = bench.evaluate("cells", std::slice::from_ref(&run), Shard::ALL, None);
     let report = report.unwrap();
-    let kind = Task::Passkey.facts().unwrap();
-    let items = items::prompts(&bench.model, &bench.filler, (kind, &run, RETRIEVAL), &AtomicBool::new(false))
-        .unwrap();
+    let items =
+        items::contexts(&bench.model, &bench.filler, (&run, RETRIEVAL), &AtomicBool::new(false)).unwrap();
     let Input::Prompt(prompt) = &items[0].input else { unreachable!() };
     assert_eq!(prompt.questions.len(), 4);
     for (row, method) in report[0].by_length[0].rows.iter().zip(Method::of_plans(&[0])) {
@@ -180,7 +181,7 @@ fn questions_are_answered_as_decoding_would() {
             let loss = of.iter().map(|&loss| f64::from(loss)).sum::<f64>() / of.len() as f64;
             assert!((loss - answer.loss).abs() < 5e-4, "{}: {loss} and {}", row.method, answer.loss);
         }
-        assert_eq!((accuracy.questions, accuracy.contexts.len()), (4, 1));
+        assert_eq!((accuracy.score.questions, accuracy.contexts.len()), (4, 1));
     }
 }
 

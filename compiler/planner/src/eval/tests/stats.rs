@@ -13,11 +13,11 @@ fn near(found: [f64; 2], expected: [f64; 2], within: f64) {
 #[test]
 fn wilson_has_the_values_of_the_literature() {
     // Newcombe 1998, table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
-    near(wilson(81, 263).unwrap(), [0.2553, 0.3662], 6e-5);
-    near(wilson(15, 148).unwrap(), [0.0624, 0.1605], 6e-5);
-    near(wilson(0, 20).unwrap(), [0.0, 0.1611], 6e-5);
-    near(wilson(1, 29).unwrap(), [0.0061, 0.1718], 6e-5);
-    assert_eq!(wilson(0, 0), None);
+    near(wilson(81.0, 263).unwrap(), [0.2553, 0.3662], 6e-5);
+    near(wilson(15.0, 148).unwrap(), [0.0624, 0.1605], 6e-5);
+    near(wilson(0.0, 20).unwrap(), [0.0, 0.1611], 6e-5);
+    near(wilson(1.0, 29).unwrap(), [0.0061, 0.1718], 6e-5);
+    assert_eq!(wilson(0.0, 0), None);
 }
 
 #[test]
@@ -46,8 +46,8 @@ fn small_bootstraps_are_exact_distributions() {
 
 #[test]
 fn a_context_counts_once_however_many_questions_it_has() {
-    let few = [(1, 2), (2, 2), (0, 2), (2, 2), (1, 2)];
-    let many = few.map(|(right, questions)| (10 * right, 10 * questions));
+    let few = [(1.0, 2), (2.0, 2), (0.0, 2), (2.0, 2), (1.0, 2)];
+    let many = few.map(|(right, questions)| (10.0 * right, 10 * questions));
     assert_eq!(accuracy(&few), accuracy(&many));
     let (share, interval) = accuracy(&few);
     assert!((share - 0.6).abs() < 1e-12);
@@ -57,9 +57,9 @@ fn a_context_counts_once_however_many_questions_it_has() {
 
 #[test]
 fn all_right_is_not_certain() {
-    let (share, interval) = accuracy(&[(10, 10); 4]);
+    let (share, interval) = accuracy(&[(10.0, 10); 4]);
     assert!((share - 1.0).abs() < 1e-12);
-    assert_eq!(interval, wilson(40, 40));
+    assert_eq!(interval, wilson(40.0, 40));
     assert!(interval.unwrap()[0] < 0.92);
     assert_eq!(accuracy(&[]), (0.0, None));
 }
