@@ -16,6 +16,8 @@ use moac_runtime::plan::MAX_LENGTH;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::tasks::FactKind;
+
 /// The `format` of calibration files.
 pub const ITEMS_FORMAT: &str = "moac.items/1";
 
@@ -76,8 +78,7 @@ impl Problem {
 }
 
 /// The kind of an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
     /// A question on a long document, answered by the model itself.
     Document,
@@ -87,11 +88,25 @@ pub enum Task {
     Kv,
     /// Text as it is, all of it behind the first tokens.
     Text,
+    /// A fact of a kind, told once in a long text.
+    Fact(FactKind),
 }
 
 impl Task {
+    /// Those that are not a kind of fact.
+    const OTHERS: [Self; 4] = [Self::Document, Self::Passkey, Self::Kv, Self::Text];
+
     /// Every task, in the order of the file format's description.
-    pub const ALL: [Self; 4] = [Self::Document, Self::Passkey, Self::Kv, Self::Text];
+    pub const ALL: [Self; Self::OTHERS.len() + FactKind::ALL.len()] = {
+        let mut all = [Self::Text; Self::OTHERS.len() + FactKind::ALL.len()];
+        let mut at = 0;
+        while at < all.len() {
+            let others = Self::OTHERS.len();
+            all[at] = if at < others { Self::OTHERS[at] } else { Self::Fact(FactKind::ALL[at - others]) };
+            at += 1;
+        }
+        all
+    };
 
     /// Its name in files and on the command line.
     pub fn name(self) -> &'static str {
@@ -100,7 +115,13 @@ impl Task {
             Self::Passkey => "passkey",
             Self::Kv => "kv",
             Self::Text => "text",
+            Self::Fact(kind) => kind.name(),
         }
+    }
+
+    /// Whether its items look up what the text tells.
+    pub fn looks_up(self) -> bool {
+        matches!(self, Self::Passkey | Self::Kv | Self::Fact(_))
     }
 
     /// The task of a name.
@@ -112,6 +133,12 @@ impl Task {
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl Serialize for Task {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
@@ -369,7 +396,9 @@ impl Fields {
         Ok(Item {
             id: self.text("id")?,
             task: Task::from_name(&task).ok_or_else(|| {
-                Problem::new("`task`", format!("`{task}`"), "`document`, `passkey`, `kv` or `text`")
+                let names = Task::ALL.map(|task| format!("`{task}`"));
+                let expected = format!("one of {}", names.join(", "));
+                Problem::new("`task`", format!("`{task}`"), expected)
             })?,
             length: u32::try_from(length)
                 .map_err(|_| Problem::new("`length`", length, format!("2 to {MAX_LENGTH}")))?,
@@ -439,7 +468,11 @@ mod tests {
                 seed: u64::MAX,
                 sources,
             },
-            items: vec![item("0", Task::Document, 1), item("1", Task::Passkey, 4), item("2", Task::Kv, 3)],
+            items: vec![
+                item("0", Task::Document, 1),
+                item("1", Task::Fact(FactKind::Uuid), 4),
+                item("2", Task::Kv, 3),
+            ],
         }
     }
 
@@ -505,7 +538,7 @@ mod tests {
             (
                 "\"kv\"",
                 "\"needle\"",
-                "line 4: `task`: found `needle`, expected `document`, `passkey`, `kv` or `text`",
+                "line 4: `task`: found `needle`, expected one of `document`, `passkey`, `kv`, `text`, `number`",
             ),
             ("\"length\":8,", "\"length\":4,", "line 2: `tokens`: found 5 of them, expected 2 to 4"),
             (

@@ -22,6 +22,10 @@ pub(super) const LENGTHS: &str = "1024,2048,4096";
 ///
 /// Use texts other than those that the plan is evaluated on. The retrieval tasks always use keys and wording that
 /// `moac eval` does not.
+///
+/// Tasks: document, passkey, kv, text; and kinds of facts that are told once, each in several wordings, with and without the
+/// model's chat template: number, uuid, word, name, sentence, table, code, chain, several, turns. `--mix facts=N` gives these
+/// ten equal parts of N.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The model: a GGUF file, or a Hugging Face folder

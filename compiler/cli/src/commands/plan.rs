@@ -76,7 +76,8 @@ struct ProfileArgs {
     #[arg(long, value_enum, default_value_t = Measure::Mixed)]
     measure: Measure,
     /// Weights of the tasks against one another: the influence of each is taken as a share of all that it can lose, times
-    /// its weight [default: by the number of their items; with the measure mixed text=1,document=1,passkey=0.05,kv=0.05]
+    /// its weight [default: by the number of their items; with the measure mixed text=1,document=1,passkey=0.05,kv=0.05
+    /// and 0.02 for each kind of fact]
     #[arg(long, value_name = "TASK=WEIGHT,..", value_delimiter = ',', value_parser = parse_weight)]
     weights: Vec<(Task, f64)>,
 }

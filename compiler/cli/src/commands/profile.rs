@@ -43,7 +43,8 @@ pub struct Args {
     #[arg(long = "also", value_name = "MEASURE=FILE", value_parser = parse_also)]
     also: Vec<(Measure, PathBuf)>,
     /// Weights of the tasks against one another: the influence of each is taken as a share of all that it can lose, times
-    /// its weight [default: by the number of their items; with the measure mixed text=1,document=1,passkey=0.05,kv=0.05]
+    /// its weight [default: by the number of their items; with the measure mixed text=1,document=1,passkey=0.05,kv=0.05
+    /// and 0.02 for each kind of fact]
     #[arg(long, value_name = "TASK=WEIGHT,..", value_delimiter = ',', value_parser = parse_weight)]
     weights: Vec<(Task, f64)>,
     /// Folder for the sums of every item, which are reused by later runs [default: OUT with `.items` appended]

@@ -10,15 +10,19 @@ use crate::items::Task;
 pub struct Mix([f64; Task::ALL.len()]);
 
 impl Default for Mix {
+    /// Every task alike but the kinds of facts, which are to be asked for.
     fn default() -> Self {
-        Self([1.0; Task::ALL.len()])
+        Self(Task::ALL.map(|task| if matches!(task, Task::Fact(_)) { 0.0 } else { 1.0 }))
     }
 }
+
+/// Stands for all kinds of facts, which have equal parts of its share.
+const FACTS: &str = "facts";
 
 /// An invalid mix.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "found `{0}`, expected tasks with shares of at least 0, not all of them 0, as in text=1,passkey=1,kv=2"
+    "found `{0}`, expected tasks with shares of at least 0, not all of them 0, as in text=1,passkey=1,facts=10"
 )]
 pub struct NotAMix(String);
 
@@ -30,10 +34,19 @@ impl FromStr for Mix {
         let mut shares = [None; Task::ALL.len()];
         for part in text.split(',') {
             let (name, share) = part.split_once('=').ok_or_else(wrong)?;
-            let at = Task::ALL.iter().position(|task| task.name() == name.trim()).ok_or_else(wrong)?;
+            let named = |task: &Task| match task {
+                Task::Fact(_) if name.trim() == FACTS => true,
+                task => task.name() == name.trim(),
+            };
+            let named: Vec<usize> = (0..Task::ALL.len()).filter(|&at| named(&Task::ALL[at])).collect();
             let share: f64 = share.trim().parse().map_err(|_| wrong())?;
-            if !(0.0..=1e6).contains(&share) || shares[at].replace(share).is_some() {
+            if named.is_empty() || !(0.0..=1e6).contains(&share) {
                 return Err(wrong());
+            }
+            for &at in &named {
+                if shares[at].replace(share / named.len() as f64).is_some() {
+                    return Err(wrong());
+                }
             }
         }
         let shares = shares.map(Option::unwrap_or_default);
@@ -43,7 +56,8 @@ impl FromStr for Mix {
 
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (task, share)) in Task::ALL.into_iter().zip(self.0).enumerate() {
+        let named = Task::ALL.into_iter().zip(self.0).filter(|(_, share)| *share > 0.0);
+        for (at, (task, share)) in named.enumerate() {
             write!(f, "{}{task}={share}", if at > 0 { "," } else { "" })?;
         }
         Ok(())
@@ -77,11 +91,14 @@ mod tests {
 
     #[test]
     fn items_are_divided_by_shares() {
-        let counts = |text: &str, items| text.parse::<Mix>().unwrap().counts(items).map(|(_, count)| count);
-        assert_eq!(Mix::default().counts(20).map(|(_, count)| count), [5, 5, 5, 5]);
-        assert_eq!(counts("document=1,passkey=1,kv=2", 20), [5, 5, 10, 0]);
-        assert_eq!(counts("kv=0.1", 3), [0, 0, 3, 0]);
-        assert_eq!(counts("passkey=2, document=1", 2), [1, 1, 0, 0]);
+        let all = |mix: Mix, items| mix.counts(items).map(|(_, count)| count);
+        let counts = |text: &str, items| all(text.parse::<Mix>().unwrap(), items);
+        assert_eq!(all(Mix::default(), 20)[..5], [5, 5, 5, 5, 0]);
+        assert_eq!(counts("document=1,passkey=1,kv=2", 20)[..5], [5, 5, 10, 0, 0]);
+        assert_eq!(counts("kv=0.1", 3)[..4], [0, 0, 3, 0]);
+        assert_eq!(counts("passkey=2, document=1", 2)[..4], [1, 1, 0, 0]);
+        assert_eq!(counts("text=1,facts=1", 20), [0, 0, 0, 10, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(counts("name=1,code=3", 4)[4..], [0, 0, 0, 1, 0, 0, 3, 0, 0, 0]);
         for items in 0..40 {
             assert_eq!(counts("document=0.3,passkey=0.5,kv=1.7", items).iter().sum::<usize>(), items);
         }
@@ -89,9 +106,17 @@ mod tests {
 
     #[test]
     fn what_is_no_mix_is_refused() {
-        for text in
-            ["", "document", "document=x", "needle=1", "kv=-1", "kv=0", "kv=1,kv=1", "kv=inf", "kv=NaN"]
-        {
+        for text in [
+            "",
+            "document",
+            "document=x",
+            "needle=1",
+            "kv=-1",
+            "kv=0",
+            "kv=1,kv=1",
+            "kv=inf",
+            "facts=1,word=1",
+        ] {
             assert_eq!(text.parse::<Mix>(), Err(NotAMix(text.to_owned())));
         }
         let mix: Mix = "kv=2.5,document=1".parse().unwrap();

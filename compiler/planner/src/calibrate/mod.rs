@@ -2,7 +2,7 @@
 //!
 //! Items depend on distant tokens, and their answers are the model's own (a loss on text that the model would never
 //! write blames heads for something they do not do): `documents` with questions that the dense model answers, and
-//! `retrieval` tasks of the calibration split that the dense model answers correctly. In addition there is plain
+//! `retrieval` tasks of the calibration split, and facts of many kinds, that the dense model answers correctly. In addition there is plain
 //! `text`, for everyday use: most heads matter a little to every token.
 //!
 //! What must hold: an item depends only on the seed, its task, its length and its number, besides model and texts, so
@@ -246,7 +246,7 @@ impl Maker<'_> {
             let item = match job.task {
                 Task::Document => self.document(job, attempt)?,
                 Task::Text => Some(self.text(job)?),
-                Task::Passkey | Task::Kv => self.retrieval(job, attempt, &mut tally)?,
+                Task::Passkey | Task::Kv | Task::Fact(_) => self.retrieval(job, attempt, &mut tally)?,
             };
             if item.is_some() {
                 return Ok((item, tally));

@@ -67,18 +67,28 @@ impl Measure {
     #[must_use]
     pub fn of(self, task: Task) -> Self {
         match (self, task) {
-            (Self::Mixed, Task::Passkey | Task::Kv) => Self::Ablation,
-            (Self::Mixed, Task::Document | Task::Text) => Self::Fisher,
+            (Self::Mixed, task) => {
+                if task.looks_up() {
+                    Self::Ablation
+                } else {
+                    Self::Fisher
+                }
+            }
             (measure, _) => measure,
         }
     }
 
     /// The weights of the tasks where none are given, if their items do not weigh them. What a few heads lose of retrieval
     /// and what many lose of text are of different sizes; from 0.01 to 0.3 for both
-    /// retrieval tasks together little changed at half the KV bytes (SmolLM2-135M, benches/eval).
+    /// retrieval tasks together little changed at half the KV bytes (SmolLM2-135M, benches/eval). Every kind of fact weighs
+    /// the same, whatever its items lose, so that none is given up for another.
     pub fn weights(self) -> Option<Weights> {
-        let weights = [(Task::Document, 1.0), (Task::Passkey, 0.05), (Task::Kv, 0.05), (Task::Text, 1.0)];
-        (self == Self::Mixed).then(|| weights.into_iter().collect())
+        let weight = |task| match task {
+            Task::Document | Task::Text => 1.0,
+            Task::Passkey | Task::Kv => 0.05,
+            Task::Fact(_) => 0.02,
+        };
+        (self == Self::Mixed).then(|| Task::ALL.map(|task| (task, weight(task))).into_iter().collect())
     }
 
     /// The pass that makes what a task's items need.
