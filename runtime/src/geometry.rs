@@ -150,6 +150,12 @@ impl Geometry {
         Self { lengths: lengths.to_vec(), layers, layer_base, slab_bytes }
     }
 
+    /// Tokens of the shortest ring of a bucket, by index: up to so many, a slab has overwritten none.
+    pub fn shortest_ring(&self, bucket: usize) -> u32 {
+        let rings = self.layers.iter().flat_map(|layer| &layer.buckets[bucket].kv_span);
+        rings.copied().min().unwrap_or(0)
+    }
+
     /// The smallest bucket that holds `max_len` tokens, by index.
     pub fn bucket_for(&self, max_len: u32) -> Option<usize> {
         self.lengths.iter().position(|&length| length >= max_len)

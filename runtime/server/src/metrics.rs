@@ -109,7 +109,9 @@ impl Metrics {
             running,
             contexts,
             slab_bytes,
+            kept,
             kept_bytes,
+            kept_hits,
             steps,
             prompt_tokens,
             cached_tokens,
@@ -145,6 +147,8 @@ impl Metrics {
             dense as f64,
         );
         page.gauge("moac:kv_bytes_kept", "Bytes of caches kept for the next turn.", kept_bytes as f64);
+        page.gauge("moac:conversations_kept", "Caches kept for the next turn.", kept as f64);
+        page.counter("moac:conversations_continued_total", "Requests that began with one.", kept_hits);
         page.gauge("moac:kv_bytes_total", "Bytes that there are for caches.", total as f64);
         page.counter("moac:steps_total", "Steps.", steps);
         let replies = self.replies.iter().enumerate().skip(2);

@@ -162,8 +162,7 @@ pub(crate) fn chat(app: &App, body: &[u8]) -> Result<Prepared, ApiError> {
     let room = longest.saturating_sub(prompt.len() as u32).max(1);
     let max_tokens = named.map_or(app.options.chat_tokens.min(room), |(tokens, _)| tokens);
     let top = (top_logprobs.unwrap_or(0), "top_logprobs");
-    let mut request = request(app, &common, prompt, named, max_tokens, top)?;
-    request.keep = true;
+    let request = request(app, &common, prompt, named, max_tokens, top)?;
     let n = common.n.unwrap_or(1);
     let before = vec![String::new()];
     let requests = vec![request];
@@ -262,6 +261,7 @@ fn request(
         stop_tokens: app.served.stop_tokens.clone(),
         stop_strings,
         top_logprobs,
+        keep: true,
         ..Request::new(prompt, max_tokens)
     })
 }

@@ -128,6 +128,19 @@ pub enum GpuError {
         /// The target's.
         to: u32,
     },
+    /// A slab cannot be wound back to where it was.
+    #[error(
+        "a slab of {len} tokens cannot be wound back to {tokens}: expected at most as many, and no more than {ring} in the slab, \
+         those of its shortest ring"
+    )]
+    Overwritten {
+        /// Tokens in it.
+        len: u32,
+        /// Tokens asked for.
+        tokens: u32,
+        /// Tokens of the shortest ring.
+        ring: u32,
+    },
     /// A pool without room for a slab.
     #[error(
         "a slab of {needed} bytes does not fit: the pool has {free} bytes free, {largest} of them together"

@@ -176,6 +176,20 @@ impl Slab {
         Ok(())
     }
 
+    /// Forgets all but the first `tokens` tokens. Work in flight is not disturbed.
+    ///
+    /// # Errors
+    /// [`GpuError::InStep`], or [`GpuError::Overwritten`] if there are fewer tokens or a ring has overwritten one.
+    pub fn rewind(&mut self, tokens: u32) -> Result<(), GpuError> {
+        self.idle("the slab to wind back")?;
+        let (len, ring) = (self.len(), self.0.pool.owner.geometry.shortest_ring(self.0.bucket));
+        if tokens > len || tokens < len && len > ring {
+            return Err(GpuError::Overwritten { len, tokens, ring });
+        }
+        self.0.len.store(tokens, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn idle(&self, what: &'static str) -> Result<(), GpuError> {
         if self.0.in_step.load(Ordering::Acquire) { Err(GpuError::InStep { what }) } else { Ok(()) }
     }

@@ -55,6 +55,20 @@ impl<F: Real> LayerCache<F> {
         &self.spans
     }
 
+    /// Forgets all but the first `tokens` tokens; false, and nothing is done, if there are fewer or one was overwritten.
+    #[must_use]
+    pub fn rewind(&mut self, tokens: u32) -> bool {
+        let shortest = self.spans.kv_span.iter().copied().min().unwrap_or(0);
+        if tokens > self.len || tokens < self.len && self.len > shortest {
+            return false;
+        }
+        if tokens < self.len {
+            self.rings.iter_mut().for_each(|ring| ring.rewind(tokens));
+            self.len = tokens;
+        }
+        true
+    }
+
     /// The ring of each KV head.
     pub fn rings(&self) -> &[Ring<F>] {
         &self.rings

@@ -37,6 +37,12 @@ impl<F: Real> Ring<F> {
         self.len == 0
     }
 
+    /// Forgets all but the first `tokens` tokens. The caller has made sure that none was overwritten.
+    pub(super) fn rewind(&mut self, tokens: u32) {
+        debug_assert!(tokens <= self.len && self.len as usize <= self.k.nrows());
+        self.len = tokens;
+    }
+
     /// The slots, `[kv_span, head_dim]`: keys and values. A slot that no token reached holds zeros.
     pub fn slots(&self) -> (ArrayView2<'_, F>, ArrayView2<'_, F>) {
         (self.k.view(), self.v.view())

@@ -69,6 +69,30 @@ impl Cache {
         self.layers.first().map_or(0, |layer| layer.spans().length as usize)
     }
 
+    /// Forgets all but the first `tokens` tokens.
+    ///
+    /// # Errors
+    /// [`ModelError::Argument`] if there are fewer, or a ring has overwritten one.
+    pub fn rewind(&mut self, tokens: usize) -> Result<(), ModelError> {
+        let (len, shortest) = (self.len(), self.shortest_ring());
+        if tokens > len || tokens < len && len > shortest {
+            return Err(ModelError::Argument {
+                what: "the number of tokens that a cache is wound back to",
+                found: format!("{tokens} of {len}"),
+                expected: format!("at most as many, of a cache of at most {shortest}"),
+            });
+        }
+        let done = self.layers.iter_mut().all(|layer| layer.rewind(tokens as u32));
+        debug_assert!(done, "every layer has at most the tokens of its shortest ring");
+        Ok(())
+    }
+
+    /// Tokens of the shortest ring.
+    fn shortest_ring(&self) -> usize {
+        let rings = self.layers.iter().flat_map(|layer| &layer.spans().kv_span);
+        rings.copied().min().unwrap_or(0) as usize
+    }
+
     /// Bytes that its rings would take in a two-byte element type.
     pub fn kv_bytes(&self) -> u64 {
         let rows = |layer: &LayerCache<f32>| layer.spans().kv_span.iter().map(|&s| u64::from(s)).sum::<u64>();

@@ -121,9 +121,11 @@ impl CpuRunner {
         }
         // The geometry counts in elements of two bytes, and these have four.
         let geometry = Geometry::new(plan, 0..plan.model.num_kv_heads, &lengths, DType::Bf16);
-        let bytes = geometry.slab_bytes.iter().map(|&bytes| (2 * bytes).next_multiple_of(ALIGNMENT));
-        let buckets = lengths.iter().zip(bytes).map(|(&length, slab_bytes)| Bucket { length, slab_bytes });
-        let buckets: Vec<Bucket> = buckets.collect();
+        let bucket = |(at, &length): (usize, &u32)| {
+            let slab_bytes = (2 * geometry.slab_bytes[at]).next_multiple_of(ALIGNMENT);
+            Bucket { length, slab_bytes, intact: geometry.shortest_ring(at) }
+        };
+        let buckets: Vec<Bucket> = lengths.iter().enumerate().map(bucket).collect();
         let largest = buckets.iter().map(|bucket| bucket.slab_bytes).max().unwrap_or(0);
         let slab_bytes = options.slab_bytes.unwrap_or(largest.saturating_mul(options.lanes.into()));
         Ok(Limits {
@@ -184,7 +186,7 @@ impl Runner for CpuRunner {
     }
 
     fn slab(&mut self, max_len: u32) -> Result<Option<CpuSlab>, ModelError> {
-        let Some(&Bucket { length, slab_bytes: bytes }) =
+        let Some(&Bucket { length, slab_bytes: bytes, .. }) =
             self.limits.buckets.iter().find(|bucket| bucket.length >= max_len)
         else {
             return Err(ModelError::Argument {
@@ -214,6 +216,10 @@ impl Runner for CpuRunner {
         }
         to.cache.clone_from(&from.cache);
         Ok(())
+    }
+
+    fn rewind(&mut self, slab: &mut CpuSlab, tokens: u32) -> Result<(), ModelError> {
+        slab.cache.rewind(tokens as usize)
     }
 
     fn reset(&mut self, lane: u32, seen: &[u32]) -> Result<(), ModelError> {

@@ -29,7 +29,7 @@ pub struct Request {
     pub stop_strings: Vec<String>,
     /// How many of the likeliest tokens are reported beside each token.
     pub top_logprobs: u32,
-    /// Whether the cache of the first answer may stay for a while, for a prompt that goes on from there.
+    /// Whether the cache of the first answer may stay for a while, for prompts that begin with the same tokens.
     pub keep: bool,
 }
 

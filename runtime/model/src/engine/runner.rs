@@ -19,6 +19,8 @@ pub struct Bucket {
     pub length: u32,
     /// Bytes of a slab, as they are counted against [`Limits::slab_bytes`].
     pub slab_bytes: u64,
+    /// Tokens up to which a slab has overwritten none: those of its shortest ring.
+    pub intact: u32,
 }
 
 /// The capacity of a runner.
@@ -37,6 +39,13 @@ pub struct Limits {
     /// Whether a row has the same bits whatever else is in its step. The engine then keeps the borders of chunks the same too,
     /// so that a request's answer does not depend on others at all.
     pub deterministic: bool,
+}
+
+impl Limits {
+    /// The bucket of a context length.
+    pub(crate) fn bucket(&self, length: u32) -> Option<&Bucket> {
+        self.buckets.iter().find(|bucket| bucket.length == length)
+    }
 }
 
 /// A request that takes its lane's newest token and chooses the next one.
@@ -93,6 +102,12 @@ pub trait Runner: Send {
     /// # Errors
     /// Slabs of different buckets, or what the device says.
     fn copy(&mut self, from: &Self::Slab, to: &mut Self::Slab) -> Result<(), ModelError>;
+
+    /// Winds a slab back to its first `tokens` tokens, of those that it has, none of which it has overwritten.
+    ///
+    /// # Errors
+    /// Tokens that are not in the slab any more.
+    fn rewind(&mut self, slab: &mut Self::Slab, tokens: u32) -> Result<(), ModelError>;
 
     /// A lane changes hands. For the repetition penalty it forgets the tokens that it has seen and takes `seen` instead: those
     /// that the request's slab holds already. A lane adds every token of its decodes and prefills by itself.

@@ -49,8 +49,12 @@ pub struct Stats {
     pub contexts: u64,
     /// Bytes of the slabs of those.
     pub slab_bytes: u64,
-    /// Bytes of kept slabs.
+    /// Slabs that are kept of requests that have ended.
+    pub kept: usize,
+    /// Bytes of those.
     pub kept_bytes: u64,
+    /// Requests that began with a kept slab, so far.
+    pub kept_hits: u64,
     /// Steps so far.
     pub steps: u64,
     /// Tokens of prompts that were computed so far.
@@ -88,13 +92,14 @@ impl<'t, R: Runner> Scheduler<'t, R> {
         let limits = runner.limits().clone();
         // While a prompt is read, at least its own lane does not decode.
         let rest = limits.rows.saturating_sub(limits.lanes) + 1;
+        let chunk = options.chunk.clamp(1, rest) as usize;
         Self {
-            chunk: options.chunk.clamp(1, rest) as usize,
+            chunk,
             waiting: VecDeque::new(),
             active: Vec::new(),
             lanes: (0..limits.lanes).rev().collect(),
             in_flight: VecDeque::new(),
-            kept: Kept::new(options.keep_bytes, options.keep_for),
+            kept: Kept::new(options.keep_bytes, options.keep_for, if limits.deterministic { chunk } else { 1 }),
             next_id: 0,
             left: 0,
             stats: Stats::default(),
@@ -130,7 +135,7 @@ impl<'t, R: Runner> Scheduler<'t, R> {
 
     /// Whether slabs are kept, which are to be given back in time.
     pub(crate) fn keeps(&self) -> bool {
-        !self.kept.is_empty()
+        self.kept.len() > 0
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -144,24 +149,21 @@ impl<'t, R: Runner> Scheduler<'t, R> {
                 .map(|active| u64::from(active.length) * active.sequences.len() as u64)
                 .sum(),
             slab_bytes: self.active.iter().map(bytes).sum(),
+            kept: self.kept.len(),
             kept_bytes: self.kept.bytes(),
             ..self.stats
         }
     }
 
     fn slab_bytes(&self, length: u32) -> u64 {
-        self.limits
-            .buckets
-            .iter()
-            .find(|bucket| bucket.length == length)
-            .map_or(0, |bucket| bucket.slab_bytes)
+        self.limits.bucket(length).map_or(0, |bucket| bucket.slab_bytes)
     }
 
     /// Starts a step and takes in the tokens of the one before. An error is the end of all requests.
     pub(crate) fn step(&mut self) -> Result<(), EngineError> {
         let failed = |error| EngineError::Runner(Arc::new(error));
         self.expire();
-        self.drop_cancelled();
+        self.drop_cancelled().map_err(failed)?;
         self.admit().map_err(failed)?;
         self.fork().map_err(failed)?;
         let started = self.start().map_err(failed)?;
@@ -179,7 +181,7 @@ impl<'t, R: Runner> Scheduler<'t, R> {
         }
     }
 
-    fn drop_cancelled(&mut self) {
+    fn drop_cancelled(&mut self) -> Result<(), ModelError> {
         self.waiting.retain_mut(|job| {
             let cancelled = job.is_cancelled();
             if cancelled {
@@ -188,14 +190,15 @@ impl<'t, R: Runner> Scheduler<'t, R> {
             }
             !cancelled
         });
-        for active in self.active.iter_mut().filter(|active| active.job.is_cancelled()) {
-            let Active { job, sequences, cached, .. } = active;
-            for mut sequence in sequences.drain(..) {
-                sequence.end(job, *cached, Finish::Cancelled);
-                self.lanes.push(sequence.lane);
+        let cancelled = |active: &mut Active<'t, R::Slab>| active.job.is_cancelled();
+        for Active { mut job, sequences, cached, length, .. } in self.active.extract_if(.., cancelled).collect::<Vec<_>>() {
+            for mut sequence in sequences {
+                sequence.end(&mut job, cached, Finish::Cancelled);
+                let held = sequence.held(&job.request, None);
+                self.leave(sequence, held, job.request.prompt.len(), length)?;
             }
         }
-        self.active.retain(|active| !active.sequences.is_empty());
+        Ok(())
     }
 
     /// Admits waiting requests in their order, as far as lanes and slabs go.
@@ -231,6 +234,7 @@ impl<'t, R: Runner> Scheduler<'t, R> {
             }
             let forked = answers == 1 || job.request.prompt.len() == 1;
             self.stats.cached_tokens += cached as u64;
+            self.stats.kept_hits += u64::from(cached > 0);
             self.active.push(Active {
                 id: self.next_id,
                 job,
@@ -245,24 +249,62 @@ impl<'t, R: Runner> Scheduler<'t, R> {
     }
 
     /// Slabs for the request that has waited longest, and how many tokens of its prompt the first has already. Kept slabs
-    /// make room for it, the oldest first.
+    /// make room for it, the oldest first. One that is to be wound back stays, and the request has a copy, where there is
+    /// room for both.
     fn slabs(&mut self, length: u32, answers: usize) -> Result<Slabs<R::Slab>, ModelError> {
         let mut slabs = Vec::with_capacity(answers);
         let prompt = self.waiting.front().map_or(&[][..], |job| &job.request.prompt);
         let mut found = self.kept.take(prompt, length);
-        while slabs.len() + usize::from(found.is_some()) < answers {
+        let mut copied = found.as_ref().is_some_and(|(entry, tokens)| *tokens < entry.tokens.len());
+        while slabs.len() + usize::from(found.is_some()) < answers + usize::from(copied) {
             match self.runner.slab(length)? {
                 Some(slab) => slabs.push(slab),
                 None if self.kept.drop_oldest() => {}
+                None if copied => copied = false,
                 None if found.take().is_some() => {}
                 None => return Ok(None),
             }
         }
-        let cached = found.as_ref().map_or(0, |entry| entry.tokens.len());
-        if let Some(entry) = found {
-            slabs.insert(0, entry.slab);
+        let Some((entry, cached)) = found else { return Ok(Some((slabs, 0))) };
+        let held = entry.tokens.len();
+        let mut first = match slabs.pop_if(|_| copied) {
+            Some(mut copy) => {
+                self.runner.copy(&entry.slab, &mut copy)?;
+                self.kept.keep(Entry { since: Instant::now(), ..entry });
+                copy
+            }
+            None => entry.slab,
+        };
+        if cached < held {
+            self.runner.rewind(&mut first, cached as u32)?;
         }
+        slabs.insert(0, first);
         Ok(Some((slabs, cached)))
+    }
+
+    /// An answer to a prompt of `prompt` tokens has ended: its lane is free, and its slab is kept if it holds tokens of use.
+    fn leave(
+        &mut self,
+        sequence: Sequence<'t, R::Slab>,
+        held: Option<Vec<u32>>,
+        prompt: usize,
+        length: u32,
+    ) -> Result<(), ModelError> {
+        let Sequence { lane, mut slab, .. } = sequence;
+        self.lanes.push(lane);
+        let (Some(&bucket), Some(mut tokens)) = (self.limits.bucket(length), held) else { return Ok(()) };
+        let intact = tokens.len() <= bucket.intact as usize;
+        if self.limits.deterministic {
+            // Behind the prompt's last border, it was filled by other chunks than those of a longer prompt: other bits.
+            let exact = tokens.len().min(prompt - 1) / self.chunk * self.chunk;
+            if !intact {
+                return Ok(());
+            }
+            self.runner.rewind(&mut slab, exact as u32)?;
+            tokens.truncate(exact);
+        }
+        self.kept.keep(Entry { tokens, slab, length, bytes: bucket.slab_bytes, intact, since: Instant::now() });
+        Ok(())
     }
 
     /// Starts the next step; false if no request has work in it.
@@ -350,36 +392,31 @@ impl<'t, R: Runner> Scheduler<'t, R> {
             return Err(EngineError::Chosen { found: chosen.len(), expected: expected.len() });
         }
         for ((id, choice), chosen) in expected.into_iter().zip(chosen) {
-            self.take(id, choice, chosen);
+            self.take(id, choice, chosen).map_err(|error| EngineError::Runner(Arc::new(error)))?;
         }
         self.active.retain(|active| !active.sequences.is_empty());
         Ok(())
     }
 
     /// Takes in a token, if its answer still wants it.
-    fn take(&mut self, id: u64, choice: u32, chosen: Chosen) {
-        let Ok(at) = self.active.binary_search_by_key(&id, |active| active.id) else { return };
+    fn take(&mut self, id: u64, choice: u32, chosen: Chosen) -> Result<(), ModelError> {
+        let Ok(at) = self.active.binary_search_by_key(&id, |active| active.id) else { return Ok(()) };
         let Active { job, length, cached, sequences, .. } = &mut self.active[at];
-        let Some(place) = sequences.iter().position(|sequence| sequence.choice == choice) else { return };
+        let Some(place) = sequences.iter().position(|sequence| sequence.choice == choice) else { return Ok(()) };
         self.stats.answer_tokens += 1;
         match sequences[place].take(job, *length, *cached, chosen) {
             Outcome::Open => {}
             Outcome::Ended { stop_token } => {
-                let sequence = sequences.remove(place);
-                self.lanes.push(sequence.lane);
-                // A kept slab was filled by other chunks than a prompt's own, so it would not give the same bits.
-                let keep = job.request.keep && choice == 0 && !self.limits.deterministic;
-                if let Some(tokens) = sequence.held(&job.request.prompt, stop_token).filter(|_| keep) {
-                    let length = *length;
-                    let (slab, bytes) = (sequence.slab, self.slab_bytes(length));
-                    self.kept.keep(Entry { tokens, slab, length, bytes, since: Instant::now() });
-                }
+                let (sequence, length, prompt) = (sequences.remove(place), *length, job.request.prompt.len());
+                let held = sequence.held(&job.request, stop_token);
+                self.leave(sequence, held, prompt, length)?;
             }
             Outcome::Failed(error) => {
                 job.send(Event::Failed(error));
                 self.lanes.extend(sequences.drain(..).map(|sequence| sequence.lane));
             }
         }
+        Ok(())
     }
 }
 

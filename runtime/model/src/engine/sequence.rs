@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::job::Job;
-use super::request::{End, EngineError, Event, Finish, Token};
+use super::request::{End, EngineError, Event, Finish, Request, Token};
 use super::runner::Chosen;
 use super::sample::Sampling;
 use super::stops::StopScan;
@@ -127,10 +127,14 @@ impl<'t, S> Sequence<'t, S> {
         Outcome::Ended { stop_token }
     }
 
-    /// The tokens that the slab holds, if all are known; `stop` ended the answer.
-    pub(super) fn held(&self, prompt: &[u32], stop: Option<u32>) -> Option<Vec<u32>> {
+    /// The tokens that the slab holds, if it is to be kept and all of them are known; `stop` ended the answer. The newest token
+    /// of an answer is in the slab only if a step behind it was started.
+    pub(super) fn held(&self, request: &Request, stop: Option<u32>) -> Option<Vec<u32>> {
+        if !request.keep || self.choice != 0 {
+            return None;
+        }
         let answer = (self.asked as usize).saturating_sub(1);
-        let mut tokens = prompt[..self.fed].to_vec();
+        let mut tokens = request.prompt[..self.fed].to_vec();
         let known = self.tokens.iter().copied().chain(stop);
         tokens.extend(known.take(answer));
         (tokens.len() == self.fed + answer).then_some(tokens)

@@ -326,13 +326,15 @@ impl GpuRunner {
 fn limits(model: &LoadedArtifact, options: &Options, free: u64) -> Result<Limits, GpuError> {
     let free = free.saturating_sub(SPARE);
     let geometry = model.geometry();
-    let buckets = geometry.lengths.iter().zip(&geometry.slab_bytes);
+    let bucket = |(at, &length): (usize, &u32)| Bucket {
+        length,
+        slab_bytes: geometry.slab_bytes[at].next_multiple_of(ALIGNMENT),
+        intact: geometry.shortest_ring(at),
+    };
     Ok(Limits {
         lanes: options.lanes,
         rows: options.rows,
-        buckets: buckets
-            .map(|(&length, &bytes)| Bucket { length, slab_bytes: bytes.next_multiple_of(ALIGNMENT) })
-            .collect(),
+        buckets: geometry.lengths.iter().enumerate().map(bucket).collect(),
         slab_bytes: options.slab_bytes.unwrap_or(free).min(free) / ALIGNMENT * ALIGNMENT,
         vocab: model.engine()?.sizes().vocab,
         deterministic: false,
@@ -385,6 +387,10 @@ impl Runner for GpuRunner {
 
     fn copy(&mut self, from: &Slab, to: &mut Slab) -> Result<(), ModelError> {
         Ok(from.clone_to(&self.stream, to)?)
+    }
+
+    fn rewind(&mut self, slab: &mut Slab, tokens: u32) -> Result<(), ModelError> {
+        Ok(slab.rewind(tokens)?)
     }
 
     fn reset(&mut self, lane: u32, seen: &[u32]) -> Result<(), ModelError> {

@@ -117,6 +117,13 @@ impl Runner for Fake {
         Ok(())
     }
 
+    fn rewind(&mut self, slab: &mut FakeSlab, tokens: u32) -> Result<(), ModelError> {
+        assert!(slab.tokens.len() <= slab.bucket.intact as usize, "tokens were overwritten");
+        assert!(tokens as usize <= slab.tokens.len());
+        slab.tokens.truncate(tokens as usize);
+        Ok(())
+    }
+
     fn reset(&mut self, lane: u32, seen: &[u32]) -> Result<(), ModelError> {
         self.newest[lane as usize] = None;
         self.seen[lane as usize] = seen.iter().copied().collect();

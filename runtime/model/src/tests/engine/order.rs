@@ -33,7 +33,8 @@ impl Random {
 
 fn limits(random: &mut Random) -> Limits {
     let lanes = 1 + random.below(5);
-    let buckets = [(16, 100), (32, 170), (64, 300)].map(|(length, slab_bytes)| Bucket { length, slab_bytes });
+    let buckets = [(16, 100), (32, 170), (64, 300)];
+    let buckets = buckets.map(|(length, slab_bytes)| Bucket { length, slab_bytes, intact: 24.min(length) });
     let slab_bytes = 300 + u64::from(random.below(900));
     let (rows, deterministic) = (lanes + random.below(20), random.one_in(3));
     Limits { lanes, rows, buckets: buckets.into(), slab_bytes, vocab: 1 << 20, deterministic }
@@ -152,7 +153,8 @@ fn running(heard: &Heard) -> usize {
 fn plenty(
     options: &EngineOptions,
 ) -> (Scheduler<'static, Fake>, std::sync::Arc<std::sync::Mutex<super::fake::Log>>) {
-    let buckets = vec![Bucket { length: 64, slab_bytes: 10 }, Bucket { length: 128, slab_bytes: 20 }];
+    let buckets = [(64, 10), (128, 20)];
+    let buckets = buckets.map(|(length, slab_bytes)| Bucket { length, slab_bytes, intact: 64 }).to_vec();
     let limits =
         Limits { lanes: 4, rows: 68, buckets, slab_bytes: 100, vocab: 1 << 20, deterministic: false };
     let runner = Fake::new(limits, options.chunk);
@@ -228,6 +230,129 @@ fn a_turn_goes_on_from_the_slab_of_the_one_before() {
     {
         check(request, 0, &heard.answers()[0]);
     }
+}
+
+#[test]
+fn a_common_beginning_is_read_once_while_nothing_is_overwritten() {
+    let options = EngineOptions { chunk: 32, ..EngineOptions::default() };
+    let (mut scheduler, log) = plenty(&options);
+    let mut ask = |prompt: Vec<u32>, max_tokens: u32| {
+        let mut request = Request::new(prompt, max_tokens);
+        (request.keep, request.context, request.sampling.repetition_penalty) = (true, Some(128), 1.2);
+        let (heard, _ticket) = submit(&mut scheduler, &request);
+        run(&mut scheduler);
+        check(&request, 0, &heard.answers()[0]);
+        assert_eq!(scheduler.stats().kept_bytes, log.lock().unwrap().taken);
+        (heard.answers()[0].cached, scheduler.stats().kept)
+    };
+    let system: Vec<u32> = (100..140).collect();
+    let with = |user: &[u32]| [&system[..], user].concat();
+    assert_eq!(ask(with(&[1, 2, 3]), 4), (0, 1));
+    // Another question, the same one again, and one that is longer than half of what there is.
+    assert_eq!(ask(with(&[4, 5]), 4), (40, 2));
+    assert_eq!(ask(with(&[1, 2, 3]), 5), (42, 3));
+    assert_eq!(ask(with(&[6; 41]), 4), (0, 4));
+    // That one has more tokens than the shortest ring: it serves what begins with all of it, and nothing else. The pool is full
+    // by now, and the oldest makes room.
+    assert_eq!(ask(with(&[[6; 41].as_slice(), &[7]].concat()), 4), (0, 5));
+    assert_eq!(ask([&system[..39], &[9]].concat(), 4), (39, 5));
+}
+
+#[test]
+fn a_request_that_is_cancelled_leaves_what_it_has() {
+    let (mut scheduler, _log) = plenty(&EngineOptions { chunk: 16, ..EngineOptions::default() });
+    let mut request = Request::new((100..150).collect(), 50);
+    (request.keep, request.context) = (true, Some(128));
+    // In the middle of the prompt, and of the answer.
+    for (steps, cached) in [(2, 0), (9, 32)] {
+        let (heard, ticket) = submit(&mut scheduler, &request);
+        for _ in 0..steps {
+            scheduler.step().unwrap();
+        }
+        drop(ticket);
+        run(&mut scheduler);
+        let answer = heard.answers().remove(0);
+        assert_eq!((answer.finish, answer.cached), (Some(Finish::Cancelled), cached));
+        check(&request, 0, &answer);
+        request.prompt.extend(&answer.tokens);
+    }
+    assert!(request.prompt.len() > 52);
+    let (heard, _ticket) = submit(&mut scheduler, &request);
+    run(&mut scheduler);
+    assert_eq!(heard.answers()[0].cached as usize, request.prompt.len() - 1);
+    check(&request, 0, &heard.answers()[0]);
+}
+
+/// A turn behind one that has ended, in the same bucket, or another question behind its beginning.
+fn next_turn(random: &mut Random, limits: &Limits, before: &Request, answer: &Answer) -> Option<Request> {
+    let length = before.context.unwrap() as usize;
+    let mut request = before.clone();
+    request.n = 1;
+    if random.one_in(3) {
+        request.prompt.truncate(1 + random.below(before.prompt.len() as u32) as usize);
+    } else {
+        request.prompt.extend(&answer.tokens);
+        if let Some(Finish::StopToken(token)) = answer.finish {
+            request.prompt.push(token);
+        }
+    }
+    request.prompt.extend((0..=random.below(4)).map(|_| random.below(SMALL)));
+    let fits = request.prompt.len() <= length && request.check(limits, false).is_ok();
+    fits.then_some(request)
+}
+
+#[test]
+fn conversations_get_what_they_get_alone() {
+    let (mut hits, mut together) = (0, 0);
+    for seed in 0..2000 {
+        let random = &mut Random::new(seed);
+        let limits = limits(random);
+        let chunk = 1 + random.below(12);
+        let keep_bytes = [0, 500, u64::MAX, u64::MAX][random.below(4) as usize];
+        let most = chunk.min(limits.rows - limits.lanes + 1);
+        let runner = Fake::new(limits.clone(), most);
+        let log = runner.log.clone();
+        let options = EngineOptions { chunk, keep_bytes, ..EngineOptions::default() };
+        let mut scheduler = Scheduler::new(runner, None, &options);
+        let mut turns: Vec<(Request, Heard, Option<Ticket>)> = Vec::new();
+        let count = 4 + random.below(12) as usize;
+        while turns.len() < count || !scheduler.is_idle() {
+            if turns.len() < count && random.one_in(4) {
+                let ended: Vec<_> = turns.iter().filter(|(_, heard, _)| heard.is_over()).collect();
+                let next = (!ended.is_empty() && !random.one_in(4)).then(|| {
+                    let (before, heard, _) = ended[random.below(ended.len() as u32) as usize];
+                    next_turn(random, &limits, before, &heard.answers()[0])
+                });
+                let next = next.flatten();
+                let mut request = next.unwrap_or_else(|| request(random, &limits, turns.len() as u32));
+                request.keep = !random.one_in(8);
+                let (heard, ticket) = submit(&mut scheduler, &request);
+                turns.push((request, heard, Some(ticket)));
+            }
+            if random.one_in(24) && !turns.is_empty() {
+                let which = random.below(turns.len() as u32) as usize;
+                turns[which].2 = None;
+            }
+            scheduler.step().unwrap();
+            let (log, stats) = (log.lock().unwrap(), scheduler.stats());
+            assert!(log.taken <= limits.slab_bytes && log.taken == stats.slab_bytes + stats.kept_bytes);
+            assert!(stats.kept_bytes <= keep_bytes);
+            together = together.max(stats.kept);
+        }
+        for (request, heard, _) in &turns {
+            assert!(heard.is_over());
+            for (choice, answer) in (0..).zip(heard.answers()) {
+                check(request, choice, &answer);
+            }
+            let cached = heard.answers()[0].cached;
+            assert!((cached as usize) < request.prompt.len());
+            assert!(!limits.deterministic || cached.is_multiple_of(most));
+            hits += usize::from(cached > 0);
+        }
+        drop(scheduler);
+        assert_eq!(log.lock().unwrap().taken, 0, "a slab was not given back");
+    }
+    assert!(hits > 3000 && together > 3, "{hits} {together}");
 }
 
 #[test]

@@ -81,15 +81,37 @@ fn requests() -> Vec<Request> {
                 request.stop_strings = ["a", "e", "t", "\u{fffd}", "1", " "].map(str::to_owned).into();
             }
             request.top_logprobs = number as u32 % 3;
+            request.keep = number % 7 != 0;
             request
         })
         .collect()
 }
 
+/// A second turn for each that has room for one, behind all of the first or behind its beginning.
+fn second_turns(requests: &[Request]) -> Vec<Request> {
+    let random = &mut Random::new(2);
+    let turn = |request: &Request| {
+        let mut next = request.clone();
+        if random.one_in(3) {
+            next.prompt.truncate(request.prompt.len() * 3 / 4 + 1);
+        } else {
+            next.prompt.extend(&alone(request, 24)[0].tokens);
+        }
+        next.prompt.extend((0..4).map(|_| 3 + random.below(100)));
+        next
+    };
+    let mut next: Vec<_> = requests.iter().map(turn).collect();
+    for (next, first) in next.iter_mut().zip(requests) {
+        next.prompt.truncate(first.context.unwrap() as usize);
+    }
+    next
+}
+
 fn options(random: &mut Random) -> EngineOptions {
     // The borders of chunks are the same wherever bits are compared.
     let chunk = [24, 24, 24, 7][random.below(4) as usize];
-    EngineOptions { chunk, keep_bytes: 0, ..EngineOptions::default() }
+    let keep_bytes = if random.one_in(4) { 0 } else { u64::MAX };
+    EngineOptions { chunk, keep_bytes, ..EngineOptions::default() }
 }
 
 /// The result of a request that runs alone.
@@ -107,9 +129,11 @@ fn alone(request: &Request, chunk: u32) -> Vec<Answer> {
 
 #[test]
 fn a_thousand_random_schedules_give_every_request_what_it_gets_alone() {
-    let requests = requests();
+    let mut requests = requests();
+    let firsts = requests.len();
+    requests.extend(second_turns(&requests));
     let expected = [24, 7].map(|chunk| requests.iter().map(|of| alone(of, chunk)).collect::<Vec<_>>());
-    let (mut whole, mut cut, mut together) = (0, 0, 0);
+    let (mut whole, mut cut, mut together, mut cached) = (0, 0, 0, 0);
     for seed in 0..1000 {
         let random = &mut Random::new(seed);
         let options = options(random);
@@ -124,7 +148,10 @@ fn a_thousand_random_schedules_give_every_request_what_it_gets_alone() {
         let count = 2 + random.below(5) as usize;
         while running.len() < count || !scheduler.is_idle() {
             if running.len() < count && random.one_in(2) {
-                let which = random.below(requests.len() as u32) as usize;
+                let mut which = random.below(firsts as u32) as usize;
+                if let Some((first, ..)) = running.iter().find(|(of, heard, _)| *of < firsts && heard.is_over()) {
+                    which = first + firsts;
+                }
                 let heard = Heard::new(requests[which].n);
                 let (job, ticket) = Job::new(requests[which].clone(), heard.sink());
                 scheduler.submit(job);
@@ -136,22 +163,26 @@ fn a_thousand_random_schedules_give_every_request_what_it_gets_alone() {
             }
             scheduler.step().unwrap();
             together = together.max(scheduler.stats().running);
-            assert!(scheduler.stats().slab_bytes <= slab_bytes);
+            let stats = scheduler.stats();
+            assert!(stats.slab_bytes + stats.kept_bytes <= slab_bytes);
         }
+        assert_eq!(space.lock().unwrap().taken(), scheduler.stats().kept_bytes, "a slab was not given back");
+        drop(scheduler);
         assert_eq!(space.lock().unwrap().taken(), 0, "a slab was not given back");
         for (which, heard, ticket) in running {
-            for (found, expected) in heard.answers().iter().zip(&expected[which]) {
+            for (mut found, expected) in heard.answers().into_iter().zip(&expected[which]) {
+                cached += usize::from(std::mem::take(&mut found.cached) > 0);
                 if found.finish == Some(Finish::Cancelled) {
                     assert!(ticket.is_none() && expected.tokens.starts_with(&found.tokens));
                     cut += 1;
                 } else {
-                    assert_eq!(found, expected, "schedule {seed}, request {which}");
+                    assert_eq!(found, *expected, "schedule {seed}, request {which}");
                     whole += 1;
                 }
             }
         }
     }
-    assert!(whole > 3000 && cut > 100 && together == 4, "{whole} {cut} {together}");
+    assert!(whole > 3000 && cut > 100 && together == 4 && cached > 500, "{whole} {cut} {together} {cached}");
 }
 
 /// Logits of every token of a sequence by one pass over all of it, as the caches of an answer would have them.

@@ -9,7 +9,8 @@ use crate::engine::{Engine, EngineError, EngineOptions, Event, Finish, Refused, 
 use crate::{CpuOptions, CpuRunner};
 
 fn fake(queue: usize) -> Engine {
-    let buckets = vec![Bucket { length: 64, slab_bytes: 10 }, Bucket { length: 1 << 20, slab_bytes: 20 }];
+    let bucket = |length, slab_bytes| Bucket { length, slab_bytes, intact: 64 };
+    let buckets = vec![bucket(64, 10), bucket(1 << 20, 20)];
     let limits = Limits { lanes: 2, rows: 34, buckets, slab_bytes: 40, vocab: 1 << 20, deterministic: false };
     let options = EngineOptions { queue, chunk: 32, ..EngineOptions::default() };
     Engine::start(Fake::new(limits, 32), None, options).unwrap()
