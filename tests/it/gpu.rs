@@ -219,6 +219,14 @@ fn strided_views_and_copies_of_slabs() {
         bytes
     };
     assert_eq!(decode(&slab), decode(&copy), "the same state gives the same bytes");
+    // Wound back, as long as nothing was overwritten.
+    let mut short = model.slab(448).unwrap();
+    let [_, second] = [(); 2].map(|()| decode(&short));
+    short.rewind(1).unwrap();
+    assert_eq!((decode(&short), short.len()), (second, 2));
+    let error = slab.rewind(1).unwrap_err();
+    assert!(matches!(error, GpuError::Overwritten { tokens: 1, ring: 192, .. }), "{error}");
+    assert!(matches!(short.rewind(3), Err(GpuError::Overwritten { len: 2, tokens: 3, .. })));
     slab.clear().unwrap();
     assert!(slab.is_empty());
 }

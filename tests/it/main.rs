@@ -3,8 +3,10 @@
 
 mod artifact;
 mod bench;
+mod browser;
 mod cache;
 mod calibrate;
+mod chat_page;
 mod cli;
 mod compile;
 mod devices;

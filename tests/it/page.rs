@@ -6,10 +6,9 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use crate::plans;
+use crate::{browser, plans};
 
-const SCRIPT: &str = include_str!("page.js");
-const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+const SCRIPT: &str = concat!(include_str!("layout.js"), include_str!("page.js"));
 
 /// The script's report on a page.
 #[derive(Debug, Deserialize)]
@@ -18,15 +17,6 @@ struct Report {
     dark: bool,
     cells: usize,
     found: Vec<String>,
-}
-
-/// A Chromium that starts.
-fn browser() -> Option<&'static str> {
-    BROWSERS.into_iter().find(|name| {
-        let version =
-            Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        version.is_ok_and(|status| status.success())
-    })
 }
 
 /// The page of a file, with the script in it.
@@ -68,10 +58,7 @@ fn look(browser: &str, page: &Path, width: u32, dark: bool) -> Report {
 
 #[test]
 fn nothing_is_cut_off_at_any_width_light_or_dark() {
-    let Some(browser) = browser() else {
-        eprintln!("there is no Chromium: the layout of the page is not tested");
-        return;
-    };
+    let Some(browser) = browser::find() else { return };
     let folder = tempfile::tempdir().unwrap();
     let plan = |name: &str| plans::folder().join(name);
     // An artifact has a digest and figures of its kernels too.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::compile::{finish, moac};
-use crate::generate::folder;
+use crate::generate::{folder, narrow};
 
 /// A server that is killed with the test.
 pub(crate) struct Server {
@@ -90,6 +90,13 @@ impl Server {
             rest = more[size..].strip_prefix("\r\n").unwrap_or("");
         }
         (status, whole)
+    }
+
+    /// The status line and the headers, in lower case.
+    fn head(&self, method: &str, path: &str, body: &str) -> String {
+        let mut raw = Vec::new();
+        self.send(method, path, "", body).read_to_end(&mut raw).unwrap();
+        String::from_utf8(raw).unwrap().split_once("\r\n\r\n").unwrap().0.to_lowercase()
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
@@ -179,6 +186,64 @@ fn answers_are_those_of_the_command_line() {
         (&usage["completion_tokens"], &events.last().unwrap()["choices"]),
         (&chat["tokens"], &json!([]))
     );
+}
+
+#[test]
+fn the_plan_and_the_context_are_told() {
+    let folder = folder();
+    let (path, _) = narrow(folder.path());
+    let server = Server::start(folder.path(), &["--plan", path.to_str().unwrap()], None);
+    let (status, plan) = server.ask("GET", "/v1/moac/plan", "", "");
+    assert_eq!(status, 200);
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    // Three layers of two heads of 64, keys and values of four bytes, of 128 tokens each.
+    let contexts = [256, 1024].map(|tokens| {
+        json!({
+            "tokens": tokens, "slab_bytes": 3 * 2 * 512 * 128, "dense_bytes": 3 * 2 * 512 * tokens, "kv_spans": vec![[128, 128]; 3]
+        })
+    });
+    assert_eq!(
+        (&plan["model"], &plan["layers"], &plan["kv_heads"], &plan["row_bytes"], &plan["contexts"]),
+        (&json!("tiny"), &json!(3), &json!(2), &json!(512), &json!(contexts))
+    );
+    for (max_tokens, context) in [(8, 256), (300, 1024)] {
+        let body = json!({"prompt": "in the", "max_tokens": max_tokens, "temperature": 0, "stream": max_tokens == 8});
+        let head = server.head("POST", "/v1/completions", &body.to_string());
+        assert!(head.contains(&format!("\r\nmoac-context: {context}")), "{head}");
+    }
+    // The counts of tokens with every piece.
+    let mut body = json!({"prompt": "in the", "max_tokens": 8, "temperature": 0});
+    let whole = &server.post("/v1/completions", &body).1["usage"];
+    body["stream"] = json!(true);
+    body["stream_options"] = json!({"continuous_usage_stats": true});
+    let events = server.stream("/v1/completions", &body);
+    let counts: Vec<u64> =
+        events.iter().map(|event| event["usage"]["completion_tokens"].as_u64().unwrap()).collect();
+    assert!(counts.len() > 2 && counts.is_sorted() && counts[0] < counts[counts.len() - 1], "{counts:?}");
+    let last = &events.last().unwrap()["usage"];
+    for count in ["prompt_tokens", "completion_tokens", "total_tokens"] {
+        assert_eq!(last[count], whole[count], "{count}");
+    }
+}
+
+#[test]
+fn the_page_needs_no_key_and_trusts_nobody() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[], Some("secret"));
+    for (path, kind) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
+        let head = server.head("GET", path, "");
+        assert!(
+            head.starts_with("http/1.1 200")
+                && head.contains(&format!("content-type: {kind}; charset=utf-8")),
+            "{head}"
+        );
+        let policy = head.lines().find_map(|line| line.strip_prefix("content-security-policy: ")).unwrap();
+        assert!(
+            policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe") && !policy.contains('*')
+        );
+        assert!(head.contains("x-content-type-options: nosniff"));
+    }
+    assert_eq!(server.ask("GET", "/v1/moac/plan", "", "").0, 401);
 }
 
 #[test]

@@ -51,6 +51,7 @@ impl Run {
         let mut usage = Usage::default();
         for (prompt, request) in (0..).zip(&prepared.requests) {
             usage.prompt_tokens += request.prompt.len() as u32;
+            usage.total_tokens = usage.prompt_tokens;
             app.metrics.prompt(request.prompt.len());
             let (sender, metrics, unread) = (sender.clone(), Arc::clone(&app.metrics), unread.clone());
             let start = Instant::now();
@@ -91,12 +92,12 @@ impl Run {
             }
             Ok(Some((prompt, Event::Token(token)))) => {
                 let index = prompt * self.n + token.choice;
+                self.usage.completion_tokens += 1;
+                self.usage.total_tokens = self.usage.prompt_tokens + self.usage.completion_tokens;
                 return Some(Ok(Piece::Token { index, token }));
             }
             Ok(Some((prompt, Event::End(end)))) => {
                 self.open -= 1;
-                self.usage.completion_tokens += end.tokens;
-                self.usage.total_tokens = self.usage.prompt_tokens + self.usage.completion_tokens;
                 if end.choice == 0 {
                     self.usage.prompt_tokens_details.cached_tokens += end.cached;
                 }

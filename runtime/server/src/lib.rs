@@ -2,6 +2,7 @@
 //! Prometheus metrics.
 //!
 //! - [`api`] has the protocol's types and nothing else.
+//! - `page` is the chat at `/`, `plan` says what it shows of the plan.
 //! - `prepare` turns them into the engine's requests, `answer` and `stream` turn the engine's events into replies.
 //! - [`Server`] listens. A client that goes away cancels its requests; a shutdown finishes what runs.
 //!
@@ -14,6 +15,8 @@ pub mod api;
 mod error;
 mod listener;
 mod metrics;
+mod page;
+mod plan;
 mod prepare;
 mod routes;
 mod server;

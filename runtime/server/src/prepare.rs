@@ -39,6 +39,8 @@ pub(crate) struct Prepared {
     pub(crate) stream: bool,
     /// Whether a streamed reply ends with the token counts.
     pub(crate) include_usage: bool,
+    /// Whether every chunk of it has them.
+    pub(crate) continuous_usage: bool,
 }
 
 /// The fields of a body.
@@ -170,6 +172,7 @@ pub(crate) fn chat(app: &App, body: &[u8]) -> Result<Prepared, ApiError> {
 }
 
 fn prepared(common: &Common, n: u32, logprobs: bool) -> Prepared {
+    let how = common.stream_options.unwrap_or_default();
     Prepared {
         kind: Kind::Chat,
         requests: Vec::new(),
@@ -177,7 +180,8 @@ fn prepared(common: &Common, n: u32, logprobs: bool) -> Prepared {
         n,
         logprobs,
         stream: common.stream.unwrap_or(false),
-        include_usage: common.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
+        include_usage: how.include_usage.unwrap_or(false),
+        continuous_usage: how.continuous_usage_stats.unwrap_or(false),
     }
 }
 

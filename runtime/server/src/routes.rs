@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,9 +15,9 @@ use futures_util::FutureExt as _;
 
 use crate::api::{ModelCard, Models};
 use crate::error::{ApiError, json};
-use crate::prepare::{self, Prepared};
+use crate::prepare::{self, Kind, Prepared};
 use crate::server::App;
-use crate::{answer, stream};
+use crate::{answer, page, plan, stream};
 
 /// The description of what clients send.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -32,12 +32,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(|| async { json_text(OPENAPI) }));
     let keyed = Router::new()
+        .route("/v1/moac/plan", get(plan_of))
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat))
         .layer(middleware::from_fn_with_state(app.clone(), key));
-    open.merge(keyed)
+    open.merge(page::router())
+        .merge(keyed)
         .fallback(|| async {
             ApiError::invalid("there is nothing at this address", None)
                 .status(StatusCode::NOT_FOUND, "not_found")
@@ -120,6 +122,10 @@ async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Re
     Err(error.status(StatusCode::NOT_FOUND, "model_not_found"))
 }
 
+async fn plan_of(State(app): State<Arc<App>>) -> Response {
+    json(&plan::reply(&app.served)).into_response()
+}
+
 async fn body(app: &App, body: Body) -> Result<Bytes, ApiError> {
     let limit = app.options.body_bytes;
     let too_large = || {
@@ -157,18 +163,30 @@ async fn prepared(
     work.await.unwrap_or_else(|_| Err(ApiError::server("an internal error")))
 }
 
+/// The header that says which context length a request got, and so which spans and bytes.
+const CONTEXT: HeaderName = HeaderName::from_static("moac-context");
+
 async fn completions(State(app): State<Arc<App>>, raw: Body) -> Result<Response, ApiError> {
-    let prepared = prepared(&app, raw, prepare::completion).await?;
-    if prepared.stream {
-        return stream::respond(app, prepared, number());
-    }
-    Ok(json(&answer::completion(&app, &prepared, number()).await?).into_response())
+    respond(app, raw, prepare::completion).await
 }
 
 async fn chat(State(app): State<Arc<App>>, raw: Body) -> Result<Response, ApiError> {
-    let prepared = prepared(&app, raw, prepare::chat).await?;
-    if prepared.stream {
-        return stream::respond(app, prepared, number());
-    }
-    Ok(json(&answer::chat(&app, &prepared, number()).await?).into_response())
+    respond(app, raw, prepare::chat).await
+}
+
+async fn respond(
+    app: Arc<App>,
+    raw: Body,
+    how: fn(&App, &[u8]) -> Result<Prepared, ApiError>,
+) -> Result<Response, ApiError> {
+    let prepared = prepared(&app, raw, how).await?;
+    let contexts = prepared.requests.iter().map(|request| app.served.engine.context(request));
+    let context = contexts.collect::<Result<Vec<_>, _>>()?.into_iter().max();
+    let mut response = match prepared.kind {
+        _ if prepared.stream => stream::respond(app, prepared, number())?,
+        Kind::Completion => json(&answer::completion(&app, &prepared, number()).await?).into_response(),
+        Kind::Chat => json(&answer::chat(&app, &prepared, number()).await?).into_response(),
+    };
+    response.headers_mut().extend(context.map(|tokens| (CONTEXT, tokens.into())));
+    Ok(response)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use moac_model::{ChatTemplate, Engine, Tokenizer};
+use moac_runtime::plan::Plan;
 use tokio::net::TcpListener;
 
 use crate::error::ServeError;
@@ -18,6 +19,8 @@ use crate::routes;
 pub struct Served {
     /// The name that clients call the model by.
     pub name: String,
+    /// The plan that it runs under.
+    pub plan: Plan,
     /// Computes the answers.
     pub engine: Engine,
     /// Text to tokens and back.

@@ -82,7 +82,8 @@ impl Stream {
             Kind::Completion => "text_completion",
             Kind::Chat => "chat.completion.chunk",
         };
-        answer::reply(&self.app, self.prepared.kind, object, self.number)
+        let usage = self.prepared.continuous_usage.then_some(self.run.usage);
+        Reply { usage, ..answer::reply(&self.app, self.prepared.kind, object, self.number) }
     }
 
     fn send(&mut self, reply: &impl Serialize) {

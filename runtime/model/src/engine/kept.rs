@@ -81,10 +81,11 @@ impl<S> Kept<S> {
     /// Takes the slab out that has the most tokens of the beginning of a prompt, and says how many.
     pub(super) fn take(&mut self, prompt: &[u32], length: u32) -> Option<(Entry<S>, usize)> {
         let usable = self.slabs.iter().map(|entry| entry.usable(prompt, length, self.grain));
-        let (index, tokens) = usable.enumerate().filter(|&(_, tokens)| tokens > 0).max_by_key(|&(index, tokens)| {
-            // Of several, one that need not be wound back.
-            (tokens, tokens == self.slabs[index].tokens.len())
-        })?;
+        let (index, tokens) =
+            usable.enumerate().filter(|&(_, tokens)| tokens > 0).max_by_key(|&(index, tokens)| {
+                // Of several, one that need not be wound back.
+                (tokens, tokens == self.slabs[index].tokens.len())
+            })?;
         Some((self.remove(index), tokens))
     }
 

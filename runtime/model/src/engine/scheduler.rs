@@ -99,7 +99,11 @@ impl<'t, R: Runner> Scheduler<'t, R> {
             active: Vec::new(),
             lanes: (0..limits.lanes).rev().collect(),
             in_flight: VecDeque::new(),
-            kept: Kept::new(options.keep_bytes, options.keep_for, if limits.deterministic { chunk } else { 1 }),
+            kept: Kept::new(
+                options.keep_bytes,
+                options.keep_for,
+                if limits.deterministic { chunk } else { 1 },
+            ),
             next_id: 0,
             left: 0,
             stats: Stats::default(),
@@ -191,7 +195,9 @@ impl<'t, R: Runner> Scheduler<'t, R> {
             !cancelled
         });
         let cancelled = |active: &mut Active<'t, R::Slab>| active.job.is_cancelled();
-        for Active { mut job, sequences, cached, length, .. } in self.active.extract_if(.., cancelled).collect::<Vec<_>>() {
+        for Active { mut job, sequences, cached, length, .. } in
+            self.active.extract_if(.., cancelled).collect::<Vec<_>>()
+        {
             for mut sequence in sequences {
                 sequence.end(&mut job, cached, Finish::Cancelled);
                 let held = sequence.held(&job.request, None);
@@ -303,7 +309,14 @@ impl<'t, R: Runner> Scheduler<'t, R> {
             self.runner.rewind(&mut slab, exact as u32)?;
             tokens.truncate(exact);
         }
-        self.kept.keep(Entry { tokens, slab, length, bytes: bucket.slab_bytes, intact, since: Instant::now() });
+        self.kept.keep(Entry {
+            tokens,
+            slab,
+            length,
+            bytes: bucket.slab_bytes,
+            intact,
+            since: Instant::now(),
+        });
         Ok(())
     }
 
@@ -402,7 +415,9 @@ impl<'t, R: Runner> Scheduler<'t, R> {
     fn take(&mut self, id: u64, choice: u32, chosen: Chosen) -> Result<(), ModelError> {
         let Ok(at) = self.active.binary_search_by_key(&id, |active| active.id) else { return Ok(()) };
         let Active { job, length, cached, sequences, .. } = &mut self.active[at];
-        let Some(place) = sequences.iter().position(|sequence| sequence.choice == choice) else { return Ok(()) };
+        let Some(place) = sequences.iter().position(|sequence| sequence.choice == choice) else {
+            return Ok(());
+        };
         self.stats.answer_tokens += 1;
         match sequences[place].take(job, *length, *cached, chosen) {
             Outcome::Open => {}

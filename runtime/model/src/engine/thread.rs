@@ -95,6 +95,14 @@ impl Engine {
         self.shared.with(|state| state.stopped.clone()).or_else(|| ended().then_some(EngineError::ShutDown))
     }
 
+    /// The context length that a request gets: that of the smallest bucket that holds it.
+    ///
+    /// # Errors
+    /// [`Refused`], if none does.
+    pub fn context(&self, request: &Request) -> Result<u32, Refused> {
+        request.length(&self.shared.limits)
+    }
+
     /// Queues a request; its events are read from what is returned.
     ///
     /// # Errors

@@ -126,6 +126,8 @@ pub enum Stop {
 pub struct StreamOptions {
     /// Whether a last chunk tells how many tokens there were.
     pub include_usage: Option<bool>,
+    /// Whether every chunk tells how many there were until then. Other servers'.
+    pub continuous_usage_stats: Option<bool>,
 }
 
 /// The body of `/v1/completions`.

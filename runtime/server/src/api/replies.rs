@@ -144,6 +144,38 @@ pub struct LikelyToken {
     pub bytes: Option<Vec<u8>>,
 }
 
+/// What the plan keeps of a context: the reply of `/v1/moac/plan`, which is moac's own.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanReply {
+    /// `moac.plan`.
+    pub object: &'static str,
+    /// The name that clients call the model by.
+    pub model: String,
+    /// The model that the plan is for.
+    pub plan: String,
+    /// Layers.
+    pub layers: u32,
+    /// KV heads of each.
+    pub kv_heads: u32,
+    /// Bytes of one token's key and value in one KV head.
+    pub row_bytes: u64,
+    /// The context lengths that requests can have, ascending.
+    pub contexts: Vec<PlanContext>,
+}
+
+/// What the plan keeps of a context of one length.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanContext {
+    /// The length.
+    pub tokens: u32,
+    /// Bytes of a request's cache.
+    pub slab_bytes: u64,
+    /// Bytes of a cache of all tokens.
+    pub dense_bytes: u64,
+    /// Tokens that a ring holds, `[layers][kv_heads]`.
+    pub kv_spans: Vec<Vec<u32>>,
+}
+
 /// The models that are served.
 #[derive(Clone, Debug, Serialize)]
 pub struct Models {

@@ -73,6 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitStatus, Error> {
     }
     let served = Served {
         name: model.name.clone(),
+        plan: model.chosen.plan.clone(),
         engine: model.engine()?,
         tokenizer: files.tokenizer.clone(),
         template: files.template.clone(),

@@ -149,7 +149,9 @@ fn a_thousand_random_schedules_give_every_request_what_it_gets_alone() {
         while running.len() < count || !scheduler.is_idle() {
             if running.len() < count && random.one_in(2) {
                 let mut which = random.below(firsts as u32) as usize;
-                if let Some((first, ..)) = running.iter().find(|(of, heard, _)| *of < firsts && heard.is_over()) {
+                if let Some((first, ..)) =
+                    running.iter().find(|(of, heard, _)| *of < firsts && heard.is_over())
+                {
                     which = first + firsts;
                 }
                 let heard = Heard::new(requests[which].n);
