@@ -91,7 +91,7 @@ impl Builder<'_> {
     /// Compiles and packs `lowered`, which is `plan` lowered.
     ///
     /// # Errors
-    /// If a kernel does not compile to what its spec says.
+    /// If a compiled kernel is not as its spec says.
     pub fn build(&self, plan: &Plan, lowered: &Lowered) -> Result<Built, Error> {
         let sources = sources(lowered)?;
         let (compiled, cached): (Vec<Compiled>, Vec<bool>) = self.compile(&sources)?.into_iter().unzip();

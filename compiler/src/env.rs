@@ -23,7 +23,7 @@ pub const CACHE_DIR: Var = Var {
 /// The log filter.
 pub const LOG: Var =
     Var { name: "MOAC_LOG", help: "log filter, as in `moac=debug,warn` [default: warn; logs go to stderr]" };
-/// What the server's clients must know.
+/// The key that the server's clients must send.
 pub const API_KEY: Var = Var {
     name: "MOAC_API_KEY",
     help: "the key that clients of `moac serve` must send; without it, all are served",

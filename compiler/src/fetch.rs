@@ -138,7 +138,7 @@ pub enum FetchError {
     /// The cache folder cannot be written to.
     #[error("cannot write to `{}`: {source}", path.display())]
     Write {
-        /// Where.
+        /// The path.
         path: PathBuf,
         /// The underlying error.
         source: io::Error,

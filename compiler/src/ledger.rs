@@ -109,7 +109,7 @@ impl Ledger {
         file::write(path, format!("{text}\n").as_bytes()).map_err(file)
     }
 
-    /// Adds a kernel that passed, in place of what was known of the same cubin.
+    /// Adds a kernel that passed, in place of the earlier entry of the same cubin.
     ///
     /// # Errors
     /// If the artifact was not compiled with the pinned NVRTC.

@@ -55,7 +55,7 @@ fn folder(path: &Path) -> &Path {
 /// Writes `bytes` to `path` so that the path holds the old file or the whole new one, whatever happens meanwhile.
 ///
 /// # Errors
-/// Those of [`target`], and where the folder of `path` cannot be written to. No temporary file is left then.
+/// The errors of [`target`], and if the folder of `path` cannot be written to. No temporary file is left then.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let path = &target(path)?;
     let folder = folder(path);

@@ -1,4 +1,4 @@
-//! What is fixed about a kernel when it is compiled, as far as a launch needs it: phase, family, launch rule; and the
+//! The facts about a compiled kernel that a launch needs: phase, family, launch rule; and the
 //! workspaces that follow from them.
 //!
 //! Pure data and arithmetic, shared by the compiler, the artifact and every device. [`crate::attention`] makes launches

@@ -1,7 +1,7 @@
 //! Products of a matrix with a few vectors, which is what a decode step consists of. Rows are read once and as they lie,
 //! at the speed of memory; a general matrix product packs them first.
 
-// As in `simd`: what is not inlined into the function with the wide vectors is compiled without them.
+// As in `simd`: code that is not inlined into the function with the wide vectors is compiled without them.
 #![allow(clippy::inline_always)]
 
 use pulp::{Arch, Simd, WithSimd};

@@ -101,7 +101,7 @@ impl ModelShape {
         self.num_heads / self.num_kv_heads
     }
 
-    /// What makes this a shape that no plan file may have, if anything: where it comes from a file, it is refused there.
+    /// The reason why no plan file may have this shape, if there is one. Readers of files refuse such a shape.
     pub fn defect(&self) -> Option<String> {
         let Self { name, num_layers, num_heads, num_kv_heads, head_dim, rope_theta, context, softmax_scale } =
             self;

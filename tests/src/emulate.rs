@@ -289,7 +289,7 @@ pub fn verdicts(
     session::on_emulator(candidates, schedules, &watch).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What is wrong with kernels, one line each; of each kernel, as far as that is not known from an earlier run.
+/// The findings about kernels, one line each. A kernel that passed in an earlier run is not run again.
 pub fn wrong(candidates: &[Candidate]) -> Vec<String> {
     let of_one = |candidate: &Candidate| {
         let question = format!("wrong {candidate:?} {:?}", cases::for_emulator(candidate));

@@ -28,7 +28,7 @@ pub struct Model {
     pub dtype: DType,
 }
 
-/// Rows that are no whole number of warps, of one and of several vectors a thread; both head dimensions; a bias, norms,
+/// Rows that are not a whole number of warps, of one and of several vectors a thread; both head dimensions; a bias, norms,
 /// neither; vocabularies of one part and of several, in whole vectors and not.
 pub const MODELS: [Model; 3] = [
     Model {
@@ -58,7 +58,7 @@ pub const MODELS: [Model; 3] = [
 ];
 
 impl Model {
-    /// What the engine's kernels are compiled for.
+    /// The model that the engine's kernels are compiled for.
     pub fn shape(&self) -> EngineShape {
         let pairs = self.heads[2] / 2;
         let frequency = |pair| 500_000f64.powf(-f64::from(pair) / f64::from(pairs));

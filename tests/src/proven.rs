@@ -1,4 +1,4 @@
-//! What the emulator has found before, kept so that what a change cannot have touched is not emulated again.
+//! Results of the emulator, kept so that kernels that a change cannot have touched are not emulated again.
 //!
 //! An answer is kept under the digest of its question and of the program that answered: the sources of the emulator,
 //! of verification and of all that they rely on, the versions of the dependencies, and the compiler of Rust. Questions
@@ -6,7 +6,7 @@
 //!
 //! `cargo xtask test` states the digest of the program before anything is compiled. Only where the sources are still
 //! the same when a test asks is an answer taken or kept: nothing is believed of code that was edited meanwhile. Tests
-//! that anything else starts emulate everything. A file that is damaged, or of another question, is no entry; deleting
+//! that anything else starts emulate everything. A file that is damaged, or of another question, is ignored; deleting
 //! the folder is always safe.
 
 use std::io;
@@ -26,7 +26,7 @@ pub const PROGRAM: &str = "MOAC_TESTS_PROGRAM";
 /// The folder of the answers in the cache folder.
 const FOLDER: &str = "proven-v1";
 
-/// What decides an answer, below the repository's root, beside what the questions hold. The rest of the compiler makes
+/// The files that decide an answer, below the repository's root, beside what the questions hold. The rest of the compiler makes
 /// kernels, and kernels are in the questions.
 pub const DECIDES: [&str; 11] = [
     "Cargo.lock",
@@ -112,12 +112,12 @@ struct Entry {
 }
 
 impl Answers {
-    /// Those of the program `program` in `folder`, which is made when something is kept.
+    /// The answers of the program `program` in `folder`, which is made when something is kept.
     pub fn at(folder: &Path, program: Digest) -> Self {
         Self { folder: folder.to_owned(), program }
     }
 
-    /// Those of the cache folder, if whoever started the tests stated what they are and that is still so.
+    /// The answers in the cache folder, if the program that started the tests stated their digest and it still holds.
     #[expect(clippy::disallowed_methods, reason = "what runs the tests sets it; moac itself never reads it")]
     fn of_this_run() -> Option<Self> {
         let stated: Digest = std::env::var(PROGRAM).ok()?.parse().ok()?;

@@ -2,7 +2,7 @@
 //!
 //! Decode is launched whole; of a prefill, one CTA per distinct rule is, that of the last tile of query rows, which walks
 //! the most keys. Counts are exact and the same on every machine. Every launch is checked against the float64
-//! reference on the way, so that what is counted is the right answer's work.
+//! reference on the way, so that the counted work is that of a right answer.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(repetitions(f64::NAN), 21);
     }
 
-    /// Zeros, or rows that repeat, would be faster than what is asked for.
+    /// Zeros, or rows that repeat, would be faster than random values.
     #[test]
     fn random_bytes_are_a_normal_distribution_to_the_last_row() {
         let bytes = 256 * 100 + 32;

@@ -97,7 +97,7 @@ impl Library {
         }
     }
 
-    /// A reason for which the library does not work, with what the loader says of the builtins that it refuses.
+    /// The reason why the library does not work, with the loader's message about builtins that it refuses.
     pub(super) fn because(&self, reason: String) -> String {
         self.unloaded.iter().fold(reason, |reason, words| format!("{reason}; {words}"))
     }

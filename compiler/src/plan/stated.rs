@@ -25,7 +25,7 @@ pub(super) struct Stated {
 }
 
 impl Stated {
-    /// Refuses what there are no kernels for. `places` are where the number of heads, the head dimension and the scale
+    /// Refuses shapes without kernels. `places` are where the number of heads, the head dimension and the scale
     /// are stated.
     pub(super) fn supported(&self, places: [&str; 3], problems: &mut Problems) {
         let [heads_at, head_dim_at, scale_at] = places;

@@ -1,4 +1,4 @@
-//! What a prefill of each family may read and multiply: which blocks of keys it loads for a tile of query rows, and which
+//! The reads and products that a prefill of each family is allowed: which blocks of keys it loads for a tile of query rows, and which
 //! its warps multiply.
 //!
 //! Portable kernels load a tile of 64 keys iff a query of theirs sees a key in it, no row more. Hopper's load the chunk's own

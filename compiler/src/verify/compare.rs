@@ -22,7 +22,7 @@ pub fn lse_tolerance(visible: u32) -> f64 {
     2e-6 + 1.6e-7 * f64::from(visible).sqrt()
 }
 
-/// Whether a difference is at most `bound`; what is not a number is not.
+/// Whether a difference is at most `bound`; a NaN is not.
 pub fn within(difference: f64, bound: f64) -> bool {
     difference <= bound
 }
@@ -89,7 +89,7 @@ pub fn is_finite(dtype: DType, bytes: &[u8]) -> bool {
     infinite == 0
 }
 
-/// Squared norms of a difference and of what it is relative to.
+/// Squared norms of a difference and of the values that it is relative to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Norms {
     difference: f64,
@@ -97,7 +97,7 @@ pub struct Norms {
 }
 
 impl Norms {
-    /// Those of one row.
+    /// The norms of one row.
     pub fn of(found: &[f32], expected: &[f32]) -> Self {
         let mut norms = Self::default();
         for (&found, &expected) in found.iter().zip(expected) {

@@ -56,7 +56,7 @@ pub struct Count {
     pub matrix_flops: u64,
     /// Passes that accesses to shared memory took.
     pub shared_passes: u64,
-    /// Those of them that bank conflicts cost.
+    /// The passes among them that bank conflicts cost.
     pub bank_conflicts: u64,
 }
 
@@ -105,7 +105,7 @@ pub trait Device {
     /// The byte that unwritten memory reads as.
     fn blank(&self) -> u8;
 
-    /// What its matrix instructions may add to the difference of a log-sum-exp. Tensor cores cut the terms of a sum
+    /// How much its matrix instructions may add to the error of a log-sum-exp. Tensor cores cut the terms of a sum
     /// off below its largest, which a float32 sum does not.
     fn lse_slack(&self) -> f64;
 

@@ -1,4 +1,4 @@
-//! What must come out: the float64 oracle on the same inputs, computed once for every row that several kernels,
+//! The expected results: the float64 oracle on the same inputs, computed once for every row that several kernels,
 //! layers or buckets ask for.
 
 use std::collections::{BTreeSet, HashMap};
@@ -56,7 +56,7 @@ impl Expectations {
     /// The answers to `queries`, in their order. All are of one layer shape and of one source of inputs, for life.
     ///
     /// # Errors
-    /// Those of the oracle, which a sound geometry does not raise.
+    /// The errors of the oracle, which a sound geometry does not raise.
     pub fn answers(
         &mut self,
         layer: &Layer,

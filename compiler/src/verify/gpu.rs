@@ -42,7 +42,7 @@ impl Gpu {
         DeviceError::Memory { label: self.label(address), source: source.into() }
     }
 
-    /// The label of what lies at an address.
+    /// The label of the buffer at an address.
     fn label(&self, address: u64) -> String {
         let near = self.labels.iter().filter(|(_, (start, _))| *start <= address);
         near.max_by_key(|(_, (start, _))| *start).map_or_else(String::new, |((label, _), _)| label.clone())

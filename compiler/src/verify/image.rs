@@ -114,7 +114,7 @@ impl Image {
         }
     }
 
-    /// Compares all rings of the layer with what they should be: how many slots differ, and the first in words.
+    /// Compares all rings of the layer with the expected ones: the number of slots that differ, and the first in words.
     pub fn compare(&self, layer: &Layer, inputs: &Inputs, found: &[u8]) -> Option<(usize, String)> {
         let row_bytes = layer.row_bytes() as usize;
         let differing: Vec<(Ring, u32)> = rings(layer, self.bucket)
@@ -139,7 +139,7 @@ impl Image {
     }
 }
 
-/// Bytes of what [`RingLayout::each_vector`] visits.
+/// Bytes of a vector that [`RingLayout::each_vector`] visits.
 const VECTOR: usize = VECTOR_BYTES as usize;
 /// Bytes of a row at `head_dim` 128, the largest.
 const MOST_ROW_BYTES: usize = 256;

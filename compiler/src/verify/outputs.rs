@@ -14,7 +14,7 @@ use super::verdict::{Row, Run};
 /// The output of a row: the bytes of o, and lse where it was requested.
 pub(super) type Found = (Vec<u8>, Option<f32>);
 
-/// A digest of what was found for each of `requests` requests.
+/// A digest of the results of each of `requests` requests.
 pub(super) fn digests(rows: &[Row], found: &[Found], requests: usize) -> Vec<[u8; 32]> {
     let mut digests = vec![Sha256::new(); requests];
     for (row, (o, lse)) in rows.iter().zip(found) {

@@ -54,7 +54,7 @@ impl<D: Device> Harness<D> {
     /// Computes the answers that cases of many candidates will ask for, all at once. Only a saving of time.
     ///
     /// # Errors
-    /// Those of the reference.
+    /// The errors of the reference.
     pub fn prepare<'a>(
         &mut self,
         cases: impl IntoIterator<Item = (&'a Candidate, &'a Case)>,

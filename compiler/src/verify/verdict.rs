@@ -22,7 +22,7 @@ pub struct Outcome {
     pub rows: usize,
     /// Their relative Frobenius error.
     pub error: f64,
-    /// That of the worst row.
+    /// The error of the worst row.
     pub row_error: f64,
     /// The largest difference of a log-sum-exp.
     pub lse_error: f64,

@@ -110,7 +110,7 @@ fn weak_order(next: &[Vec<u32>]) -> Vec<u32> {
     out
 }
 
-/// What a search for components keeps for each block; a round's marks count only in that round.
+/// The state of a search for components, for each block; a round's marks count only in that round.
 struct Search {
     round: u32,
     inside: Vec<u32>,

@@ -138,7 +138,7 @@ pub enum LoadError {
     Driver {
         /// The newest CUDA version of the driver, `[major, minor]`.
         found: [u32; 2],
-        /// That of the NVRTC that made the kernels.
+        /// The version of the NVRTC that made the kernels.
         expected: [u32; 2],
     },
     /// Check 9: the driver refuses a cubin, or the kernel is not in it.

@@ -7,8 +7,8 @@
 //! A file is untrusted. [`Artifact::open`] checks, in this order, each check with an error of its own in
 //! [`OpenError`]: the format's version; that every tensor lies within the file; the manifest's schema, the tensors'
 //! names and the ranges of all values; the digests; the geometry, recomputed from the plan; the kernels' ABI.
-//! What needs a device is checked on loading ([`LoadError`]): the architecture; the driver; symbols and resources;
-//! device memory. The digests detect damage; they are no signature, and machine code from a stranger is still that.
+//! Checks that need a device come on loading ([`LoadError`]): the architecture; the driver; symbols and resources;
+//! device memory. The digests detect damage; they are not a signature: do not run an artifact from a source that you do not trust.
 
 mod check;
 mod container;

@@ -1,7 +1,7 @@
 //! The parameter block of a launch: one layout for each kernel family and phase, handed to a kernel as bytes.
 //!
 //! The layouts are those of `moac/params.cuh`, `moac/sm90/params.cuh` and `moac/sm90/decode_params.cuh`, whose sizes
-//! every rendered kernel asserts. A tensor map's bytes are the device's own, so whoever launches encodes it.
+//! every rendered kernel asserts. A tensor map's bytes are the device's own, so the launcher encodes it.
 
 use crate::abi::{ABI_VERSION, Abi, PARAMS_BYTES, Params};
 use crate::launch::{Family, Phase};
@@ -78,7 +78,7 @@ impl Block {
     /// The block as a kernel takes it, each tensor map as `encode` has it.
     ///
     /// # Errors
-    /// Those of `encode`.
+    /// The errors of `encode`.
     pub fn bytes<E>(&self, encode: impl Fn(&TensorMap) -> Result<[u8; MAP_BYTES], E>) -> Result<Vec<u8>, E> {
         let mut bytes = Vec::with_capacity(HOPPER_PREFILL_BYTES);
         match self {

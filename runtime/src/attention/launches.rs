@@ -1,4 +1,4 @@
-//! The launches of a call of one layer: the one place that says how often a kernel runs, on which grid, with what.
+//! The launches of a call of one layer: the one place that says how often a kernel runs, on which grid and with which parameters.
 
 use super::block::{Block, TensorMap};
 use super::{CallError, HeadShape, Table, Tensors, View};
@@ -19,7 +19,7 @@ const MAP_ROWS_LIMIT: u64 = i32::MAX as u64 - 256;
 pub struct KernelFacts {
     /// The phase it computes.
     pub phase: Phase,
-    /// Whose parameter block it takes.
+    /// The family, which decides the parameter block.
     pub family: Family,
     /// Threads, shared memory and grid.
     pub rule: LaunchRule,

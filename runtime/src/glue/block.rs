@@ -237,7 +237,7 @@ layout! {
         seen: u64,
         /// `[rows]` u32, zero before the launch and left zero by it.
         counters: u64,
-        /// [`scratch_bytes`](super::Sizes::scratch_bytes) of what CTAs find.
+        /// [`scratch_bytes`](super::Sizes::scratch_bytes) of the CTAs' findings.
         scratch: u64,
         /// Lanes. A sample of another one is not taken.
         lanes: u32,
@@ -264,7 +264,7 @@ pub enum Block {
 }
 
 impl Block {
-    /// Whose it is.
+    /// The operation that takes it.
     pub const fn op(&self) -> Op {
         match self {
             Self::Embed(_) => Op::Embed,

@@ -75,7 +75,7 @@ impl<'a> Layer<'a> {
     /// that prefill in two, the second after every reader of the old keys is done.
     ///
     /// # Errors
-    /// What is wrong with a tensor, [`GpuError::Foreign`], [`GpuError::StepOver`], or what the driver says. Nothing was
+    /// An unfit tensor, [`GpuError::Foreign`], [`GpuError::StepOver`], or an error of the driver. Nothing was
     /// launched then, unless the driver failed between two launches.
     pub fn attend(&self, stream: &Stream, step: &Step, tensors: &Tensors<'_>) -> Result<(), GpuError> {
         step.check(self.owner)?;

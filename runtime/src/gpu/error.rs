@@ -30,7 +30,7 @@ pub enum GpuError {
         expected: [u32; 2],
     },
     /// There is no such device.
-    #[error("there is there is no CUDA device {ordinal}: the driver finds {count}")]
+    #[error("there is no CUDA device {ordinal}: the driver finds {count}")]
     NoDevice {
         /// The one asked for.
         ordinal: usize,
@@ -74,7 +74,7 @@ pub enum GpuError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// A layer that the artifact does not have.
-    #[error("there is there is no layer {layer}: the artifact has {layers}")]
+    #[error("there is no layer {layer}: the artifact has {layers}")]
     NoLayer {
         /// The one asked for.
         layer: usize,

@@ -116,7 +116,7 @@ impl Downloads {
         Ok(())
     }
 
-    /// Waits for the oldest table that was asked for and not taken; none where there is none.
+    /// Waits for the oldest table that was asked for and not taken; `None` where there is no such table.
     ///
     /// # Errors
     /// Any error of the driver, from this call or from earlier work.

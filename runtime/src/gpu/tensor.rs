@@ -41,7 +41,7 @@ pub enum Order {
     Heads,
 }
 
-/// Where elements lie, whoever owns them.
+/// Where elements lie; their owner is kept elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed {
     pub(super) view: View,

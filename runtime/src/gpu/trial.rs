@@ -114,7 +114,7 @@ impl Trial {
     /// Sets every byte of the memory that starts at an address.
     ///
     /// # Errors
-    /// [`GpuError::Range`] if there is none, or what the driver says.
+    /// [`GpuError::Range`] if there is none, or an error of the driver.
     pub fn fill(&mut self, address: u64, value: u8) -> Result<(), GpuError> {
         let buffer = self.memory.get(&address).ok_or_else(|| outside(address, 0))?;
         buffer.all().fill(&self.stream, value)

@@ -1,6 +1,6 @@
 //! The workspace of calls, and the steps that a batch takes.
 //!
-//! What differs from step to step (whose slabs, how many tokens are in them, how many are new) lives in device memory
+//! Tables that differ from step to step (whose slabs, how many tokens are in them, how many are new) lives in device memory
 //! that [`Workspace::begin`] writes once for all layers. The calls of the layers carry only addresses: a graph that
 //! was captured from them replays the next step after the next `begin`.
 
@@ -215,7 +215,7 @@ impl Step {
         self.rows
     }
 
-    /// Whose step it is, if its table is still the one on the device.
+    /// Refuses the step of another artifact, and one whose table is no longer on the device.
     pub(super) fn check(&self, owner: &Arc<Inner>) -> Result<(), GpuError> {
         if !Arc::ptr_eq(owner, &self.memory.owner) {
             return Err(GpuError::Foreign { what: "the step" });

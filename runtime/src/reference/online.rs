@@ -10,9 +10,9 @@ use crate::matvec::FEW;
 /// The state of some rows, laid out as suits their number.
 #[derive(Debug)]
 pub enum Online {
-    /// Those of a decode step.
+    /// The state of a decode step.
     Few(Box<Few>),
-    /// Those of a block of prefill, or of a large group.
+    /// The state of a block of prefill, or of a large group.
     Many(Lanes),
 }
 

@@ -1,4 +1,4 @@
-//! What is verified of the engine: one of its kernels, and the model that it was compiled for.
+//! A kernel of the engine to verify, with the model that it was compiled for.
 
 use moac_runtime::arch::Arch;
 use moac_runtime::artifact::{Artifact, Resources, Role};

@@ -39,7 +39,7 @@ pub enum Kind {
     Cuts,
     /// Sample: the likeliest tokens' log-probabilities.
     Top,
-    /// Sample: logits that are all equal, hardly differ, or are no numbers.
+    /// Sample: logits that are all equal, hardly differ, or are NaN.
     Odd,
 }
 

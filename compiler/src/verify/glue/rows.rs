@@ -55,7 +55,7 @@ pub(super) fn embed<D: Device>(mut stage: Stage<'_, D>) -> Result<Outcome, Devic
     let newest: Vec<u32> = (0..LANES).map(|_| noise.below(sizes.vocab)).collect();
     let mut seen: Vec<u32> =
         (0..LANES * sizes.seen_words()).map(|_| noise.bits() as u32 & 0x1111_0000).collect();
-    // Only the rows that are read are there: an embedding may be larger than what the emulator should hold.
+    // Only the rows that are read are there: a whole embedding may be too large for the emulator.
     let row_bytes = hidden * 2;
     let bytes = u64::from(sizes.vocab) * row_bytes as u64;
     let embedding = stage.device.alloc("embedding", 0, bytes, Fresh::Unwritten)?;

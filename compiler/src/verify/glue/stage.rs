@@ -57,7 +57,7 @@ impl<'a, D: Device> Stage<'a, D> {
         self.input(label, &bytes)
     }
 
-    /// Memory to be written: `bytes` of poison, or of what is to be changed, and a guard.
+    /// Memory to be written: `bytes` of poison, or of values to change, and a guard.
     pub(super) fn output(&mut self, label: &str, bytes: usize) -> Result<u64, DeviceError> {
         self.device.alloc(label, 0, (bytes + GUARD) as u64, Fresh::Poison)
     }

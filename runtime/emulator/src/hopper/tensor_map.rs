@@ -246,7 +246,7 @@ impl TensorMap {
         out
     }
 
-    /// Reads a map back; `Err` says why the bytes are none.
+    /// Reads a map back; `Err` says why the bytes are not a map.
     pub(crate) fn decode(bytes: &[u8; 128]) -> Result<Self, String> {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;

@@ -5,7 +5,7 @@
 use crate::memory::shadow::{Access, Clash, Entry, Shadow};
 use crate::memory::{all_set, copy, set_bits};
 
-/// Shared addresses start here, so that 0 is none of them; the alignment of a variable holds for its address up to this power of two.
+/// Shared addresses start here, so that 0 is never one; the alignment of a variable holds for its address up to this power of two.
 pub(crate) const SHARED_BASE: u32 = 1024;
 /// Bytes per shadow block.
 const BLOCK: usize = 1024;

@@ -58,7 +58,7 @@ pub(crate) struct WgmmaWarp {
     /// Goes up at every `wgmma.fence`; a register touched at this count has not been fenced since.
     pub(crate) fences: u32,
     pub(crate) touched: Vec<u32>,
-    /// One more than the group until whose end a register may not be touched; 0 is none.
+    /// One more than the group until whose end a register may not be touched; 0 if there is none.
     pub(crate) busy: Vec<u32>,
     /// Whether a register that is under way holds a fragment of A; otherwise an accumulator.
     pub(crate) fragment: Vec<bool>,

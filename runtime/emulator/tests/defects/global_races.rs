@@ -28,7 +28,7 @@ fn ctas_that_run_apart() {
         K::Race,
         "st.global",
     );
-    // Reading together is none.
+    // Reading together is not a race.
     clean("ld.global.u32 %r4, [%rd1];", GRID);
 }
 

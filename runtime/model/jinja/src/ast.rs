@@ -61,7 +61,7 @@ pub(crate) struct Uses {
     pub(crate) varargs: bool,
 }
 
-/// What is assigned to.
+/// The target of an assignment.
 #[derive(Debug)]
 pub(crate) enum Target {
     Name(Name),

@@ -1,4 +1,4 @@
-//! Calls: of macros, of the functions that every template has, and of what the interpreter keeps.
+//! Calls: of macros, of the functions that every template has, and of objects of the interpreter (loops, cyclers).
 
 use std::sync::Arc;
 

@@ -6,13 +6,13 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{kind}{}", line.map(|line| format!(" (line {line})")).unwrap_or_default())]
 pub struct Error {
-    /// What happened.
+    /// The kind of the error.
     pub kind: ErrorKind,
     /// The line of the template, from 1.
     pub line: Option<usize>,
 }
 
-/// What went wrong.
+/// Kinds of errors.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {

@@ -8,7 +8,7 @@ use crate::value::V;
 /// The settings of `json.dumps`.
 pub(crate) struct Style<'a> {
     pub(crate) ascii: bool,
-    /// What a level is indented by; none for everything on one line.
+    /// The indentation of a level; `None` writes everything on one line.
     pub(crate) indent: Option<String>,
     pub(crate) item: &'a str,
     pub(crate) key: &'a str,

@@ -1,4 +1,4 @@
-//! What a render may use. Every step and every byte that is made or looked at is charged to one account, so that time
+//! The time and memory of a render. Every step and every byte that is made or read is charged to one account, so that time
 //! and memory are bounded together.
 
 use std::cell::Cell;

@@ -77,7 +77,7 @@ const INT: [&str; 9] = [
     "denominator",
 ];
 
-/// What is said of an attribute that the sandbox hides.
+/// The error for an attribute that the sandbox hides.
 pub(crate) fn unsafe_attribute(value: &V, name: &str) -> String {
     format!("access to attribute '{name}' of '{}' object is unsafe.", value.type_name())
 }
@@ -101,7 +101,7 @@ pub(crate) fn find(value: &V, name: &Arc<str>) -> Option<V> {
     if !methods.contains(&&**name) {
         return None;
     }
-    // Attributes that are no methods.
+    // Attributes that are not methods.
     Some(match (value, &**name) {
         (V::Range(range), "start") => V::Int(range.start),
         (V::Range(range), "stop") => V::Int(range.stop),

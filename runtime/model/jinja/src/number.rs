@@ -72,7 +72,7 @@ fn without_underscores(text: &str) -> Option<String> {
     Some(text.replace('_', ""))
 }
 
-/// Why a text is no integer of ours.
+/// The reason why a text is not an integer that we can hold.
 pub(crate) enum NotInt {
     /// Python raises too.
     Invalid,

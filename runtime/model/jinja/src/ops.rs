@@ -188,7 +188,7 @@ impl Interp<'_> {
         Ok(V::Undefined(message.into()))
     }
 
-    /// What Python's `getattr` finds, which items are not.
+    /// The attribute that Python's `getattr` finds; items are not attributes.
     fn own_attribute(&self, value: &V, name: &Arc<str>) -> Result<Option<V>> {
         if name.starts_with("__") && name.ends_with("__") && !matches!(value, V::Object(_)) {
             return Ok(Some(V::Undefined(methods::unsafe_attribute(value, name).into())));

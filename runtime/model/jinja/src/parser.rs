@@ -381,7 +381,7 @@ impl Parser {
         Ok(params)
     }
 
-    /// What is assigned to: a name, an attribute of a namespace, or several.
+    /// The target of an assignment: a name, an attribute of a namespace, or several.
     fn target(&mut self, ends: &[&str]) -> Result<Target> {
         let mut targets = Vec::new();
         let mut tuple = false;

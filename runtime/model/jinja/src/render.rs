@@ -35,7 +35,7 @@ pub(crate) struct Interp<'t> {
     line: usize,
 }
 
-/// What can change while a template is rendered.
+/// The state of a render.
 pub(crate) enum Object<'t> {
     Namespace(Vec<(Arc<str>, V)>),
     Macro { def: &'t Macro, frame: usize },
@@ -61,7 +61,7 @@ struct Frame {
     parent: Option<usize>,
 }
 
-/// What follows a statement.
+/// How a render goes on after a statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flow {
     On,

@@ -1,4 +1,4 @@
-//! What Python's `str` knows of characters, where Rust's `char` differs.
+//! Properties of characters as Python's `str` has them, where Rust's `char` differs.
 
 use std::sync::LazyLock;
 

@@ -15,9 +15,9 @@ struct Case {
     template: String,
     #[serde(default)]
     variables: BTreeMap<String, Value>,
-    /// What it renders.
+    /// The text that it renders.
     expected: Option<String>,
-    /// What `raise_exception` said.
+    /// The message given to `raise_exception`.
     raised: Option<String>,
     /// The name of another error's class.
     error: Option<String>,

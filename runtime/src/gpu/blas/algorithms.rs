@@ -46,7 +46,7 @@ pub(super) struct Algorithms {
 }
 
 impl Algorithms {
-    /// Those of the folder's file for a GPU and a version of the library; none without a folder, or where the file is not
+    /// The algorithms in the folder's file for a GPU and a version of the library; none without a folder, or where the file is not
     /// there or is not one.
     pub(super) fn open(folder: Option<&Path>, gpu: &str, library: usize) -> Self {
         let of = Of { gpu: gpu.to_owned(), library };

@@ -41,7 +41,7 @@ pub struct Product {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResultType {
-    /// Those of the operands.
+    /// The element type of the operands.
     Elements,
     /// float32
     F32,

@@ -1,7 +1,7 @@
 //! `wgmma`: products of a warpgroup that run beside it until they are waited for.
 //!
 //! Each of the four warps computes its 16 rows when it issues the product; the operands in shared memory are read then, and stamped as
-//! reads of the warpgroup's agent that go on until the wait, so that whoever changes them earlier races. The accumulators
+//! reads of the warpgroup's agent that go on until the wait, so that a thread that changes them earlier races. The accumulators
 //! live in the warp's state until a wait writes them to the registers: a register that is touched before holds nothing yet, and is reported.
 
 use crate::exec::step::{Flow, Step};

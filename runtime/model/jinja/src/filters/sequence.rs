@@ -54,7 +54,7 @@ fn folded(value: V) -> V {
 }
 
 impl Interp<'_> {
-    /// What an attribute's path leads to; `default` stands for what is not there.
+    /// The value at an attribute's path, or `default` where there is no value.
     fn follow(&self, item: &V, path: &[V], default: Option<&V>) -> Result<V> {
         let mut item = item.clone();
         for part in path {
@@ -70,7 +70,7 @@ impl Interp<'_> {
         Ok(a.compare(b, &self.meter)?.is_some_and(std::cmp::Ordering::is_lt))
     }
 
-    /// The items with what they are sorted by, sorted.
+    /// The items with their sort keys, sorted.
     fn sorted(&self, keyed: Vec<(V, V)>, reverse: bool) -> Result<Vec<(V, V)>> {
         // In reverse, items that are equal keep their order too.
         sort(
