@@ -343,7 +343,7 @@ const MUTANTS: &[(Op, Mutant)] = &[
         m(
             "two use one table of warps",
             CUT,
-            "  __syncthreads();  // whoever read the last call's values is done\n",
+            "  __syncthreads();  // all threads have read the last call's values\n",
             "",
         ),
     ),

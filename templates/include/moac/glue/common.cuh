@@ -1,4 +1,4 @@
-// What the engine's kernels share: rows in vectors of eight elements, sums over a CTA, and the order of launches.
+// Parts that the engine's kernels share: rows in vectors of eight elements, sums over a CTA, and the order of launches.
 #pragma once
 
 #include <moac/element.cuh>
@@ -15,8 +15,8 @@ __device__ __forceinline__ void let_next_begin() {
   if constexpr (kOverlaps) let_next_kernel_start();
 }
 
-// Everything that the kernels before this one wrote is there behind the wait, and they read nothing any more. Only the
-// step's tables and the weights may be read before it. Every thread waits: whoever waits for this kernel waits for them.
+// After the wait, all that the kernels before this one wrote is visible, and they read nothing more. Only the step's
+// tables and the weights may be read before it. Every thread waits, so a kernel that waits for this one waits for them too.
 __device__ __forceinline__ void wait_for_inputs() {
   if constexpr (kOverlaps) moac::wait_for_inputs();
 }
@@ -64,7 +64,7 @@ __device__ __forceinline__ T join_cta(T value, T (&shared)[32], T neutral, Join 
   for (int step = 16; step > 0; step /= 2) value = join(value, __shfl_xor_sync(0xffffffffu, value, step));
   if constexpr (kWarps > 1) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    __syncthreads();  // whoever read the last call's values is done
+    __syncthreads();  // all threads have read the last call's values
     if (lane == 0) shared[warp] = value;
     __syncthreads();
     value = lane < kWarps ? shared[lane] : neutral;

@@ -11,7 +11,7 @@ constexpr int kCoarse = 11, kFine = Scale::kBits - kCoarse;  // bits of a distan
 constexpr int kBins = 1 << kCoarse;
 
 struct CutShared {
-  u32 low[kBins], high[kBins];  // what the tokens of each bin measure
+  u32 low[kBins], high[kBins];  // the measure of the tokens of each bin
   u64 warps[32];
   u64 before;  // measure below the bin that was found
   int bin;      // that, or -1
@@ -27,7 +27,7 @@ __device__ __forceinline__ u64 running_sum(u64 value, u64 (&warps)[32], u64& all
     const u64 below = __shfl_up_sync(0xffffffffu, value, step);
     if (lane >= step) value += below;
   }
-  __syncthreads();  // whoever read the last call's values is done
+  __syncthreads();  // all threads have read the last call's values
   if (lane == 31) warps[warp] = value;
   __syncthreads();
   u64 below = 0;
@@ -57,7 +57,7 @@ struct Cuts {
     keep_up_to(Scale::kFar);
   }
 
-  // Drops what lies further behind.
+  // Drops the tokens further behind.
   __device__ __forceinline__ void keep_up_to(u32 steps) {
     last = steps;
     least = scale.least(steps);
@@ -93,7 +93,7 @@ struct Cuts {
     return static_cast<u64>(shared.high[bin]) << 32 | shared.low[bin];
   }
 
-  // Drops what lies behind the tokens that together measure what `target` makes of the measure of all.
+  // Keeps the likeliest tokens that together reach the measure that `target` computes from that of all; drops the rest.
   template <class Measure, class Target>
   __device__ __forceinline__ void keep(Measure measure, Target target) {
     u32 bin = 0;

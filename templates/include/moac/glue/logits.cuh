@@ -55,7 +55,7 @@ struct Logits {
     }
   }
 
-  // Penalises those of tokens that were in the lane; what is not a number becomes minus infinity.
+  // Penalises the logits of tokens that were in the lane before; a NaN becomes minus infinity.
   __device__ __forceinline__ void penalise(float (&x)[4], int first) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) x[i] = fmaxf(x[i], neg_inf());
@@ -68,8 +68,8 @@ struct Logits {
   }
 };
 
-// How far tokens lie behind the likeliest one, in steps of 2^-16 of a natural unit after the temperature, and what they
-// weigh. A step is found without a conversion, which is slow; a token 22 units behind weighs nothing.
+// The distances of tokens behind the likeliest one, in steps of 2^-16 of a natural unit after the temperature, and their
+// weights. A step is computed without a conversion, which is slow; a token 22 units behind weighs nothing.
 struct Scale {
   static constexpr int kBits = 21;
   static constexpr u32 kFar = 22 << 16;

@@ -8,7 +8,7 @@
 namespace moac {
 namespace glue {
 
-// What a CTA finds among its tokens.
+// The findings of a CTA among its tokens.
 struct alignas(16) Found {
   u64 best;         // of the penalised logits
   float peak, sum;  // of the logits as they are: the largest, and the sum of e^(logit - peak)

@@ -61,7 +61,7 @@ __device__ __forceinline__ bool barrier_test(u32 barrier, u32 parity) {
 
 // --- copies ---
 
-// What L2 is to keep: policies as `createpolicy` makes them, for data that is read once or again soon.
+// Policies of L2, as `createpolicy` makes them, for data that is read once or again soon.
 constexpr u64 kEvictFirst = 0x12f0000000000000;
 constexpr u64 kEvictLast = 0x14f0000000000000;
 

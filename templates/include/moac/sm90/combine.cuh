@@ -2,7 +2,7 @@
 //
 // A result is (output not yet divided, peak, sum) per query head. The warps' results meet in shared memory. A segment
 // that is a whole KV head is then done. Of a split one, every CTA writes its result to the workspace and counts
-// itself in; whoever comes last adds them up in the order of the split, so the order of arrival changes no bit, and
+// itself in; the last to arrive adds them up in the order of the split, so the order of arrival changes no bit, and
 // sets the counter back to zero for the next launch. Only the math warps take part.
 #pragma once
 

@@ -220,7 +220,7 @@ struct Multiplier {
     }
   }
 
-  // What a warpgroup does that has no rows in the item: keeps step.
+  // A warpgroup without rows in the item only keeps step.
   __device__ __forceinline__ void pass_blocks(int count) {
 #pragma unroll 1
     for (int n = 0; n < count; ++n) {

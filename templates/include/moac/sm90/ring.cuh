@@ -53,7 +53,7 @@ __device__ __forceinline__ void load_tile(u32 to, const unsigned char* k, const 
 }
 
 // The same for the first `rows` rows only, of which row `fresh` comes from the new token instead of the ring (kTile if
-// it is none of them). All 32 lanes take part. Rows behind stay as they were.
+// none of them does). All 32 lanes take part. Rows behind stay as they were.
 template <int kHeadDim>
 __device__ __forceinline__ void load_rows(u32 to, const unsigned char* k, const unsigned char* v,
                                           const unsigned char* new_k, const unsigned char* new_v, int tile, int rows,

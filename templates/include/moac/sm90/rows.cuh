@@ -46,7 +46,7 @@ struct Rows {
     for (int k = 0; k < kKeys / 16; ++k) Product::values(out, weights[k], b + k * kPanel);
   }
 
-  // Of a lane's 16 keys of a half, 8n + j behind its first, those up to `last`: a bit for each.
+  // A bit for each of a lane's 16 keys of a half, which lie 8n + j behind its first: set for those up to `last`.
   static __device__ __forceinline__ u32 keys_up_to(int last) {
     const int count = last < 0 ? 0 : min(2 * (last >> 3) + min(last & 7, 1) + 1, 16);
     return (1u << count) - 1;

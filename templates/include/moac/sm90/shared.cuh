@@ -1,4 +1,4 @@
-// What a prefill CTA keeps in shared memory, and which barrier guards what.
+// The shared memory of a prefill CTA, and the barrier that guards each part.
 //
 // Q: the rows of two items, one part of 64 rows for each multiplying warpgroup, which puts its result there in the end.
 // K and V: kStages blocks each. Of each pair of barriers `full` ends when the copies have landed, `empty` when all
@@ -20,7 +20,7 @@ constexpr int kProducerRegisters = Spec::kTileM == 128 ? 40 : 32;
 template <class Spec>
 constexpr int kMultiplierRegisters = Spec::kTileM == 128 ? 232 : 160;
 
-// What the producer tells of an item, and itself looks up: registers are few where it runs.
+// The producer's description of an item, which it also reads itself, since it has few registers.
 template <class Spec>
 struct alignas(16) Note {
   Item item;  // `head` is -1 when there is no other

@@ -37,7 +37,7 @@ __device__ __forceinline__ int tiles_of(int tokens) {
   return static_cast<int>((static_cast<unsigned>(tokens) + kTile - 1) / kTile);
 }
 
-// What the walk needs of 32 requests from `base` on, one a lane: all of it is loaded at once.
+// The walk's data of 32 requests from `base` on, one a lane, all loaded at once.
 struct Requests {
   int base;
   int begin, end;  // the lane's request's tiles on the line; kNowhere behind the batch
