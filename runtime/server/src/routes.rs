@@ -62,7 +62,7 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     response
 }
 
-/// What stands before a key.
+/// The prefix of a key.
 const SCHEME: &[u8] = b"Bearer ";
 
 async fn key(State(app): State<Arc<App>>, headers: HeaderMap, request: Request, next: Next) -> Response {

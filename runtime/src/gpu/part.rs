@@ -13,7 +13,7 @@ use super::{Device, GpuError, Stream};
 pub struct Part<'a> {
     pub(super) address: u64,
     pub(super) bytes: u64,
-    /// What the memory is on; of another library's memory, nobody says.
+    /// The device of the memory; unknown for another library's memory.
     device: Option<&'a Device>,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Part<'a> {
             .doing("fill memory")
     }
 
-    /// Fills it with repetitions of `pattern`, of which it is no part, in stream order.
+    /// Fills it with repetitions of `pattern`, which lies outside it, in stream order.
     ///
     /// # Errors
     /// [`GpuError::Range`] for a pattern without bytes, or what the driver says.

@@ -201,7 +201,7 @@ fn misused_copies_are_reported() {
             &[Edit("[%r17], [%rd1],", 1, "[%r17], [%rd2],")],
         ),
         (
-            "a barrier that is none",
+            "an address without a barrier",
             "bulk",
             Misuse,
             &[
@@ -225,7 +225,7 @@ fn misused_copies_are_reported() {
             &[Edit(".2d.shared", 1, ".1d.shared"), Edit("{%r13, %r14}], [%r2", 1, "{%r13}], [%r2")],
         ),
         (
-            "a map that is none",
+            "bytes that are not a map",
             "tensor2",
             Misuse,
             &[Edit("prefetch.tensormap", 1, "add.u64 %rd6, %rd6, 64; prefetch.tensormap")],
