@@ -393,7 +393,7 @@ fn what_is_too_much_or_takes_too_long_is_refused_and_others_go_on() {
     // More than two seconds of work.
     let long = json!({"prompt": vec!["in"; 128], "max_tokens": 1000, "temperature": 2});
     let mut running = server.send("POST", "/v1/completions", "", &long.to_string());
-    eventually(|| server.metric("vllm:num_requests_running") == 1.0);
+    eventually(|| server.metric("vllm:num_requests_running") > 0.0);
     let short = json!({"prompt": "in", "max_tokens": 2});
     let waiting: Vec<TcpStream> =
         (0..10).map(|_| server.send("POST", "/v1/completions", "", &short.to_string())).collect();

@@ -84,10 +84,10 @@ fn metrics_are_as_prometheus_reads_them_and_the_document_has_them_all() {
             buckets.clear();
         }
     }
-    assert_eq!(server.metric("vllm:prompt_tokens_total"), 2.0);
-    assert_eq!(server.metric("vllm:request_prompt_tokens_sum"), 2.0);
-    assert_eq!(server.metric("vllm:request_generation_tokens_count"), 1.0);
-    assert_eq!(server.metric("vllm:e2e_request_latency_seconds_count"), 1.0);
+    assert_eq!(server.metric("vllm:prompt_tokens_total") as u64, 2);
+    assert_eq!(server.metric("vllm:request_prompt_tokens_sum") as u64, 2);
+    assert_eq!(server.metric("vllm:request_generation_tokens_count") as u64, 1);
+    assert_eq!(server.metric("vllm:e2e_request_latency_seconds_count") as u64, 1);
 }
 
 #[test]
