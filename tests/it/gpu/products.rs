@@ -98,7 +98,7 @@ fn tables_go_there_and_come_back_in_order() {
     let stream = device.new_stream().unwrap();
     let mut uploads = Uploads::new(&device, 64, 3).unwrap();
     let mut downloads = Downloads::new(&device, 64, 4).unwrap();
-    let mut buffer = device.alloc(64, "a table").unwrap();
+    let buffer = device.alloc(64, "a table").unwrap();
     let mut seen = Vec::new();
     for turn in 0..20_u8 {
         uploads.send(&stream, buffer.all(), &[turn; 40]).unwrap();
