@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 use moac_compiler::build::Builder;
 use moac_compiler::cache::Cache;
 use moac_compiler::lower::Error;
-use moac_compiler::nvrtc::Allowance;
+use moac_compiler::names::cache_key;
+use moac_compiler::nvrtc::Compiled;
 use moac_compiler::render::Renderer;
 use moac_compiler::verify::{Emulated, GlueCandidate, glue};
 use moac_runtime::arch::Arch;
@@ -16,6 +17,7 @@ use moac_runtime::glue::Op;
 use moac_tests::emulate::schedules;
 use moac_tests::glue::{MODELS, Model, wrong};
 use moac_tests::nvrtc;
+use moac_tests::proven::recall;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -23,8 +25,8 @@ use crate::compile::{finish, moac};
 use crate::mutants::table::{Mutant, m};
 
 pub(crate) fn candidate(model: &Model, arch: Arch, op: Op) -> GlueCandidate {
-    let compiled = model.compile(arch, op, &model.source(arch, op));
-    compiled.unwrap_or_else(|error| panic!("{}: {error}", model.name))
+    let compiled = nvrtc().compile(&model.source(arch, op));
+    model.kernel(arch, op, compiled.unwrap_or_else(|error| panic!("{}: {error}", model.name)))
 }
 
 /// For an architecture that overlaps kernels and for one that does not.
@@ -201,20 +203,24 @@ fn a_model_that_the_engine_is_not_for_gets_attention_and_a_note() {
 fn symptom(models: &[Model], op: Op, mutant: &Mutant) -> Option<String> {
     models.iter().rev().find_map(|model| {
         let mut source = model.source(Arch::Sm90a, op);
-        source.allowance = Allowance { stack_bytes: 4096, spill_bytes: 4096, serialised: true };
         let (_, text) = source.headers.iter_mut().find(|(name, _)| name == mutant.file)?;
         assert_eq!(text.matches(mutant.find).count(), 1, "{}: `{}`", mutant.name, mutant.find);
         *text = text.replace(mutant.find, mutant.replace);
-        let candidate = match model.compile(Arch::Sm90a, op, &source) {
-            Ok(candidate) => candidate,
+        // The source decides the kernel: one that was judged before is not even compiled.
+        let question = format!("symptom {model:?} {op:?} {}", cache_key(&source, nvrtc().build()));
+        recall(&question, || match nvrtc().ptx(&source) {
+            Ok(ptx) => symptom_of(&model.kernel(Arch::Sm90a, op, Compiled { ptx, ..Compiled::default() })),
             Err(error) => panic!("{}: a mutant must compile: {error}", mutant.name),
-        };
-        let mut device = Emulated::new(0);
-        moac_compiler::verify::Device::load_glue(&mut device, &candidate).unwrap();
-        glue::cases(op).iter().find_map(|case| match glue::run(&mut device, &candidate, case) {
-            Ok(outcome) => outcome.failures.first().map(|failure| format!("{}: {failure}", case.name)),
-            Err(error) => Some(format!("{}: {error}", case.name)),
         })
+    })
+}
+
+fn symptom_of(candidate: &GlueCandidate) -> Option<String> {
+    let mut device = Emulated::new(0);
+    moac_compiler::verify::Device::load_glue(&mut device, candidate).unwrap();
+    glue::cases(candidate.op).iter().find_map(|case| match glue::run(&mut device, candidate, case) {
+        Ok(outcome) => outcome.failures.first().map(|failure| format!("{}: {failure}", case.name)),
+        Err(error) => Some(format!("{}: {error}", case.name)),
     })
 }
 

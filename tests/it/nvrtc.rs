@@ -85,6 +85,19 @@ fn one_call_makes_a_cubin_and_its_ptx_for_every_architecture() {
 }
 
 #[test]
+fn ptx_alone_is_that_of_the_machine_code() {
+    for (text, arch) in [(GOOD, Arch::Sm80), (GOOD, Arch::Sm90a), (STACKED, Arch::Sm90a)] {
+        let kernel = Source {
+            allowance: Allowance { stack_bytes: 400, ..Allowance::default() },
+            ..source(text, arch)
+        };
+        assert_eq!(nvrtc().ptx(&kernel).unwrap(), nvrtc().compile(&kernel).unwrap().ptx, "{arch}");
+    }
+    let error = nvrtc().ptx(&source("not C++", Arch::Sm90a)).unwrap_err();
+    assert!(matches!(error, CompileError::Source { .. }), "{error}");
+}
+
+#[test]
 fn the_same_source_gives_the_same_bytes_from_any_thread() {
     let kernel = source(GOOD, Arch::Sm90a);
     let first = nvrtc().compile(&kernel).unwrap();

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use moac_compiler::build::{self, Builder};
 use moac_compiler::cache::Cache;
 use moac_compiler::lower::{Lowered, Target, buckets, lower};
-use moac_compiler::nvrtc::Source;
+use moac_compiler::nvrtc::{CompileError, Compiled, Source};
 use moac_compiler::plan;
 use moac_compiler::verify::session::{self, Verdict, Watch};
 use moac_compiler::verify::{Candidate, Case, Device as _, Emulated, Harness, Inputs, Outcome, cases};
@@ -167,19 +167,15 @@ impl Shape {
         build::sources(&lowered).expect("the template renders").swap_remove(kernel)
     }
 
-    /// The kernel of a source.
+    /// The kernel of a source for the emulator, which needs no machine code.
     ///
     /// # Errors
     /// The compiler's error.
-    pub fn compile(
-        &self,
-        arch: Arch,
-        phase: Phase,
-        source: &Source,
-    ) -> Result<Candidate, moac_compiler::nvrtc::CompileError> {
+    pub fn emulated(&self, arch: Arch, phase: Phase, source: &Source) -> Result<Candidate, CompileError> {
         let lowered = self.lowered(arch);
         let kernel = lowered.layers[0][0].of(phase);
-        Ok(Candidate::of_lowered(&self.plan(), &lowered, kernel, nvrtc().compile(source)?))
+        let compiled = Compiled { ptx: nvrtc().ptx(source)?, ..Compiled::default() };
+        Ok(Candidate::of_lowered(&self.plan(), &lowered, kernel, compiled))
     }
 
     /// The kernel of `phase`.

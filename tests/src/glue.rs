@@ -2,14 +2,15 @@
 
 use moac_compiler::build;
 use moac_compiler::lower::{Lowered, Target, lower};
-use moac_compiler::nvrtc::{CompileError, Source};
+use moac_compiler::nvrtc::{Compiled, Source};
 use moac_compiler::verify::device::DeviceError;
-use moac_compiler::verify::{Device as _, Emulated, GlueCandidate, glue};
+use moac_compiler::verify::glue::{self, GlueCase};
+use moac_compiler::verify::{Device as _, Emulated, GlueCandidate};
 use moac_runtime::arch::Arch;
 use moac_runtime::glue::{EngineShape, Op};
 use moac_runtime::plan::{DType, ModelShape, Plan};
 
-use crate::nvrtc;
+use crate::proven::recall;
 
 /// A model small enough for the emulator.
 #[derive(Clone, Copy, Debug)]
@@ -122,13 +123,9 @@ impl Model {
         build::sources(&lowered).expect("the template renders").swap_remove(first + self.number(arch, op))
     }
 
-    /// The kernel of a source.
-    ///
-    /// # Errors
-    /// The compiler's error.
-    pub fn compile(&self, arch: Arch, op: Op, source: &Source) -> Result<GlueCandidate, CompileError> {
-        let compiled = nvrtc().compile(source)?;
-        Ok(GlueCandidate::of_lowered(&self.plan(), &self.lowered(arch), self.number(arch, op), compiled))
+    /// The compiled kernel of an operation.
+    pub fn kernel(&self, arch: Arch, op: Op, compiled: Compiled) -> GlueCandidate {
+        GlueCandidate::of_lowered(&self.plan(), &self.lowered(arch), self.number(arch, op), compiled)
     }
 
     /// The place of an operation among an architecture's kernels.
@@ -138,18 +135,21 @@ impl Model {
     }
 }
 
-/// The failures of a kernel on the emulator under a schedule, one line each.
+/// The failures of a kernel on the emulator under a schedule, one line each, as far as they are not known from an earlier
+/// run.
 ///
 /// # Panics
 /// If it cannot be run.
 pub fn wrong(candidate: &GlueCandidate, schedule: u64) -> Vec<String> {
-    let mut device = Emulated::new(schedule);
-    let failed = |error: DeviceError| format!("{}: {error}", candidate.symbol);
-    device.load_glue(candidate).map_err(failed).unwrap();
-    let mut lines = Vec::new();
-    for case in glue::cases(candidate.op) {
-        let outcome = glue::run(&mut device, candidate, &case).map_err(failed).unwrap();
-        lines.extend(outcome.failures.iter().map(|failure| format!("{}: {failure}", case.name)));
-    }
-    lines
+    let cases = glue::cases(candidate.op);
+    recall(&format!("wrong {candidate:?} {cases:?} {schedule}"), || {
+        let mut device = Emulated::new(schedule);
+        let failed = |error: DeviceError| format!("{}: {error}", candidate.symbol);
+        device.load_glue(candidate).map_err(failed).unwrap();
+        let failures = |case: &GlueCase| {
+            let outcome = glue::run(&mut device, candidate, case).map_err(failed).unwrap();
+            outcome.failures.into_iter().map(|failure| format!("{}: {failure}", case.name)).collect()
+        };
+        cases.iter().flat_map::<Vec<String>, _>(failures).collect()
+    })
 }

@@ -64,7 +64,7 @@ pub struct Allowance {
 }
 
 /// A compiled kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
     /// The machine code, an ELF file.
     pub cubin: Vec<u8>,
@@ -74,6 +74,13 @@ pub struct Compiled {
     pub resources: Resources,
     /// The warnings of the compiler and the assembler.
     pub warnings: Vec<String>,
+}
+
+/// What NVRTC makes of a kernel, with its report; for a virtual architecture, a cubin of no bytes.
+struct Code {
+    cubin: Vec<u8>,
+    ptx: String,
+    log: String,
 }
 
 /// An NVRTC that serves.
@@ -150,7 +157,41 @@ impl Nvrtc {
     /// # Errors
     /// If the source is wrong, or the code is not what the kernel declares.
     pub fn compile(&self, source: &Source) -> Result<Compiled, CompileError> {
-        let Source { symbol, text, headers, arch, allowance } = source;
+        let Source { symbol, arch, allowance, .. } = source;
+        let (symbol, arch) = (symbol.clone(), *arch);
+        let Code { cubin, ptx, log } = self.run(source, arch.name())?;
+        let log::Report { resources, serialised, warnings } = match log::read(&log) {
+            Ok(report) => report,
+            Err(figure) => return Err(CompileError::Report { symbol, arch, figure, log }),
+        };
+        let Allowance { stack_bytes, spill_bytes, serialised: serialised_allowed } = *allowance;
+        let spilled = resources.spill_store_bytes.max(resources.spill_load_bytes);
+        for (what, found, declared) in
+            [("spilled registers", spilled, spill_bytes), ("stack frame", resources.stack_bytes, stack_bytes)]
+        {
+            if found > declared {
+                return Err(CompileError::LocalMemory { symbol, arch, what, found, declared });
+            }
+        }
+        if !serialised.is_empty() && !serialised_allowed {
+            return Err(CompileError::Serialised { symbol, arch, log: serialised.join("\n") });
+        }
+        Ok(Compiled { cubin, ptx, resources, warnings })
+    }
+
+    /// The PTX of one kernel, that of [`compile`](Self::compile) to the byte: for whoever runs no machine code, in about
+    /// half the time. What only the assembler could tell is not checked.
+    ///
+    /// # Errors
+    /// If the source is wrong.
+    pub fn ptx(&self, source: &Source) -> Result<String, CompileError> {
+        // The virtual architecture of the real one, `compute_90a` of `sm_90a`.
+        Ok(self.run(source, &source.arch.name().replacen("sm", "compute", 1))?.ptx)
+    }
+
+    /// Compiles one kernel for an architecture by its name.
+    fn run(&self, source: &Source, architecture: &str) -> Result<Code, CompileError> {
+        let Source { symbol, text, headers, arch, .. } = source;
         let (symbol, arch) = (symbol.clone(), *arch);
         let capability = capability(arch);
         if !self.archs.contains(&capability) {
@@ -169,7 +210,7 @@ impl Nvrtc {
                 })
             })?;
         let mut options: Vec<String> = OPTIONS.map(str::to_owned).to_vec();
-        options.push(format!("--gpu-architecture={arch}"));
+        options.push(format!("--gpu-architecture={architecture}"));
         // Not one of `OPTIONS`: it changes nothing in the code.
         if self.cuda >= CACHING {
             options.push(UNCACHED.to_owned());
@@ -184,23 +225,7 @@ impl Nvrtc {
         if !ptx.contains(&format!(".entry {symbol}(")) {
             return Err(CompileError::NoKernel { symbol, arch });
         }
-        let log::Report { resources, serialised, warnings } = match log::read(&log) {
-            Ok(report) => report,
-            Err(figure) => return Err(CompileError::Report { symbol, arch, figure, log }),
-        };
-        let Allowance { stack_bytes, spill_bytes, serialised: serialised_allowed } = *allowance;
-        let spilled = resources.spill_store_bytes.max(resources.spill_load_bytes);
-        for (what, found, declared) in
-            [("spilled registers", spilled, spill_bytes), ("stack frame", resources.stack_bytes, stack_bytes)]
-        {
-            if found > declared {
-                return Err(CompileError::LocalMemory { symbol, arch, what, found, declared });
-            }
-        }
-        if !serialised.is_empty() && !serialised_allowed {
-            return Err(CompileError::Serialised { symbol, arch, log: serialised.join("\n") });
-        }
-        Ok(Compiled { cubin, ptx, resources, warnings })
+        Ok(Code { cubin, ptx, log })
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) mod table;
 use std::collections::BTreeSet;
 
 use moac_compiler::names::cache_key;
-use moac_compiler::nvrtc::{Allowance, Source};
+use moac_compiler::nvrtc::Source;
 use moac_compiler::verify::{Candidate, Case, cases};
 use moac_runtime::arch::Arch;
 use moac_runtime::launch::Phase;
@@ -31,7 +31,7 @@ fn symptom(mutant: &Mutant, (arch, phase): (Arch, Phase)) -> Option<String> {
         let source = edited(mutant, shape.source(arch, phase));
         // The source decides the kernel: one that was judged before is not even compiled.
         let question = format!("symptom {shape:?} {arch} {phase:?} {}", cache_key(&source, nvrtc().build()));
-        recall(&question, || match shape.compile(arch, phase, &source) {
+        recall(&question, || match shape.emulated(arch, phase, &source) {
             Ok(candidate) => symptom_of(&candidate),
             Err(error) => panic!("{}: a mutant must compile: {error}", mutant.name),
         })
@@ -40,7 +40,6 @@ fn symptom(mutant: &Mutant, (arch, phase): (Arch, Phase)) -> Option<String> {
 
 /// The source with the defect in it.
 fn edited(mutant: &Mutant, mut source: Source) -> Source {
-    source.allowance = Allowance { stack_bytes: 4096, spill_bytes: 4096, serialised: true };
     let (_, text) = source
         .headers
         .iter_mut()
