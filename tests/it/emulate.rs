@@ -8,7 +8,7 @@ use moac_runtime::launch::Phase;
 use moac_runtime::plan::DType;
 use moac_runtime::reference::Spans;
 use moac_tests::emulate::{
-    FAMILIES, MANY_SPLITS, SHAPES, Shape, failures, harness, plan_names, run, schedules, shipped, wrong,
+    FAMILIES, MANY_SPLITS, SHAPES, Shape, Shipped, failures, harness, plan_names, run, schedules,
 };
 use moac_tests::proven::recall;
 
@@ -148,9 +148,8 @@ fn what_others_say_changes_no_bit_of_a_request() {
 /// Every kernel of a shipped plan, in both element types, at the edges of its own spans.
 fn check_shipped(name: &str) {
     for dtype in [DType::Bf16, DType::F16] {
-        let candidates = shipped(name, dtype, &FAMILIES);
-        let wrong = wrong(&candidates);
-        assert!(!candidates.is_empty() && wrong.is_empty(), "{name}, {dtype}:\n{}", wrong.join("\n"));
+        let wrong = Shipped::of(name, dtype, &FAMILIES).wrong();
+        assert!(wrong.is_empty(), "{name}, {dtype}:\n{}", wrong.join("\n"));
     }
 }
 

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use moac_compiler::build::{self, Builder};
+use moac_compiler::build;
 use moac_compiler::cache::Cache;
 use moac_compiler::lower::{Lowered, Target, buckets, lower};
+use moac_compiler::names::cache_key;
 use moac_compiler::nvrtc::{CompileError, Compiled, Source};
 use moac_compiler::plan;
 use moac_compiler::verify::session::{self, Verdict, Watch};
@@ -43,10 +44,15 @@ pub struct Shape {
 /// An architecture of each family of kernels.
 pub const FAMILIES: [Arch; 2] = [Arch::Sm90, Arch::Sm90a];
 
-/// Orders of warps that small layers are run in: one for a developer, three in CI.
+/// Whether this is CI, which takes its time.
 #[expect(clippy::disallowed_methods, reason = "what runs the tests sets it; moac itself never reads it")]
+fn ci() -> bool {
+    std::env::var_os("CI").is_some()
+}
+
+/// Orders of warps that small layers are run in: one for a developer, three in CI.
 pub fn schedules() -> u64 {
-    if std::env::var_os("CI").is_some() { 3 } else { 1 }
+    if ci() { 3 } else { 1 }
 }
 
 /// Every group size with a path of its own, both head dimensions, both element types; one to three buckets; spans
@@ -249,27 +255,67 @@ fn plan_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../plans")
 }
 
-/// Every kernel of a shipped plan, at the default buckets.
-///
-/// # Panics
-/// If it does not compile.
-pub fn shipped(name: &str, dtype: DType, archs: &[Arch]) -> Vec<Candidate> {
-    let path = plan_folder().join(format!("{name}.json"));
-    let plan = plan::read(&path, None).unwrap_or_else(|error| panic!("{error}"));
-    let lengths = buckets(&plan, &[]).expect("the default buckets suit every plan").buckets;
-    let target = Target { kv_heads: 0..plan.model.num_kv_heads, lengths, dtype, archs: archs.to_vec() };
-    let lowered = lower(&plan, &target).expect("a shipped plan lowers");
-    let sources = build::sources(&lowered).expect("the template renders");
-    let builder = Builder {
-        nvrtc: nvrtc(),
-        cache: &Cache::of_this_machine(),
-        jobs: None,
-        stop: &AtomicBool::new(false),
-        progress: &|_, _| {},
+/// The kernels of a shipped plan, at the default buckets.
+#[derive(Debug)]
+pub struct Shipped {
+    plan: Plan,
+    lowered: Lowered,
+    sources: Vec<Source>,
+}
+
+impl Shipped {
+    /// Those of the plan of this name.
+    ///
+    /// # Panics
+    /// If it does not lower.
+    pub fn of(name: &str, dtype: DType, archs: &[Arch]) -> Self {
+        let path = plan_folder().join(format!("{name}.json"));
+        let plan = plan::read(&path, None).unwrap_or_else(|error| panic!("{error}"));
+        let lengths = buckets(&plan, &[]).expect("the default buckets suit every plan").buckets;
+        let target = Target { kv_heads: 0..plan.model.num_kv_heads, lengths, dtype, archs: archs.to_vec() };
+        let lowered = lower(&plan, &target).expect("a shipped plan lowers");
+        let sources = build::sources(&lowered).expect("the template renders");
+        assert!(!sources.is_empty(), "{name} has no kernels");
+        Self { plan, lowered, sources }
+    }
+
+    /// What is wrong with them, one line each; of each kernel, as far as that is not known from an earlier run.
+    ///
+    /// # Panics
+    /// If one does not compile.
+    pub fn wrong(&self) -> Vec<String> {
+        let kernels = (0..self.sources.len()).into_par_iter().with_max_len(1);
+        kernels.flat_map_iter(|kernel| self.wrong_with(kernel)).collect()
+    }
+
+    fn wrong_with(&self, kernel: usize) -> Vec<String> {
+        let source = &self.sources[kernel];
+        let candidate = |compiled| Candidate::of_lowered(&self.plan, &self.lowered, kernel, compiled);
+        // The source decides the code: of a kernel that was judged before, not even that is made.
+        let bare = candidate(Compiled::default());
+        let key = cache_key(source, nvrtc().build());
+        recall(&format!("wrong {bare:?} {:?} {key}", cases::for_emulator(&bare)), || {
+            let verdicts = verdicts(&[candidate(compiled(source))], &[0], &|_| {});
+            let lines = verdicts.iter().flat_map(|verdict| {
+                let line = |wrong: &session::Wrong| {
+                    format!("{} for {}: {}: {}", verdict.symbol, verdict.arch, wrong.case, wrong.failure)
+                };
+                verdict.failures.iter().map(line)
+            });
+            lines.collect()
+        })
+    }
+}
+
+/// The code of a shipped kernel: in CI with what the assembler makes of it, which the steps behind the tests take from the
+/// cache; else as far as the emulator needs it, in half the time.
+fn compiled(source: &Source) -> Compiled {
+    let compiled = if ci() {
+        Cache::of_this_machine().compile(nvrtc(), source).map(|(compiled, _)| compiled)
+    } else {
+        nvrtc().ptx(source).map(|ptx| Compiled { ptx, ..Compiled::default() })
     };
-    let compiled = builder.compile(&sources).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let compiled = compiled.into_iter().map(|(compiled, _)| compiled).enumerate();
-    compiled.map(|(kernel, compiled)| Candidate::of_lowered(&plan, &lowered, kernel, compiled)).collect()
+    compiled.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Runs kernels as `moac verify --emulate` does; `done` hears of each.
@@ -283,22 +329,4 @@ pub fn verdicts(
 ) -> Vec<Verdict> {
     let watch = Watch { case: &|_, _| {}, done, stop: &AtomicBool::new(false) };
     session::on_emulator(candidates, schedules, &watch).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// The findings about kernels, one line each. A kernel that passed in an earlier run is not run again.
-pub fn wrong(candidates: &[Candidate]) -> Vec<String> {
-    let of_one = |candidate: &Candidate| {
-        let question = format!("wrong {candidate:?} {:?}", cases::for_emulator(candidate));
-        recall(&question, || {
-            let verdicts = verdicts(std::slice::from_ref(candidate), &[0], &|_| {});
-            let lines = verdicts.iter().flat_map(|verdict| {
-                let line = |wrong: &session::Wrong| {
-                    format!("{} for {}: {}: {}", verdict.symbol, verdict.arch, wrong.case, wrong.failure)
-                };
-                verdict.failures.iter().map(line)
-            });
-            lines.collect::<Vec<String>>()
-        })
-    };
-    candidates.par_iter().with_max_len(1).flat_map_iter(of_one).collect()
 }
