@@ -38,8 +38,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     match Device::all() {
         Ok(devices) if !devices.is_empty() => passed(&mut cargo(&[
             "test",
-            "-p",
-            "moac-tests",
+            "--workspace",
+            "--test",
+            "it",
             "gpu::",
             "--",
             "--ignored",
