@@ -172,6 +172,7 @@ for name, template in {
     "nested-list": "{% set ns=namespace(x=[]) %}{% for i in range(500) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
     "self-key": "{% set n=namespace() %}{% set n.x=n %}{{ {n:1} }}", "self-print": "{% set n=namespace() %}{% set n.x=n %}{{ n }}",
     "indent": "{{ [1,[2]]|tojson(indent=10000000000) }}", "not": "{{ " + "not " * 300 + "1 }}", "chatml": TEMPLATE,
+    "macro-in-loop": "{% for a in b %}{% macro m() %}{% endfor %}",
 }.items():
     write(f"chat/{name}.jinja", template)
 

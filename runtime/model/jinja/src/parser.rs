@@ -321,10 +321,10 @@ impl Parser {
         let iter = self.tuple(false, &["recursive"])?;
         let test = if self.skip_name("if") { Some(self.expression(true)?) } else { None };
         let recursive = self.skip_name("recursive");
-        self.loops += 1;
-        let parsed = self.body(&["endfor", "else"]);
-        self.loops -= 1;
-        let (body, end) = parsed?;
+        let loops = self.loops;
+        self.loops = loops + 1;
+        let (body, end) = self.body(&["endfor", "else"])?;
+        self.loops = loops;
         let otherwise = if &*end == "else" { self.body(&["endfor"])?.0 } else { Vec::new() };
         Ok(StmtKind::For(Box::new(For { target, iter, test, body, otherwise, recursive })))
     }

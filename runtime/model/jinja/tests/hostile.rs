@@ -132,3 +132,11 @@ fn depth_and_work_that_real_templates_need_is_there() {
     let work = "{% for i in range(20000) %}{% if i % 2 == 0 and i > 5 %}{{ i }}{% endif %}{% endfor %}";
     assert!(render(work).unwrap().len() > 40_000);
 }
+
+#[test]
+fn a_loop_that_ends_within_a_macro_is_an_error() {
+    for inner in ["macro m()", "call m()"] {
+        let source = format!("{{% for a in b %}}{{% {inner} %}}{{% endfor %}}");
+        assert!(matches!(render(&source), Err(ErrorKind::Syntax(_))), "{source}");
+    }
+}
