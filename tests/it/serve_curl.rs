@@ -14,7 +14,7 @@ fn masked(text: &str) -> String {
         let mut out = parts.next().unwrap_or_default().to_owned();
         for part in parts {
             let end = part.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(part.len());
-            out += &format!("{before}{mask}{}", &part[end..]);
+            out.extend([before, mask, &part[end..]]);
         }
         masked = out;
     }
@@ -33,7 +33,8 @@ fn curl_sees_what_the_transcript_shows() {
         shell.args(["-c", command]).env("SERVER", format!("http://{}", server.address)).env("KEY", "secret");
         let output = shell.output().unwrap();
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-        found += &format!("$ {command}\n{}\n", masked(String::from_utf8(output.stdout).unwrap().trim_end()));
+        let reply = masked(String::from_utf8(output.stdout).unwrap().trim_end());
+        found.extend(["$ ", command, "\n", &reply, "\n"]);
     }
     assert!(found == transcript, "found:\n{found}");
 }

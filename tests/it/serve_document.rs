@@ -34,13 +34,11 @@ fn the_document_has_every_setting_and_the_example_is_taken() {
     known.insert("model");
     assert_eq!(told, known);
     let example = read("runtime/server/deploy/serve.toml");
-    let example: String = example
+    let lines = example
         .lines()
         .map(|line| if line.starts_with("model") { "model = 'tiny'\nplan = 'narrow.json'\n" } else { line })
-        .filter(|line| !line.starts_with("plan") && !line.starts_with("lengths"))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    std::fs::write(folder.path().join("serve.toml"), example).unwrap();
+        .filter(|line| !line.starts_with("plan") && !line.starts_with("lengths"));
+    std::fs::write(folder.path().join("serve.toml"), lines.collect::<Vec<_>>().join("\n")).unwrap();
     crate::generate::narrow(folder.path());
     let (code, offer, stderr) =
         finish(&mut moac(folder.path(), &["serve", "--dry-run", "--json", "--config", "serve.toml"]));

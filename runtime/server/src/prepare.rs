@@ -4,7 +4,9 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use moac_model::{Message, Request, Sampling};
 
-use crate::api::{ChatRequest, Common, CompletionRequest, Content, Fields, Prompt, Stop, WrongField};
+use crate::api::{
+    ChatRequest, Common, CompletionRequest, Content, Fields, Prompt, Stop, StreamOptions, WrongField,
+};
 use crate::error::ApiError;
 use crate::server::App;
 
@@ -37,10 +39,8 @@ pub(crate) struct Prepared {
     pub(crate) logprobs: bool,
     /// Whether the reply is streamed.
     pub(crate) stream: bool,
-    /// Whether a streamed reply ends with the token counts.
-    pub(crate) include_usage: bool,
-    /// Whether every chunk of it has them.
-    pub(crate) continuous_usage: bool,
+    /// Which chunks of a streamed reply have the token counts.
+    pub(crate) options: StreamOptions,
 }
 
 /// The fields of a body.
@@ -172,7 +172,6 @@ pub(crate) fn chat(app: &App, body: &[u8]) -> Result<Prepared, ApiError> {
 }
 
 fn prepared(common: &Common, n: u32, logprobs: bool) -> Prepared {
-    let how = common.stream_options.unwrap_or_default();
     Prepared {
         kind: Kind::Chat,
         requests: Vec::new(),
@@ -180,8 +179,7 @@ fn prepared(common: &Common, n: u32, logprobs: bool) -> Prepared {
         n,
         logprobs,
         stream: common.stream.unwrap_or(false),
-        include_usage: how.include_usage.unwrap_or(false),
-        continuous_usage: how.continuous_usage_stats.unwrap_or(false),
+        options: common.stream_options.unwrap_or_default(),
     }
 }
 

@@ -65,7 +65,7 @@ impl Stream {
                     self.over = true;
                 }
                 None => {
-                    if self.prepared.include_usage {
+                    if self.prepared.options.include_usage == Some(true) {
                         let usage = Some(self.run.usage);
                         // There are no choices in it, so which kind they would be does not matter.
                         self.send(&Reply { usage, ..self.reply::<ChatPiece>() });
@@ -82,7 +82,8 @@ impl Stream {
             Kind::Completion => "text_completion",
             Kind::Chat => "chat.completion.chunk",
         };
-        let usage = self.prepared.continuous_usage.then_some(self.run.usage);
+        let continuous = self.prepared.options.continuous_usage_stats == Some(true);
+        let usage = continuous.then_some(self.run.usage);
         Reply { usage, ..answer::reply(&self.app, self.prepared.kind, object, self.number) }
     }
 

@@ -278,12 +278,11 @@ impl Session<'_> {
         // Answers wait for chunks of prompts only where there are many of both.
         let options = EngineOptions { chunk: gpu::ROWS, ..options };
         let compiled;
-        let artifact = match &self.artifact {
-            Some(artifact) => artifact,
-            None => {
-                compiled = gpu::compile(&self.plan, &self.args.model, lengths, &device, self.context)?;
-                &compiled
-            }
+        let artifact = if let Some(artifact) = &self.artifact {
+            artifact
+        } else {
+            compiled = gpu::compile(&self.plan, &self.args.model, lengths, &device, self.context)?;
+            &compiled
         };
         let slab_bytes = gpu::longest_in_every_lane(artifact, lanes);
         gpu::engine(self.files, artifact, &device, &gpu::options(lanes, gpu::ROWS, Some(slab_bytes)), options)

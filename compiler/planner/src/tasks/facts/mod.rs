@@ -306,7 +306,9 @@ fn hidden(
         let text = fill(form.link, link, key);
         if at % 2 == 0 {
             paragraphs.insert(0, text);
-            told.iter_mut().for_each(|told| *told += 1);
+            for place in &mut told {
+                *place += 1;
+            }
         } else {
             paragraphs.push(text);
         }
