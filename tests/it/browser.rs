@@ -89,6 +89,7 @@ impl Browser {
 
     pub(crate) fn open(&mut self, address: &str) {
         self.call("Page.navigate", &json!({"url": address}));
+        self.wait("document.readyState === 'complete' && location.protocol === 'http:'");
     }
 
     /// The size of the page's window, and whether its user prefers dark colours.
@@ -118,8 +119,8 @@ impl Browser {
     pub(crate) fn wait(&mut self, expression: &str) {
         let start = Instant::now();
         while self.value(expression) != true {
-            let page = self.value("document.body.innerText");
-            assert!(start.elapsed() < Duration::from_mins(2), "it never happens: {expression} in {page}");
+            let late = start.elapsed() > Duration::from_mins(2);
+            assert!(!late, "it never happens: {expression} in {}", self.value("document.body.innerText"));
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -261,6 +261,7 @@ impl<'t, R: Runner> Scheduler<'t, R> {
         let mut slabs = Vec::with_capacity(answers);
         let prompt = self.waiting.front().map_or(&[][..], |job| &job.request.prompt);
         let mut found = self.kept.take(prompt, length);
+        let mut scattered = true;
         let mut copied = found.as_ref().is_some_and(|(entry, tokens)| *tokens < entry.tokens.len());
         while slabs.len() + usize::from(found.is_some()) < answers + usize::from(copied) {
             match self.runner.slab(length)? {
@@ -268,6 +269,8 @@ impl<'t, R: Runner> Scheduler<'t, R> {
                 None if self.kept.drop_oldest() => {}
                 None if copied => copied = false,
                 None if found.take().is_some() => {}
+                // What is kept lay between these, perhaps: now nothing does.
+                None if scattered && !slabs.is_empty() => (slabs, scattered) = (Vec::new(), false),
                 None => return Ok(None),
             }
         }
