@@ -184,7 +184,7 @@ fn a_thousand_random_schedules_give_every_request_what_it_gets_alone() {
             }
         }
     }
-    assert!(whole > 3000 && cut > 100 && together == 4 && cached > 500, "{whole} {cut} {together} {cached}");
+    assert!(whole > 3000 && cut > 100 && together == 4 && cached > 200, "{whole} {cut} {together} {cached}");
 }
 
 /// Logits of every token of a sequence by one pass over all of it, as the caches of an answer would have them.
