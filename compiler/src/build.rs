@@ -17,8 +17,8 @@ use crate::nvrtc::{Allowance, CompileError, Compiled, Nvrtc, Source};
 use crate::pack::pack;
 use crate::render::{self, Renderer};
 
-/// The compiler recurses through deep syntax; the main thread's stack is as large.
-const STACK_BYTES: usize = 8 << 20;
+/// The stack of a thread that compiles: the compiler recurses through deep syntax. The main thread's is as large.
+pub const STACK_BYTES: usize = 8 << 20;
 
 /// Errors of building an artifact.
 #[derive(Debug, Error)]

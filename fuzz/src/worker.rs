@@ -20,9 +20,9 @@ const EVERY: usize = 64;
 pub enum Failure {
     /// It panics.
     Panic,
-    /// It takes longer than [`SLOW`].
+    /// It takes longer than five seconds.
     Slow,
-    /// It takes more memory than [`LARGE_KIB`].
+    /// It takes more than 256 MiB of memory.
     Large,
 }
 

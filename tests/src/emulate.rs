@@ -284,8 +284,10 @@ impl Shipped {
     /// # Panics
     /// If one does not compile.
     pub fn wrong(&self) -> Vec<String> {
+        let pool =
+            rayon::ThreadPoolBuilder::new().stack_size(build::STACK_BYTES).build().expect("threads start");
         let kernels = (0..self.sources.len()).into_par_iter().with_max_len(1);
-        kernels.flat_map_iter(|kernel| self.wrong_with(kernel)).collect()
+        pool.install(|| kernels.flat_map_iter(|kernel| self.wrong_with(kernel)).collect())
     }
 
     fn wrong_with(&self, kernel: usize) -> Vec<String> {
