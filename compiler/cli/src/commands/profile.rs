@@ -30,7 +30,7 @@ pub struct Args {
     /// Profile the items of these lengths [default: every length among the items]
     #[arg(long, value_name = "TOKENS,..", value_delimiter = ',')]
     lengths: Vec<u32>,
-    /// Profile only the items of these tasks: document, passkey, kv, text
+    /// Profile only the items of these tasks: document, passkey, kv, text, or a kind of facts
     #[arg(long, value_name = "TASK,..", value_delimiter = ',', value_parser = parse_task)]
     tasks: Vec<Task>,
     /// Maximum number of items of a length

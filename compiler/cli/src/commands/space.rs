@@ -38,7 +38,7 @@ pub struct SpaceArgs {
     /// Maximum number of distinct rules of a layer, or `unlimited`
     #[arg(long, value_name = "N", default_value = "2", value_parser = parse_limit)]
     rules_per_layer: Limit,
-    /// Candidate rules: fine, wide, published, paper, or a JSON file of a grid
+    /// Candidate rules: fine, wide, published, paper, classes (everything or the smallest span), or a JSON file of a grid
     #[arg(long, value_name = "GRID", default_value = "fine")]
     grid: String,
     /// Sink tokens of the plans
@@ -148,6 +148,7 @@ impl SpaceArgs {
             "wide" => Grid::OfLongest(RuleGrid::wide),
             "published" => Grid::OfLongest(RuleGrid::published),
             "paper" => Grid::Given(RuleGrid::paper()),
+            "classes" => Grid::Given(RuleGrid::classes()),
             STREAM => Grid::Given(read_json(Path::new(STDIN))?),
             path => Grid::Given(read_json(Path::new(path))?),
         };

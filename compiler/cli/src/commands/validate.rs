@@ -39,7 +39,7 @@ pub struct Args {
     /// The context length, other than the profiled ones
     #[arg(long, value_name = "TOKENS")]
     length: u32,
-    /// Validate only on the items of these tasks: document, passkey, kv, text
+    /// Validate only on the items of these tasks: document, passkey, kv, text, or a kind of facts
     #[arg(long, value_name = "TASK,..", value_delimiter = ',', value_parser = parse_task)]
     tasks: Vec<Task>,
     /// Maximum number of items; with --data, the number to make

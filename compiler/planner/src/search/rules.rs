@@ -69,6 +69,11 @@ impl RuleGrid {
         }
     }
 
+    /// Two rules: all of the context, or as little as a plan may show, the sink and the last tokens: two classes of heads.
+    pub fn classes() -> Self {
+        Self { alphas: vec![0.0], betas: vec![0.0, 1.0], within: Vec::new(), positive: Vec::new() }
+    }
+
     /// Spans that are a fixed share of the context: `beta * N` for multiples of `1 / parts`.
     pub fn proportional(parts: u32) -> Self {
         let betas = (1..=parts).map(|part| f64::from(part) / f64::from(parts)).collect();

@@ -2,6 +2,7 @@
 
 mod cells;
 mod methods;
+mod parts;
 mod runs;
 mod stats;
 mod suites;

@@ -17,7 +17,7 @@ use super::super::{EvalError, Evaluation, Method, NamedPlan, Progress, Run, Shar
 use super::tiny;
 use crate::tasks::{Corpus, Set};
 
-struct Bench {
+pub(super) struct Bench {
     folder: TempDir,
     model: Model,
     plans: Vec<NamedPlan>,
@@ -30,7 +30,7 @@ const LENGTH: u32 = 256;
 const RETRIEVAL: u32 = 2048;
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (at, data) = (folder.path().join("model"), folder.path().join("data"));
         std::fs::create_dir(&at).unwrap();
@@ -61,7 +61,7 @@ impl Bench {
         Self { folder, model, plans, texts, filler }
     }
 
-    fn run_of(task: Task, plans: &[usize]) -> Run {
+    pub(super) fn run_of(task: Task, plans: &[usize]) -> Run {
         Run {
             name: task.name().into(),
             title: task.title().into(),
@@ -79,7 +79,7 @@ impl Bench {
     }
 
     /// Evaluates; `cut` stops after that many cells. Gives the cells measured, too.
-    fn evaluate(
+    pub(super) fn evaluate(
         &self,
         store: &str,
         runs: &[Run],

@@ -120,6 +120,9 @@ fn published_and_paper_grids_have_their_sizes() {
         fine.contains(&Rule { alpha: 0.0, beta: 1.0 }) && fine.contains(&Rule { alpha: 64.0, beta: 0.03125 })
     );
     assert_eq!(RuleGrid::proportional(16).rules().len(), 16);
+    let classes = RuleGrid::classes().rules();
+    let spans = |n: u32| classes.iter().map(|&rule| span(rule, n, 320)).collect::<Vec<_>>();
+    assert_eq!([spans(1024), spans(8192)], [[320, 1024], [320, 8192]]);
 }
 
 #[test]
