@@ -1,4 +1,4 @@
-//! What `runtime/server/README.md` and `/openapi.json` say of the server is so.
+//! The server does what `runtime/server/README.md` and `/openapi.json` say.
 
 use std::collections::BTreeSet;
 use std::path::Path;

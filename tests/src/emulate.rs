@@ -264,7 +264,7 @@ pub struct Shipped {
 }
 
 impl Shipped {
-    /// Those of the plan of this name.
+    /// The kernels of the plan of this name.
     ///
     /// # Panics
     /// If it does not lower.

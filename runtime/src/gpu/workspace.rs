@@ -1,6 +1,6 @@
 //! The workspace of calls, and the steps that a batch takes.
 //!
-//! Tables that differ from step to step (whose slabs, how many tokens are in them, how many are new) lives in device memory
+//! Tables that differ from step to step (whose slabs, how many tokens are in them, how many are new) lie in device memory
 //! that [`Workspace::begin`] writes once for all layers. The calls of the layers carry only addresses: a graph that
 //! was captured from them replays the next step after the next `begin`.
 

@@ -448,7 +448,7 @@ fn a_stage_that_was_read_is_copied_into_across_a_proxy_fence() {
     const WAIT: &str = "EMPTY: mbarrier.try_wait.parity.shared::cta.b64 %w, [%e], 0; @!%w bra EMPTY;";
     const COPY_OUT: &str = "bar.warp.sync -1; @%q bra OUT; cp.async.bulk.global.shared::cta.bulk_group [%to], [%s], 512; \
                             cp.async.bulk.commit_group; cp.async.bulk.wait_group 0; OUT: bar.warp.sync -1;";
-    // What it is, what is found, what the readers do, and what the copier does.
+    // A name, the finding expected, the readers' instructions and the copier's.
     type Case<'a> = (&'a str, Option<FindingKind>, &'a [&'a str], &'a [&'a str]);
     let cases: &[Case<'_>] = &[
         ("fenced by the readers", None, &[READ, FENCE, ARRIVE], &[WAIT]),

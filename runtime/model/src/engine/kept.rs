@@ -15,13 +15,13 @@ pub(super) struct Kept<S> {
     limit: u64,
     /// How long a slab is kept.
     time: Duration,
-    /// Tokens at whose multiples a slab may be wound back to.
+    /// A slab is wound back to a multiple of this many tokens.
     grain: usize,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry<S> {
-    /// Those that the slab holds.
+    /// The tokens that the slab holds.
     pub(super) tokens: Vec<u32>,
     pub(super) slab: S,
     /// The bucket's context length, and the slab's bytes.
@@ -33,7 +33,7 @@ pub(super) struct Entry<S> {
 }
 
 impl<S> Entry<S> {
-    /// How many tokens of a prompt it has, of those that are of use. The prompt's last is not: it is read to choose the next.
+    /// How many tokens of a prompt need not be read again. The last one always is: its logits choose the next token.
     fn usable(&self, prompt: &[u32], length: u32, grain: usize) -> usize {
         if self.length != length {
             return 0;
@@ -44,7 +44,7 @@ impl<S> Entry<S> {
             return common;
         }
         let back = common / grain * grain;
-        // What all conversations begin with is not worth a slab.
+        // A short beginning, which all conversations may share, is not worth a slab.
         if self.intact && 2 * back >= prompt.len() { back } else { 0 }
     }
 }

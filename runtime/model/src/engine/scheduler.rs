@@ -269,7 +269,7 @@ impl<'t, R: Runner> Scheduler<'t, R> {
                 None if self.kept.drop_oldest() => {}
                 None if copied => copied = false,
                 None if found.take().is_some() => {}
-                // What is kept lay between these, perhaps: now nothing does.
+                // Kept slabs, gone by now, may have split the free memory between these.
                 None if scattered && !slabs.is_empty() => (slabs, scattered) = (Vec::new(), false),
                 None => return Ok(None),
             }

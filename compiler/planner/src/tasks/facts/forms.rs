@@ -525,7 +525,7 @@ mod tests {
             [(Set::Calibration, Set::Choice), (Set::Calibration, Set::Report), (Set::Choice, Set::Report)]
         {
             for (x, y) in shown(a).iter().flat_map(|x| shown(b).into_iter().map(move |y| (*x, y))) {
-                // A key alone before a value is no wording.
+                // Two formats may both put the bare key before the value: no words are shared.
                 let same = before(x) == before(y) && before(x) != "{key}";
                 assert!(x != y && !same, "{} and {}: {x:?} and {y:?}", a.name(), b.name());
             }
